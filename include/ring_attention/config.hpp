@@ -1,0 +1,111 @@
+// AttentionConfig: the branches, the ring and the four rules that select a published variant of dilated
+// attention (LongNet, arXiv 2307.02486).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <ring_attention/error.hpp>
+#include <string>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+/// Which heads run which branches.
+enum class HeadPartition {
+  grouped,  ///< each head runs one branch: `heads / branches` heads each in order, the remainder one each to
+            ///< the last branches
+  shared    ///< every head runs every branch; results are mixed by softmax over the branches' log-sum-exp
+            ///< (LongNet eq. 9-10)
+};
+
+/// Which residue class o a head keeps: token t of segment s is kept if and only if `(t - s * w) % r == o`.
+enum class OffsetRule {
+  by_branch,     ///< o = branch % r
+  by_head,       ///< o = head % r (LongNet eq. 11)
+  by_head_block  ///< o = head / ceil(heads / r) (torchscale, GigaPath)
+};
+
+/// Which queries of a segment attend to its kept keys.
+enum class QueryRule {
+  all,     ///< every query
+  dilated  ///< kept queries only; a row that no branch keeps has output 0 and log-sum-exp -infinity
+};
+
+/// What happens where a segment is shorter than a multiple of the dilation rate.
+enum class PaddingRule {
+  masked,        ///< the last segment is simply short
+  zero_attended  ///< zero keys and values pad every segment and are attended, as in torchscale. Not causal:
+                 ///< they add `z * exp(0)` to a denominator and nothing to a numerator; causal: they follow
+                 ///< every query
+};
+
+/// Whether backward differentiates the weights that mix the branches of `shared` heads.
+enum class MixGradient { exact, detached };
+
+/// Which tokens a ring member owns.
+enum class ShardLayout {
+  contiguous,  ///< member p owns one run of ceil(n / P) tokens
+  zigzag       ///< member p owns runs p and 2P-1-p of ceil(n / 2P) tokens, which balances causal work
+};
+
+/// What to compute. Passed to the constructor of an attention class, which checks it.
+struct AttentionConfig {
+  std::vector<std::int64_t>
+      segment_lengths;  ///< w_i in tokens, one per branch; clipped to the sequence length
+  std::vector<std::int64_t> dilation_rates;  ///< r_i, one per branch
+  std::int64_t ring_size = 1;                ///< P, number of shards of the sequence
+  bool causal = false;                       ///< a query sees keys at its own and earlier sequence positions
+  std::optional<double> scale = {};          ///< factor of the scores; 1 / sqrt(head dimension) when empty
+  HeadPartition head_partition = HeadPartition::grouped;
+  OffsetRule offset_rule = OffsetRule::by_branch;
+  QueryRule query_rule = QueryRule::all;
+  PaddingRule padding_rule = PaddingRule::masked;
+  MixGradient mix_gradient = MixGradient::exact;
+  ShardLayout shard_layout = ShardLayout::contiguous;
+
+  /// Throws std::invalid_argument that names the first field that breaks a rule.
+  void validate() const {
+    if (segment_lengths.empty()) {
+      detail::throw_invalid("segment_lengths.size()", std::int64_t{0}, "at least one branch is needed");
+    }
+    if (dilation_rates.size() != segment_lengths.size()) {
+      detail::throw_invalid("dilation_rates.size()", static_cast<std::int64_t>(dilation_rates.size()),
+                            "must equal segment_lengths.size() = " + std::to_string(segment_lengths.size()));
+    }
+    for (std::size_t i = 0; i < segment_lengths.size(); ++i) {
+      detail::require_positive(detail::element_name("segment_lengths", i), segment_lengths[i]);
+      detail::require_positive(detail::element_name("dilation_rates", i), dilation_rates[i]);
+    }
+    detail::require_positive("ring_size", ring_size);
+    if (scale && !std::isfinite(*scale)) {
+      detail::throw_invalid("scale", std::to_string(*scale), "must be finite");
+    }
+  }
+
+  friend bool operator==(const AttentionConfig&, const AttentionConfig&) = default;
+};
+
+/// Ring dilated attention: heads divided over the branches, every query served.
+inline AttentionConfig ring_preset() { return {}; }
+
+/// The LongNet paper: every head runs every branch, offsets differ by head, kept rows only.
+inline AttentionConfig longnet_preset() {
+  AttentionConfig config;
+  config.head_partition = HeadPartition::shared;
+  config.offset_rule = OffsetRule::by_head;
+  config.query_rule = QueryRule::dilated;
+  return config;
+}
+
+/// What microsoft/torchscale computes and what trained GigaPath and LongViT checkpoints expect.
+inline AttentionConfig torchscale_preset() {
+  AttentionConfig config = longnet_preset();
+  config.offset_rule = OffsetRule::by_head_block;
+  config.padding_rule = PaddingRule::zero_attended;
+  return config;
+}
+
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

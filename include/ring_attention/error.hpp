@@ -1,0 +1,35 @@
+// How invalid use is told: std::invalid_argument with "argument = value: rule".
+#pragma once
+
+#include <cstdint>
+#include <ring_attention/version.hpp>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+[[noreturn]] inline void throw_invalid(std::string_view argument, std::string_view value,
+                                       std::string_view rule) {
+  std::string text(argument);
+  text.append(" = ").append(value).append(": ").append(rule);
+  throw std::invalid_argument(text);
+}
+
+[[noreturn]] inline void throw_invalid(std::string_view argument, std::int64_t value, std::string_view rule) {
+  throw_invalid(argument, std::to_string(value), rule);
+}
+
+inline void require_positive(std::string_view argument, std::int64_t value) {
+  if (value <= 0) throw_invalid(argument, value, "must be positive");
+}
+
+inline std::string element_name(std::string_view list, std::size_t index) {
+  return std::string(list).append("[").append(std::to_string(index)).append("]");
+}
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,36 @@
+// Version, and the two inline namespaces that keep incompatible code apart at link time.
+#pragma once
+
+#define RING_ATTENTION_VERSION_MAJOR 0
+#define RING_ATTENTION_VERSION_MINOR 1
+#define RING_ATTENTION_VERSION_PATCH 0
+
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "ring_attention needs infinities and NaN: build without -ffast-math and -ffinite-math-only"
+#endif
+
+#if __cplusplus < 202002L
+#error "ring_attention needs C++20: compile with -std=c++20 or link the CMake target, which asks for it"
+#endif
+
+/// Data types that cross translation units (tensors, configuration, patterns) live in this namespace.
+#define RING_ATTENTION_NAMESPACE v0_1
+
+/// Code whose machine instructions depend on compiler flags lives in this one: a unit built for AVX-512 and a
+/// unit built for plain x86-64 then never share a function, whichever copy the linker keeps.
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#define RING_ATTENTION_CODE_NAMESPACE v0_1_avx512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define RING_ATTENTION_CODE_NAMESPACE v0_1_avx2
+#elif defined(__AVX__)
+#define RING_ATTENTION_CODE_NAMESPACE v0_1_avx
+#else
+#define RING_ATTENTION_CODE_NAMESPACE v0_1_generic
+#endif
+
+/// One object per process even when shared libraries hide their symbols.
+#if defined(__GNUC__) && !defined(_WIN32)
+#define RING_ATTENTION_EXPORT __attribute__((visibility("default")))
+#else
+#define RING_ATTENTION_EXPORT
+#endif
