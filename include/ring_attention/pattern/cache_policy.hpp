@@ -1,0 +1,63 @@
+// How an attention class looks its patterns up, chosen by type. All policies give bitwise equal results.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/pattern/global_cache.hpp>
+#include <ring_attention/pattern/pattern_cache.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+/// Patterns are shared by every object of the process through the global cache, or through one that the
+/// caller hands in and that must outlive the policy.
+class use_pattern_cache {
+ public:
+  use_pattern_cache() : cache_(&get_global_pattern_cache()) {}
+  explicit use_pattern_cache(PatternCache& cache) : cache_(&cache) {}
+
+  PatternCache::Pattern dilated_indices(const PatternKey& key) const {
+    return cache_->find_or_compute(key, make_dilated_indices);
+  }
+
+ private:
+  PatternCache* cache_;
+};
+
+/// Each attention object keeps its own patterns: the baseline that the benchmark compares with. A copy of an
+/// object starts with an empty cache.
+class use_local_cache {
+ public:
+  explicit use_local_cache(std::size_t byte_limit = PatternCache::default_byte_limit)
+      : cache_(std::make_unique<PatternCache>(byte_limit)) {}
+  use_local_cache(const use_local_cache& other) : use_local_cache(other.cache_->byte_limit()) {}
+  use_local_cache& operator=(const use_local_cache& other) {
+    cache_ = std::make_unique<PatternCache>(other.cache_->byte_limit());
+    return *this;
+  }
+
+  PatternCache::Pattern dilated_indices(const PatternKey& key) const {
+    return cache_->find_or_compute(key, make_dilated_indices);
+  }
+  PatternCacheStats stats() const { return cache_->stats(); }
+
+ private:
+  std::unique_ptr<PatternCache> cache_;
+};
+
+/// Patterns are computed anew at every call.
+class use_no_cache {
+ public:
+  PatternCache::Pattern dilated_indices(const PatternKey& key) const { return make_dilated_indices(key); }
+};
+
+/// What a cache policy must offer; safe to call from several threads at once.
+template <class P>
+concept PatternCachePolicy = std::copy_constructible<P> && requires(const P& policy, const PatternKey& key) {
+  { policy.dilated_indices(key) } -> std::convertible_to<PatternCache::Pattern>;
+};
+
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

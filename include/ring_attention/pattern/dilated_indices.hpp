@@ -1,0 +1,128 @@
+// Which rows of a segment a dilation keeps: the key of such a pattern, the pattern, and how it is made.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <ring_attention/error.hpp>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+/// Everything that decides a dilated pattern. Equal keys mean equal patterns.
+struct PatternKey {
+  std::int64_t sequence_length = 0;           ///< n in tokens; segment lengths are clipped to it
+  std::vector<std::int64_t> segment_lengths;  ///< w_i in tokens
+  std::vector<std::int64_t> dilation_rates;   ///< r_i, one per segment length
+  std::int64_t offset = 0;                    ///< residue class that is kept
+
+  friend bool operator==(const PatternKey&, const PatternKey&) = default;
+};
+
+/// Hash of a PatternKey; equality decides, so a collision costs time and nothing else.
+struct PatternKeyHash {
+  std::size_t operator()(const PatternKey& key) const noexcept {
+    std::uint64_t state = 0x9e3779b97f4a7c15ULL;
+    const auto mix = [&state](std::int64_t value) {  // the finalizer of splitmix64, chained
+      state ^= static_cast<std::uint64_t>(value);
+      state = (state ^ (state >> 30)) * 0xbf58476d1ce4e5b9ULL;
+      state = (state ^ (state >> 27)) * 0x94d049bb133111ebULL;
+      state ^= state >> 31;
+    };
+    mix(key.sequence_length);
+    mix(key.offset);
+    mix(static_cast<std::int64_t>(key.segment_lengths.size()));
+    for (const std::int64_t w : key.segment_lengths) mix(w);
+    for (const std::int64_t r : key.dilation_rates) mix(r);
+    return static_cast<std::size_t>(state);
+  }
+};
+
+/// The rows that each branch of a key keeps, relative to the start of a segment and ascending. Immutable.
+/// A segment that is cut short at the end of the sequence keeps the prefix of rows below its length, so one
+/// list of O(w / r) serves every segment.
+class DilatedIndices {
+ public:
+  /// `rows[begin[i] .. begin[i + 1])` belong to branch i. Throws std::invalid_argument where begin is no
+  /// ascending partition of rows.
+  DilatedIndices(std::vector<std::int64_t> begin, std::vector<std::int64_t> rows)
+      : begin_(std::move(begin)), rows_(std::move(rows)) {
+    if (begin_.empty() || begin_.front() != 0 || begin_.back() != static_cast<std::int64_t>(rows_.size())) {
+      detail::throw_invalid("begin", static_cast<std::int64_t>(begin_.size()),
+                            "must run from 0 to the number of rows");
+    }
+    for (std::size_t i = 1; i < begin_.size(); ++i) {
+      if (begin_[i] < begin_[i - 1]) {
+        detail::throw_invalid(detail::element_name("begin", i), begin_[i], "must not descend");
+      }
+    }
+  }
+
+  std::size_t branches() const { return begin_.size() - 1; }
+
+  /// Rows kept by a branch. Throws std::invalid_argument for a branch that the key did not have.
+  std::span<const std::int64_t> rows(std::size_t branch = 0) const {
+    if (branch >= branches()) {
+      detail::throw_invalid("branch", static_cast<std::int64_t>(branch),
+                            "the pattern has " + std::to_string(branches()) + " branches");
+    }
+    return std::span(rows_).subspan(static_cast<std::size_t>(begin_[branch]),
+                                    static_cast<std::size_t>(begin_[branch + 1] - begin_[branch]));
+  }
+
+  /// Memory held, in bytes.
+  std::size_t bytes() const {
+    return sizeof *this + (begin_.capacity() + rows_.capacity()) * sizeof(std::int64_t);
+  }
+
+  friend bool operator==(const DilatedIndices&, const DilatedIndices&) = default;
+
+ private:
+  std::vector<std::int64_t> begin_;
+  std::vector<std::int64_t> rows_;
+};
+
+/// Number of rows t in [0, length) with t % rate == offset.
+constexpr std::int64_t count_dilated_rows(std::int64_t length, std::int64_t rate, std::int64_t offset) {
+  return offset < length ? (length - offset - 1) / rate + 1 : 0;
+}
+
+/// Computes the pattern of a key: offset, offset + r, ... below min(w, n) for every branch; nothing where
+/// offset is not a residue of r. Throws std::invalid_argument for lists of unequal size, non-positive lengths
+/// or rates, a negative sequence length or a negative offset.
+inline std::shared_ptr<const DilatedIndices> make_dilated_indices(const PatternKey& key) {
+  if (key.sequence_length < 0) {
+    detail::throw_invalid("sequence_length", key.sequence_length, "must not be negative");
+  }
+  if (key.offset < 0) detail::throw_invalid("offset", key.offset, "must not be negative");
+  const std::size_t branches = key.segment_lengths.size();
+  if (key.dilation_rates.size() != branches) {
+    detail::throw_invalid("dilation_rates.size()", static_cast<std::int64_t>(key.dilation_rates.size()),
+                          "must equal segment_lengths.size() = " + std::to_string(branches));
+  }
+  std::vector<std::int64_t> begin{0};
+  begin.reserve(branches + 1);
+  for (std::size_t i = 0; i < branches; ++i) {
+    const std::int64_t rate = key.dilation_rates[i];
+    detail::require_positive(detail::element_name("segment_lengths", i), key.segment_lengths[i]);
+    detail::require_positive(detail::element_name("dilation_rates", i), rate);
+    const std::int64_t length = std::min(key.segment_lengths[i], key.sequence_length);
+    begin.push_back(begin.back() + (key.offset < rate ? count_dilated_rows(length, rate, key.offset) : 0));
+  }
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(begin.back()));
+  for (std::size_t i = 0; i < branches; ++i) {
+    std::int64_t row = key.offset;
+    for (std::int64_t k = begin[i]; k < begin[i + 1]; ++k, row += key.dilation_rates[i]) {
+      rows[static_cast<std::size_t>(k)] = row;
+    }
+  }
+  return std::make_shared<const DilatedIndices>(std::move(begin), std::move(rows));
+}
+
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
