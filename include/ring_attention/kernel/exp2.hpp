@@ -1,0 +1,61 @@
+// 2^x of every lane, for the differences of scores from their maximum.
+#pragma once
+
+#include <ring_attention/kernel/lanes.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// Constants of 2^x = P(x - round(x)) * 2^round(x) on [-1/2, 1/2]. P(0) = 1 exactly; the coefficients
+/// minimise the largest relative error (Remez exchange).
+template <class T>
+struct Exp2Constants;
+template <>
+struct Exp2Constants<float> {  // relative error 2.6e-9 before rounding
+  static constexpr float coefficients[] = {0.69314721516816497F,   0.24022652782906598F,
+                                           0.055503105505582367F,  0.0096176929652635200F,
+                                           0.0013406644172903641F, 1.5594683196357645e-4F};
+  static constexpr float rounder = 12582912.0F;  // 1.5 * 2^23: adding it leaves round(x) in the low bits
+  static constexpr float lowest = -126.0F;
+  static constexpr int mantissa_bits = 23;
+  static constexpr std::int32_t one = 0x3F800000;
+};
+template <>
+struct Exp2Constants<double> {  // relative error 1.8e-17 before rounding
+  static constexpr double coefficients[] = {
+      0.69314718055994569676,   0.24022650695910098001,   0.055504108664790392983,  0.0096181291076070046525,
+      0.0013333558153440419234, 1.5403530421530569449e-4, 1.5252727384740496593e-5, 1.3215442676553933548e-6,
+      1.0180647844774274317e-7, 7.0725702206402868234e-9, 4.0780451108401166017e-10};
+  static constexpr double rounder = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double lowest = -1022.0;
+  static constexpr int mantissa_bits = 52;
+  static constexpr std::int64_t one = 0x3FF0000000000000;
+};
+
+/// 2^x for x <= 127 (float) or 1023 (double). Results below the normal range are 0, so that -infinity gives
+/// exactly 0; NaN stays NaN.
+template <class T>
+inline Lanes<T> exp2_lanes(Lanes<T> x) {
+  using C = Exp2Constants<T>;
+  constexpr int degree = sizeof(C::coefficients) / sizeof(T);
+  const Lanes<T> shifted = x + C::rounder;
+  const Lanes<T> fraction = x - (shifted - C::rounder);
+  Lanes<T> polynomial = broadcast<T>(C::coefficients[degree - 1]);
+  RING_ATTENTION_UNROLL
+  for (int i = degree - 2; i >= 0; --i) polynomial = polynomial * fraction + C::coefficients[i];
+  polynomial = polynomial * fraction + T{1};
+  // The bits of rounder vanish in the shift; what remains is round(x) in the exponent field.
+  LaneBits<T> exponent;
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  exponent = (exponent << C::mantissa_bits) + C::one;
+  Lanes<T> power;
+  std::memcpy(&power, &exponent, sizeof power);
+  // Where x is too small the power is meaningless; a comparison that NaN fails keeps NaN.
+  const Lanes<T> result = polynomial * power;
+  return x < C::lowest ? Lanes<T>{} : result;
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
