@@ -1,0 +1,28 @@
+// Arguments and results that the attention classes share.
+#pragma once
+
+#include <cstdint>
+#include <ring_attention/scalar.hpp>
+#include <ring_attention/tensor.hpp>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+struct ForwardOptions {
+  /// One valid length in [0, n] per batch item; empty: every item has n tokens. An item of length m is
+  /// computed as if it were alone with n = m. Rows from m on are never read; their output is 0, their
+  /// log-sum-exp -infinity.
+  std::vector<std::int64_t> lengths = {};
+};
+
+/// What forward_with_lse returns.
+template <class Scalar>
+struct AttentionResult {
+  Tensor<Scalar> out;                 ///< [b, n, h, d]
+  Tensor<accumulator_t<Scalar>> lse;  ///< {b, h, n, 1}, natural log-sum-exp of each row's scaled scores over
+                                      ///< all branches, zero keys included; -infinity for a row without keys
+};
+
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,14 @@
+// The core of the library. Optional parts are included by name.
+#pragma once
+
+#include <ring_attention/attention/options.hpp>
+#include <ring_attention/attention/ring_dilated_attention_v2.hpp>
+#include <ring_attention/config.hpp>
+#include <ring_attention/parallel.hpp>
+#include <ring_attention/pattern/cache_policy.hpp>
+#include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/pattern/global_cache.hpp>
+#include <ring_attention/pattern/pattern_cache.hpp>
+#include <ring_attention/scalar.hpp>
+#include <ring_attention/tensor.hpp>
+#include <ring_attention/version.hpp>
