@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
+#include <variant>
 #include <vector>
 
 namespace ring_attention {
@@ -16,12 +17,26 @@ struct ForwardOptions {
   std::vector<std::int64_t> lengths = {};
 };
 
+struct BackwardOptions {
+  /// As given to forward.
+  std::vector<std::int64_t> lengths = {};
+  /// Gradient of the log-sum-exp, {b, h, n, 1} in the type of AttentionResult::lse; by default none. Under
+  /// MixGradient::detached, too, the log-sum-exp is differentiated exactly.
+  std::variant<std::monostate, TensorView<const float>, TensorView<const double>> grad_lse = {};
+};
+
 /// What forward_with_lse returns.
 template <class Scalar>
 struct AttentionResult {
   Tensor<Scalar> out;                 ///< [b, n, h, d]
   Tensor<accumulator_t<Scalar>> lse;  ///< {b, h, n, 1}, natural log-sum-exp of each row's scaled scores over
                                       ///< all branches, zero keys included; -infinity for a row without keys
+};
+
+/// What backward returns: gradients shaped like q, k and v.
+template <class Scalar>
+struct Gradients {
+  Tensor<Scalar> q, k, v;
 };
 
 }  // namespace RING_ATTENTION_NAMESPACE

@@ -56,9 +56,20 @@ struct AttentionPlan {
   QueryRule query_rule = QueryRule::all;
   /// Segments are padded with zero keys up to ceil(w / r) rows that every query of the segment attends to.
   bool zero_keys = false;
+  /// Backward takes the weights that mix the branches of a head for constants.
+  bool detached_mix = false;
   std::int64_t ring_size = 1;
   std::vector<SequencePlan> sequences;        ///< one per distinct valid length
   std::vector<std::size_t> sequence_of_item;  ///< position in sequences, by batch item
+
+  const SequencePlan& sequence_of(std::int64_t item) const {
+    return sequences[sequence_of_item[static_cast<std::size_t>(item)]];
+  }
+  std::size_t branch_count() const {
+    std::size_t count = 0;
+    for (const SequencePlan& sequence : sequences) count = std::max(count, sequence.branches.size());
+    return count;
+  }
 };
 
 namespace detail {
@@ -140,6 +151,8 @@ inline AttentionPlan make_plan(const AttentionConfig& config, const CallShape& s
   plan.causal = config.causal;
   plan.query_rule = config.query_rule;
   plan.zero_keys = config.padding_rule == PaddingRule::zero_attended && !config.causal;
+  plan.detached_mix = config.mix_gradient == MixGradient::detached &&
+                      config.head_partition == HeadPartition::shared && config.segment_lengths.size() > 1;
   plan.ring_size = config.ring_size;
   for (std::int64_t item = 0; item < shape.batch; ++item) {
     const std::int64_t length = lengths.empty() ? shape.tokens : lengths[static_cast<std::size_t>(item)];
@@ -177,13 +190,17 @@ CallShape check_inputs(const View& q, const View& k, const View& v) {
 
 inline Shape lse_shape(const Shape& q_shape) { return {q_shape[0], q_shape[2], q_shape[1], 1}; }
 
+inline void check_shape(std::string_view name, const Shape& shape, const Shape& expected) {
+  if (shape != expected) {
+    throw_invalid(std::string(name) + " shape", to_string(shape), "must be " + to_string(expected));
+  }
+}
+
 /// Checks a tensor that a call writes to.
 template <class View>
 void check_output(std::string_view name, const View& view, const Shape& expected) {
-  if (view.shape() != expected) {
-    throw_invalid(std::string(name) + " shape", to_string(view.shape()), "must be " + to_string(expected));
-  }
-  for (std::size_t axis = 0; axis < 3; ++axis) {
+  check_shape(name, view.shape(), expected);
+  for (std::size_t axis = 0; axis < 3 && view.size() > 0; ++axis) {
     if (view.strides()[axis] == 0 && expected[axis] > 1) {
       throw_invalid(element_name(std::string(name) + " strides", axis), std::int64_t{0},
                     "rows that are written must not share memory");

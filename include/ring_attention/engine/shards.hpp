@@ -1,29 +1,63 @@
-// Which tokens each member of the ring owns.
+// Which tokens each member of the ring owns, and where they lie in its tensors.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <ring_attention/config.hpp>
 #include <ring_attention/version.hpp>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
-/// `n` tokens in runs of ceil(n / parts), the last one short. Parts past the end of the sequence are empty
-/// and are left out, so that a ring far larger than the sequence costs nothing.
+/// Tokens [begin, end). Their rows in the caller's tensors are `token + row_shift`; in arrays that hold a
+/// number per row of one member they are `token + number_shift`.
+struct TokenRun {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  std::int64_t row_shift = 0;
+  std::int64_t number_shift = 0;
+  std::int64_t size() const { return end - begin; }
+};
+
+/// `n` tokens in runs of ceil(n / parts), the last one short. Runs past the end of the sequence are empty.
 struct SequenceRuns {
   SequenceRuns(std::int64_t n, std::int64_t parts)
       : tokens(n), run_length(std::max<std::int64_t>(1, n / parts + (n % parts != 0))) {}
 
-  /// Number of runs that hold tokens.
+  /// Number of runs that hold tokens; a ring far larger than the sequence costs nothing.
   std::int64_t count() const { return (tokens + run_length - 1) / run_length; }
-  std::int64_t begin(std::int64_t run) const { return run * run_length; }
-  std::int64_t end(std::int64_t run) const { return std::min(tokens, (run + 1) * run_length); }
+  std::int64_t begin(std::int64_t run) const { return run < count() ? run * run_length : tokens; }
+  std::int64_t end(std::int64_t run) const {
+    return run < count() ? std::min(tokens, (run + 1) * run_length) : tokens;
+  }
   std::int64_t of_token(std::int64_t token) const { return token / run_length; }
 
   std::int64_t tokens;
   std::int64_t run_length;
 };
+
+/// The runs of one ring member, ascending; either may be empty. Numbers count the member's rows from 0.
+struct MemberTokens {
+  TokenRun runs[2];
+  std::int64_t size() const { return runs[0].size() + runs[1].size(); }
+};
+
+/// `whole`: the member's tensors hold the whole sequence; else its own rows in order.
+inline MemberTokens member_tokens(std::int64_t n, std::int64_t ring_size, ShardLayout layout,
+                                  std::int64_t member, bool whole) {
+  const bool zigzag = layout == ShardLayout::zigzag;
+  const SequenceRuns sequence(n, zigzag ? 2 * ring_size : ring_size);
+  MemberTokens tokens;
+  tokens.runs[0] = {sequence.begin(member), sequence.end(member), 0, -sequence.begin(member)};
+  const std::int64_t mirror = 2 * ring_size - 1 - member;
+  const std::int64_t second = zigzag ? sequence.begin(mirror) : n;
+  tokens.runs[1] = {second, zigzag ? sequence.end(mirror) : n, 0, tokens.runs[0].size() - second};
+  if (!whole) {
+    for (TokenRun& run : tokens.runs) run.row_shift = run.number_shift;
+  }
+  return tokens;
+}
 
 }  // namespace detail
 }  // namespace RING_ATTENTION_NAMESPACE

@@ -6,19 +6,12 @@
 #include <limits>
 #include <ring_attention/kernel/exp2.hpp>
 #include <ring_attention/kernel/lanes.hpp>
+#include <ring_attention/kernel/register_tile.hpp>
+#include <ring_attention/kernel/rows.hpp>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
-
-/// Rows of a strided tensor picked by a list: row i begins at `base + index[i] * stride`.
-template <class Scalar>
-struct RowSource {
-  const Scalar* base;
-  std::int64_t stride;
-  const std::int64_t* index;
-  const Scalar* operator[](std::int64_t i) const { return base + index[i] * stride; }
-};
 
 /// The online-softmax state of up to `lanes * vectors` queries, in base-2 logarithms, queries in lanes:
 ///
@@ -50,17 +43,14 @@ struct PortableKernel {
   using Accumulator = T;
   using Index = LaneIndex<T>;
 
-  // A register tile of panel x max_vectors accumulators leaves room for max_vectors operands and one
-  // broadcast.
   static constexpr int lanes = lane_count<T>;
-  static constexpr int max_vectors = 3;
-  static constexpr int panel = RING_ATTENTION_VECTOR_REGISTERS == 32 ? 8 : 4;
   static constexpr int max_queries = lanes * max_vectors;
   /// Keys whose scores are held at once: max_queries of them stay in the first-level cache.
   static constexpr std::int64_t key_block = 512 / static_cast<std::int64_t>(sizeof(T));
   /// Elements that attend() needs as scratch for scores.
   static constexpr std::int64_t score_elements = key_block * max_queries;
 
+  /// Extents that kernels read and write in whole panels are rounded up to them.
   static constexpr std::int64_t padded(std::int64_t extent) { return (extent + panel - 1) / panel * panel; }
   static constexpr int vectors_for(std::int64_t queries) {
     return static_cast<int>(std::min<std::int64_t>((queries + lanes - 1) / lanes, max_vectors));
@@ -68,7 +58,7 @@ struct PortableKernel {
 
   /// Keys as panels of `panel` rows, [panel][head_dim][row in panel]; the last panel is filled up with zeros.
   template <class Scalar>
-  static void pack_keys(const RowSource<Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to) {
+  static void pack_keys(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to) {
     for (std::int64_t first = 0; first < count; first += panel, to += panel * head_dim) {
       const int filled = static_cast<int>(std::min<std::int64_t>(panel, count - first));
       if (filled < panel) std::fill_n(to, panel * head_dim, T{0});
@@ -81,7 +71,7 @@ struct PortableKernel {
 
   /// Values as panels of `panel` dimensions, [panel][row][dimension in panel]; missing dimensions are zeros.
   template <class Scalar>
-  static void pack_values(const RowSource<Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                           std::int64_t capacity, T* to) {
     for (std::int64_t i = 0; i < count; ++i) {
       const Scalar* row = rows[i];
@@ -122,7 +112,7 @@ struct PortableKernel {
       const std::int64_t count = std::min(key_block, visible - begin);
       // S^T = K Q^T
       for (std::int64_t k = 0; k < count; k += panel) {
-        multiply<Vectors, false>(keys.keys + (begin + k) * head_dim, tile.query, head_dim,
+        dot_products<T, Vectors>(keys.keys + (begin + k) * head_dim, tile.query, head_dim,
                                  scores + k * width);
       }
       if (begin + count > unmasked) mask<Vectors>(scores, begin, count, limits);
@@ -130,35 +120,8 @@ struct PortableKernel {
       absorb_scores<Vectors>(scores, count, tile, padded(head_dim));
       // O^T += V^T P^T
       for (std::int64_t d = 0; d < head_dim; d += panel) {
-        multiply<Vectors, true>(keys.values + (d * keys.capacity + begin * panel), scores, count,
-                                tile.output + d * width);
-      }
-    }
-  }
-
-  /// c[p][j] = or += sum_k a[k][p] * b[k][j], the one multiply of both products.
-  template <int Vectors, bool Accumulate>
-  static void multiply(const T* a, const T* b, std::int64_t depth, T* c) {
-    constexpr int width = Vectors * lanes;
-    Lanes<T> sums[panel][Vectors] = {};
-    for (std::int64_t k = 0; k < depth; ++k, a += panel, b += width) {
-      Lanes<T> operand[Vectors];
-      RING_ATTENTION_UNROLL
-      for (int v = 0; v < Vectors; ++v) operand[v] = load(b + v * lanes);
-      RING_ATTENTION_UNROLL
-      for (int p = 0; p < panel; ++p) {
-        const Lanes<T> factor = broadcast(a[p]);
-        RING_ATTENTION_UNROLL
-        for (int v = 0; v < Vectors; ++v) sums[p][v] += factor * operand[v];
-      }
-    }
-    RING_ATTENTION_UNROLL
-    for (int p = 0; p < panel; ++p) {
-      RING_ATTENTION_UNROLL
-      for (int v = 0; v < Vectors; ++v) {
-        T* to = c + p * width + v * lanes;
-        if constexpr (Accumulate) sums[p][v] += load(to);
-        store(to, sums[p][v]);
+        multiply<T, Vectors, true>({keys.values + (d * keys.capacity + begin * panel), panel, 1}, scores,
+                                   width, count, tile.output + d * width, width);
       }
     }
   }

@@ -1,0 +1,161 @@
+// The steps of backward around its inner pass: row sums, mixing statistics, and how the work is cut into
+// units.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <numbers>
+#include <ring_attention/engine/backward.hpp>
+#include <ring_attention/parallel.hpp>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// Which gradients a pass computes; decides along which side units may be cut.
+enum class BackwardSide { both, queries, keys };
+
+/// Work of branch `branch` on tokens [0, length) of every item, as units that share no gradient row.
+inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::size_t branch_index,
+                                                BackwardSide side, int threads) {
+  constexpr std::int64_t least_tokens = 2048;
+  std::vector<BackwardUnit> units;
+  std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads / plan.shape.kv_heads));
+  const auto group = static_cast<std::int64_t>(heads.size());
+  for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
+    const SequencePlan& sequence = plan.sequence_of(item);
+    if (branch_index >= sequence.branches.size()) continue;
+    const BranchPlan& branch = sequence.branches[branch_index];
+    const std::int64_t w = branch.segment_length;
+    const std::int64_t whole_segments = w * std::max<std::int64_t>(1, least_tokens / w);
+    const std::int64_t block =
+        side == BackwardSide::both
+            ? whole_segments
+            : std::max({std::int64_t{64}, detail::ceil_div(sequence.length, std::int64_t{4} * threads),
+                        std::min(least_tokens, 64 * branch.dilation_rate)});
+    for (std::int64_t kv_head = 0; kv_head < plan.shape.kv_heads; ++kv_head) {
+      for (std::size_t offset = 0; offset < branch.offsets.size(); ++offset) {
+        if (detail::heads_with_offset(branch, offset, kv_head * group, (kv_head + 1) * group, heads.data()) ==
+            0) {
+          continue;
+        }
+        for (std::int64_t begin = 0; begin < sequence.length; begin += block) {
+          const std::int64_t end = std::min(begin + block, sequence.length);
+          BackwardUnit unit{item, kv_head, branch_index, offset, begin, end, begin, end};
+          if (side == BackwardSide::queries) unit.key_begin = 0, unit.key_end = sequence.length;
+          if (side == BackwardSide::keys) {
+            unit.query_begin = begin / w * w;
+            unit.query_end = std::min(sequence.length, detail::ceil_div(end, w) * w);
+          }
+          units.push_back(unit);
+        }
+      }
+    }
+  }
+  return units;
+}
+
+/// delta = sum_d dO O - d(lse) for every local row with keys; rows without keys or past the item's length: 0.
+template <class Scalar>
+void row_deltas(const AttentionPlan& plan, const detail::TokenRun& run,
+                const BackwardQueries<Scalar>& queries, const TensorView<const Scalar>& out,
+                const TensorView<const accumulator_t<Scalar>>& grad_lse,
+                const RowNumbers<accumulator_t<Scalar>>& delta, int threads) {
+  using T = accumulator_t<Scalar>;
+  detail::parallel_for(plan.shape.batch * plan.shape.heads, threads, [&](std::int64_t index, int) {
+    const std::int64_t item = index / plan.shape.heads;
+    const std::int64_t head = index % plan.shape.heads;
+    const std::int64_t valid = std::min(run.end, plan.sequence_of(item).length);
+    for (std::int64_t token = run.begin; token < run.end; ++token) {
+      const std::int64_t row = token + run.row_shift;
+      T sum{0};
+      if (token < valid && *queries.lse.row(item, head, row) != -std::numeric_limits<T>::infinity()) {
+        const Scalar* a = queries.grad_out.row(item, row, head);
+        const Scalar* b = out.row(item, row, head);
+        for (std::int64_t d = 0; d < plan.shape.head_dim; ++d)
+          sum += static_cast<T>(a[d]) * static_cast<T>(b[d]);
+        if (grad_lse.data() != nullptr) sum -= *grad_lse.row(item, head, row);
+      }
+      *delta.row(0, item, head, token + run.number_shift) = sum;
+    }
+  });
+}
+
+/// Sets each branch's sum of probabilities to what its zero keys contribute, z * exp(0 - lse), and the rest
+/// to 0.
+template <class Scalar>
+void seed_mix_statistics(const AttentionPlan& plan, const detail::TokenRun& run,
+                         const BackwardQueries<Scalar>& queries,
+                         const RowNumbers<accumulator_t<Scalar>>& probability) {
+  using T = accumulator_t<Scalar>;
+  if (!plan.zero_keys) return;
+  std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads));
+  for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
+    const SequencePlan& sequence = plan.sequence_of(item);
+    for (std::size_t b = 0; b < sequence.branches.size(); ++b) {
+      const BranchPlan& branch = sequence.branches[b];
+      for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
+        const std::int64_t count = detail::heads_with_offset(branch, o, 0, plan.shape.heads, heads.data());
+        const auto seed = [&](const detail::Segment& segment) {
+          if (segment.zero_keys == 0) return;
+          for (std::int64_t i = 0; i < count; ++i) {
+            for (std::int64_t q = 0; q < segment.queries.count; ++q) {
+              const std::int64_t token = segment.queries[q];
+              const std::int64_t head = heads[static_cast<std::size_t>(i)];
+              *probability.row(b, item, head, token + run.number_shift) =
+                  static_cast<T>(segment.zero_keys) *
+                  std::exp(-*queries.lse.row(item, head, token + run.row_shift));
+            }
+          }
+        };
+        detail::for_each_segment(plan, sequence.length, branch, branch.offsets[o], run.begin, run.end, seed);
+      }
+    }
+  }
+}
+
+/// Turns statistics into each branch's delta: sum(P dP) / sum(P) is sum_d dO O of the branch's own output.
+/// The gradient of the log-sum-exp is taken off as in row_deltas.
+template <class T>
+void branch_deltas(const AttentionPlan& plan, const detail::TokenRun& run, const RowNumbers<T>& probability,
+                   const RowNumbers<T>& weighted, const TensorView<const T>& grad_lse,
+                   const RowNumbers<T>& delta) {
+  for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
+    for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
+      for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
+        for (std::int64_t token = run.begin; token < run.end; ++token) {
+          const std::int64_t number = token + run.number_shift;
+          const T sum = *probability.row(branch, item, head, number);
+          T value = sum != T{0} ? *weighted.row(branch, item, head, number) / sum : T{0};
+          if (grad_lse.data() != nullptr) value -= *grad_lse.row(item, head, token + run.row_shift);
+          *delta.row(branch, item, head, number) = value;
+        }
+      }
+    }
+  }
+}
+
+/// Rounds the accumulated gradients of a run to the scalar type. Row 0 of `from` has the number
+/// `first_number`.
+template <class Scalar, class T>
+void round_gradients(const TensorView<const T>& from, std::int64_t first_number, const detail::TokenRun& run,
+                     const TensorView<Scalar>& to) {
+  const Shape& shape = from.shape();
+  for (std::int64_t item = 0; item < shape[0]; ++item) {
+    for (std::int64_t token = run.begin; token < run.end; ++token) {
+      for (std::int64_t head = 0; head < shape[2]; ++head) {
+        const T* source = from.row(item, token + run.number_shift - first_number, head);
+        Scalar* target = to.row(item, token + run.row_shift, head);
+        for (std::int64_t d = 0; d < shape[3]; ++d) target[d] = static_cast<Scalar>(source[d]);
+      }
+    }
+  }
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,121 @@
+// One process, whole tensors: plays every member of the ring in turn.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <ring_attention/engine/forward.hpp>
+#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/shards.hpp>
+#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/parallel.hpp>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// Sizes that are fast: a state of 1 MiB, because longer blocks pack each key for more queries, and runs of
+/// keys that stay in the second-level cache. Blocks are no longer than a shard, so that working memory is O(n
+/// / ring_size), and short enough that there are several tasks for each thread.
+template <class T>
+ForwardSizes fast_forward_sizes(const AttentionPlan& plan, std::int64_t longest_run, int threads) {
+  constexpr std::int64_t shortest = 64;
+  constexpr std::int64_t tasks_per_thread = 4;
+  constexpr std::int64_t state_elements = (std::int64_t{1} << 20) / static_cast<std::int64_t>(sizeof(T));
+  const CallShape& shape = plan.shape;
+  const std::int64_t group = shape.heads / shape.kv_heads;
+  ForwardSizes sizes;
+  sizes.run_keys = 512;
+  sizes.heads_per_task = std::clamp<std::int64_t>(state_elements / (shortest * shape.head_dim), 1, group);
+  sizes.rows_per_task = std::max(shortest, state_elements / (sizes.heads_per_task * shape.head_dim));
+  const std::int64_t columns = shape.batch * shape.kv_heads * detail::ceil_div(group, sizes.heads_per_task);
+  while (sizes.rows_per_task > 4 * shortest &&
+         detail::ceil_div(shape.tokens, sizes.rows_per_task) * columns < tasks_per_thread * threads) {
+    sizes.rows_per_task /= 2;
+  }
+  sizes.rows_per_task = std::min(sizes.rows_per_task, longest_run);
+  return sizes;
+}
+
+/// Memory that a whole call works in: one workspace per thread.
+class WholeWorkspace {
+ public:
+  template <class Scalar, class Kernel>
+  static std::size_t bytes_per_thread(const ForwardSizes& sizes, std::int64_t head_dim) {
+    detail::Carver count;
+    ForwardWorkspace<Scalar, Kernel>(count, sizes, head_dim, true);
+    return count.used();
+  }
+
+  std::byte* reserve(std::size_t bytes_per_thread, int threads) {
+    return block_.reserve(bytes_per_thread * static_cast<std::size_t>(threads));
+  }
+
+ private:
+  detail::Block block_;
+};
+
+template <class Scalar, class Kernel>
+void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+                   const ForwardSizes& sizes, int threads, WholeWorkspace& workspace) {
+  using T = accumulator_t<Scalar>;
+  const detail::SequenceRuns shards(plan.shape.tokens, plan.ring_size);
+  const ForwardTasks tasks(plan, sizes);
+  const ForwardPass<Scalar, Kernel> pass(plan, tensors);
+  const std::size_t bytes = WholeWorkspace::bytes_per_thread<Scalar, Kernel>(sizes, plan.shape.head_dim);
+  std::byte* const memory = workspace.reserve(bytes, threads);
+
+  // All shards but the last are equally long: a task is found by division.
+  const auto run_of = [&shards](std::int64_t shard) {
+    return detail::TokenRun{shards.begin(shard), shards.end(shard), 0, 0};
+  };
+  const std::int64_t per_shard = tasks.count(run_of(0));
+  const std::int64_t total = per_shard * (shards.count() - 1) + tasks.count(run_of(shards.count() - 1));
+  detail::parallel_for(total, threads, [&](std::int64_t index, int worker) {
+    detail::Carver carver(memory + bytes * static_cast<std::size_t>(worker));
+    ForwardWorkspace<Scalar, Kernel> work(carver, sizes, plan.shape.head_dim, true);
+    const std::int64_t from_last = total - tasks.count(run_of(shards.count() - 1));
+    // The last shard, which may be short, comes first.
+    const std::int64_t short_tasks = total - from_last;
+    const std::int64_t shard =
+        index < short_tasks ? shards.count() - 1 : shards.count() - 2 - (index - short_tasks) / per_shard;
+    const ForwardTask task =
+        tasks.task(run_of(shard), index < short_tasks ? index : (index - short_tasks) % per_shard);
+    RowStates<T> states = work.states;
+    states.head_stride = task.end - task.begin;
+    states.first_head = task.head_begin;
+    states.first_token = task.begin;
+
+    pass.reset(task, states);
+    pass.absorb_zero_keys(task, states, work);
+    pass.attend(
+        task, states, work,
+        [&](std::size_t, std::size_t, const detail::Segment& segment, const ForwardTask&, const auto& visit) {
+          // The ring's order: a shard's own keys first, then those of the member before it, and around.
+          const std::int64_t first = shards.of_token(segment.begin);
+          const std::int64_t count = shards.of_token(segment.end - 1) - first + 1;
+          for (std::int64_t step = 0; step < count; ++step) {
+            const std::int64_t source = first + (shard - first - step + count) % count;
+            visit(local_piece(tensors.k, tensors.v, run_of(source), segment, task.item, task.kv_head));
+          }
+        });
+    pass.finish(task, states);
+  });
+}
+
+/// Executes a plan with fast sizes. `tensors.lse` may be a view without data: then it is not written.
+template <class Scalar>
+void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors) {
+  using T = accumulator_t<Scalar>;
+  if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
+  const int threads = num_threads();
+  const detail::SequenceRuns shards(plan.shape.tokens, plan.ring_size);
+  WholeWorkspace workspace;
+  forward_whole<Scalar, PortableKernel<T>>(
+      plan, tensors, fast_forward_sizes<T>(plan, shards.run_length, threads), threads, workspace);
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,183 @@
+// PortableBackward: gradients of a tile of queries and a run of keys, with probabilities recomputed from the
+// log-sum-exp.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <ring_attention/kernel/exp2.hpp>
+#include <ring_attention/kernel/lanes.hpp>
+#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/kernel/register_tile.hpp>
+#include <ring_attention/kernel/rows.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors.
+template <class T>
+struct GradientTile {
+  T* query;          // [head_dim][width], scaled into base-2 logarithms
+  T* grad_out;       // [head_dim][width]
+  T* query_rows;     // [width][row_dim], as given
+  T* grad_out_rows;  // [width][row_dim]
+  T* lse;            // [width], base 2; +infinity for lanes without a query or without keys
+  T* delta;          // [width], sum_d dO O minus the gradient of the log-sum-exp
+  T* grad_query;     // [width rounded up to panels][row_dim], summed up; null: not wanted
+  T* probability;    // [width], sum of probabilities; null: not wanted
+  T* weighted;       // [width], sum of probabilities times dO.v; null: not wanted
+  int vectors;
+};
+
+/// A run of keys for backward.
+template <class T>
+struct GradientKeys {
+  T* keys;         // panels, as PortableKernel::pack_keys
+  T* values;       // panels of the same form
+  T* key_rows;     // [count][row_dim]
+  T* grad_keys;    // [padded count][row_dim], summed up; null: not wanted
+  T* grad_values;  // [padded count][row_dim]
+  std::int64_t count;
+};
+
+/// With P = 2^(S - lse), the gradients of out = sum_k P_k v_k are (FlashAttention-2, arXiv 2307.08691,
+/// section 2.3)
+///
+///   dV = P^T dO,   dP = dO V^T,   dS = P * (dP - delta),   dQ = scale * dS K,   dK = scale * dS^T Q
+///
+/// where scale is left to the caller.
+template <class T>
+struct PortableBackward {
+  using Forward = PortableKernel<T>;
+  using Index = LaneIndex<T>;
+  static constexpr int lanes = lane_count<T>;
+
+  /// Rows are padded to whole vectors of dimensions.
+  static constexpr std::int64_t row_dim(std::int64_t head_dim) {
+    return (head_dim + lanes - 1) / lanes * lanes;
+  }
+  /// Elements of scratch for scores and their gradients; the tail is read past a tile's last query.
+  static constexpr std::int64_t scratch_elements = 2 * (Forward::score_elements + panel);
+
+  template <class Scalar>
+  static void pack_rows(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to) {
+    const std::int64_t width = row_dim(head_dim);
+    for (std::int64_t i = 0; i < count; ++i, to += width) {
+      const Scalar* row = rows[i];
+      for (std::int64_t d = 0; d < head_dim; ++d) to[d] = static_cast<T>(row[d]);
+      std::fill(to + head_dim, to + width, T{0});
+    }
+  }
+
+  /// Adds what the tile and the run give each other. Query j sees the first limits[j] keys; null: all.
+  static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
+                         std::int64_t head_dim, T* scratch) {
+    switch (tile.vectors) {
+      case 1:
+        return accumulate_tile<1>(keys, tile, limits, head_dim, scratch);
+      case 2:
+        return accumulate_tile<2>(keys, tile, limits, head_dim, scratch);
+      default:
+        return accumulate_tile<max_vectors>(keys, tile, limits, head_dim, scratch);
+    }
+  }
+
+ private:
+  template <int Vectors>
+  static void accumulate_tile(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
+                              std::int64_t head_dim, T* scratch) {
+    constexpr int width = Vectors * lanes;
+    const std::int64_t dims = row_dim(head_dim);
+    T* const scores = scratch;
+    T* const grads = scratch + Forward::score_elements + panel;
+    std::int64_t visible = keys.count;
+    if (limits != nullptr)
+      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
+    for (std::int64_t begin = 0; begin < visible; begin += Forward::key_block) {
+      const std::int64_t count = std::min(Forward::key_block, visible - begin);
+      for (std::int64_t k = 0; k < count; k += panel) {
+        dot_products<T, Vectors>(keys.keys + (begin + k) * head_dim, tile.query, head_dim,
+                                 scores + k * width);
+        dot_products<T, Vectors>(keys.values + (begin + k) * head_dim, tile.grad_out, head_dim,
+                                 grads + k * width);
+      }
+      to_probabilities<Vectors>(scores, begin, count, tile.lse, limits);
+      // Keys of the last panel that no query sees take part in its multiplies with probability 0.
+      std::fill(scores + count * width, scores + Forward::padded(count) * width, T{0});
+      std::fill(grads + count * width, grads + Forward::padded(count) * width, T{0});
+      if (tile.probability != nullptr) sum_probabilities<Vectors>(scores, grads, count, tile);
+      if (keys.grad_values != nullptr) {
+        for (std::int64_t k = 0; k < count; k += panel) {
+          multiply_rows<T>({scores + k * width, 1, width}, tile.grad_out_rows, dims, width,
+                           keys.grad_values + (begin + k) * dims, dims, dims / lanes);
+        }
+      }
+      if (keys.grad_keys == nullptr && tile.grad_query == nullptr) continue;
+      to_score_gradients<Vectors>(scores, grads, count, tile.delta);
+      if (keys.grad_keys != nullptr) {
+        for (std::int64_t k = 0; k < count; k += panel) {
+          multiply_rows<T>({grads + k * width, 1, width}, tile.query_rows, dims, width,
+                           keys.grad_keys + (begin + k) * dims, dims, dims / lanes);
+        }
+      }
+      if (tile.grad_query != nullptr) {
+        for (std::int64_t q = 0; q < width; q += panel) {
+          multiply_rows<T>({grads + q, width, 1}, keys.key_rows + begin * dims, dims, count,
+                           tile.grad_query + q * dims, dims, dims / lanes);
+        }
+      }
+    }
+  }
+
+  template <int Vectors>
+  static void to_probabilities(T* scores, std::int64_t begin, std::int64_t count, const T* lse,
+                               const Index* limits) {
+    constexpr int width = Vectors * lanes;
+    for (int v = 0; v < Vectors; ++v) {
+      const Lanes<T> shift = load(lse + v * lanes);
+      LaneBits<T> limit = LaneBits<T>{} + std::numeric_limits<Index>::max();
+      if (limits != nullptr) std::memcpy(&limit, limits + v * lanes, sizeof limit);
+      for (std::int64_t k = 0; k < count; ++k) {
+        T* at = scores + k * width + v * lanes;
+        const Lanes<T> p = exp2_lanes<T>(load(at) - shift);
+        store(at, limit > static_cast<Index>(begin + k) ? p : Lanes<T>{});
+      }
+    }
+  }
+
+  template <int Vectors>
+  static void sum_probabilities(const T* scores, const T* grads, std::int64_t count,
+                                const GradientTile<T>& tile) {
+    constexpr int width = Vectors * lanes;
+    for (int v = 0; v < Vectors; ++v) {
+      Lanes<T> probability{}, weighted{};
+      for (std::int64_t k = 0; k < count; ++k) {
+        const Lanes<T> p = load(scores + k * width + v * lanes);
+        probability += p;
+        weighted += p * load(grads + k * width + v * lanes);
+      }
+      T* a = tile.probability + v * lanes;
+      T* b = tile.weighted + v * lanes;
+      store(a, load(a) + probability);
+      store(b, load(b) + weighted);
+    }
+  }
+
+  template <int Vectors>
+  static void to_score_gradients(const T* scores, T* grads, std::int64_t count, const T* delta) {
+    constexpr int width = Vectors * lanes;
+    for (int v = 0; v < Vectors; ++v) {
+      const Lanes<T> shift = load(delta + v * lanes);
+      for (std::int64_t k = 0; k < count; ++k) {
+        T* at = grads + k * width + v * lanes;
+        store(at, load(scores + k * width + v * lanes) * (load(at) - shift));
+      }
+    }
+  }
+};
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,84 @@
+// The one multiply of the portable kernels: a block of sums that stays in registers.
+#pragma once
+
+#include <cstdint>
+#include <ring_attention/kernel/lanes.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+// `panel` rows x `max_vectors` vectors of sums leave room for max_vectors operands and one broadcast.
+inline constexpr int max_vectors = 3;
+inline constexpr int panel = RING_ATTENTION_VECTOR_REGISTERS == 32 ? 8 : 4;
+
+/// Where the factors that are broadcast lie: element (k, p) at `data[k * depth_stride + p * row_stride]`.
+template <class T>
+struct Factors {
+  const T* data;
+  std::int64_t depth_stride;
+  std::int64_t row_stride;
+};
+
+/// c[p][j] = or += sum_k a(k, p) * b[k][j] for p < panel, j < Vectors * lanes and k < depth.
+template <class T, int Vectors, bool Accumulate>
+[[gnu::always_inline]] inline void multiply(Factors<T> a, const T* b, std::int64_t b_stride,
+                                            std::int64_t depth, T* c, std::int64_t c_stride) {
+  constexpr int lanes = lane_count<T>;
+  Lanes<T> sums[panel][Vectors] = {};
+  for (std::int64_t k = 0; k < depth; ++k, a.data += a.depth_stride, b += b_stride) {
+    Lanes<T> operand[Vectors];
+    RING_ATTENTION_UNROLL
+    for (int v = 0; v < Vectors; ++v) operand[v] = load(b + v * lanes);
+    RING_ATTENTION_UNROLL
+    for (int p = 0; p < panel; ++p) {
+      const Lanes<T> factor = broadcast(a.data[p * a.row_stride]);
+      RING_ATTENTION_UNROLL
+      for (int v = 0; v < Vectors; ++v) sums[p][v] += factor * operand[v];
+    }
+  }
+  RING_ATTENTION_UNROLL
+  for (int p = 0; p < panel; ++p) {
+    RING_ATTENTION_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      T* to = c + p * c_stride + v * lanes;
+      if constexpr (Accumulate) sums[p][v] += load(to);
+      store(to, sums[p][v]);
+    }
+  }
+}
+
+/// Dimensions of a dot product that are summed in one go. One chain over 128 or 256 dimensions would cost a
+/// float three times the rounding error of sums of chains; shorter chains gain nothing more.
+inline constexpr std::int64_t chain = 32;
+
+/// c[p][j] = sum_d a[d][p] * b[d][j], dot products of a packed panel of rows with a tile of rows in lanes.
+template <class T, int Vectors>
+inline void dot_products(const T* a, const T* b, std::int64_t depth, T* c) {
+  constexpr int width = Vectors * lane_count<T>;
+  multiply<T, Vectors, false>({a, panel, 1}, b, width, depth < chain ? depth : chain, c, width);
+  for (std::int64_t d = chain; d < depth; d += chain) {
+    multiply<T, Vectors, true>({a + d * panel, panel, 1}, b + d * width, width,
+                               depth - d < chain ? depth - d : chain, c, width);
+  }
+}
+
+/// c[p][j] += sum_k a(k, p) * b[k][j] over `vectors` vectors of columns, as many at a time as registers hold.
+template <class T>
+inline void multiply_rows(const Factors<T>& a, const T* b, std::int64_t b_stride, std::int64_t depth, T* c,
+                          std::int64_t c_stride, std::int64_t vectors) {
+  constexpr int lanes = lane_count<T>;
+  while (vectors > 0) {
+    const std::int64_t taken = vectors == 4 ? 2 : vectors < max_vectors ? vectors : max_vectors;
+    if (taken == 3) multiply<T, 3, true>(a, b, b_stride, depth, c, c_stride);
+    if (taken == 2) multiply<T, 2, true>(a, b, b_stride, depth, c, c_stride);
+    if (taken == 1) multiply<T, 1, true>(a, b, b_stride, depth, c, c_stride);
+    b += taken * lanes;
+    c += taken * lanes;
+    vectors -= taken;
+  }
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
