@@ -3,6 +3,8 @@
 
 #include <ring_attention/attention/options.hpp>
 #include <ring_attention/attention/ring_dilated_attention_v2.hpp>
+#include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
+#include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/config.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>

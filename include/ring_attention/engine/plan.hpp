@@ -131,10 +131,8 @@ inline SequencePlan plan_sequence(const AttentionConfig& config, std::int64_t he
   return sequence;
 }
 
-/// Throws std::invalid_argument for lengths that do not fit the shape. `config` and `shape` have been
-/// checked.
-inline AttentionPlan make_plan(const AttentionConfig& config, const CallShape& shape,
-                               const std::vector<std::int64_t>& lengths, const PatternLookup& lookup) {
+/// Throws std::invalid_argument for lengths that do not fit the shape.
+inline void check_lengths(const CallShape& shape, const std::vector<std::int64_t>& lengths) {
   if (!lengths.empty() && static_cast<std::int64_t>(lengths.size()) != shape.batch) {
     throw_invalid("lengths.size()", static_cast<std::int64_t>(lengths.size()),
                   "must be empty or equal the batch size " + std::to_string(shape.batch));
@@ -145,6 +143,12 @@ inline AttentionPlan make_plan(const AttentionConfig& config, const CallShape& s
                     "must lie in [0, n] with n = " + std::to_string(shape.tokens));
     }
   }
+}
+
+/// Throws as check_lengths does. `config` and `shape` have been checked.
+inline AttentionPlan make_plan(const AttentionConfig& config, const CallShape& shape,
+                               const std::vector<std::int64_t>& lengths, const PatternLookup& lookup) {
+  check_lengths(shape, lengths);
   AttentionPlan plan;
   plan.shape = shape;
   plan.scale = config.scale.value_or(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));

@@ -1,0 +1,95 @@
+// TrueRingDilatedAttention: P ring members on P threads of one process.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <ring_attention/attention/interface.hpp>
+#include <ring_attention/engine/ring_backward.hpp>
+#include <ring_attention/engine/ring_forward.hpp>
+#include <ring_attention/ring/thread_communicator.hpp>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+
+/// Exact dilated attention by `config.ring_size` members that own disjoint shards of the sequence
+/// (`config.shard_layout`) and exchange the keys and values that the others' queries can see. Every member is
+/// a thread, whatever set_num_threads says, and runs the code that a cluster's ranks run
+/// (RingDistributedDilatedAttention); a member works in O(n / ring_size) of memory.
+/// Immutable after construction; safe to call from several threads at once. Calls: see WholeTensorAttention.
+template <typename Scalar, typename CachePolicy = use_pattern_cache>
+class TrueRingDilatedAttention
+    : public WholeTensorAttention<TrueRingDilatedAttention<Scalar, CachePolicy>, Scalar, CachePolicy> {
+  using Base = WholeTensorAttention<TrueRingDilatedAttention, Scalar, CachePolicy>;
+  friend Base;
+
+ public:
+  /// Throws std::invalid_argument for a configuration that breaks a rule.
+  explicit TrueRingDilatedAttention(AttentionConfig config, CachePolicy cache_policy = CachePolicy())
+      : TrueRingDilatedAttention(std::move(config), CommunicatorOptions{}, std::move(cache_policy)) {}
+  TrueRingDilatedAttention(AttentionConfig config, CommunicatorOptions options,
+                           CachePolicy cache_policy = CachePolicy())
+      : Base(std::move(config), std::move(cache_policy)), options_(options) {}
+
+ private:
+  void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
+                   const ForwardOptions& options) const {
+    if (shape.batch == 0 || shape.tokens == 0) return;
+    const AttentionPlan plan = this->make_plan(shape, options.lengths);
+    run_members(
+        [&](ThreadCommunicator& communicator) { engine::forward_ring(place(plan), communicator, tensors); });
+  }
+
+  void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
+                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
+    if (shape.batch == 0 || shape.tokens == 0) return;
+    const AttentionPlan plan = this->make_plan(shape, options.lengths);
+    run_members([&](ThreadCommunicator& communicator) {
+      engine::RingBackward<Scalar, ThreadCommunicator>(place(plan), communicator, tensors).run(grads);
+    });
+  }
+
+  engine::RingPlace place(const AttentionPlan& plan) const {
+    return {&plan, this->config().shard_layout, /*whole_tensors=*/true, /*threads=*/1};
+  }
+
+  /// Runs every member to its end; throws what the first member to fail threw.
+  template <class Member>
+  void run_members(const Member& member) const {
+    const int size = static_cast<int>(this->config().ring_size);
+    ThreadRing ring(size, options_);
+    std::vector<std::exception_ptr> errors(static_cast<std::size_t>(size));
+    const auto run = [&](int rank) {
+      ThreadCommunicator communicator(ring, rank);
+      try {
+        member(communicator);
+      } catch (const std::exception& error) {
+        communicator.fail(error.what());
+        errors[static_cast<std::size_t>(rank)] = std::current_exception();
+      } catch (...) {
+        communicator.fail("unknown exception");
+        errors[static_cast<std::size_t>(rank)] = std::current_exception();
+      }
+    };
+    {
+      std::vector<std::jthread> threads;
+      threads.reserve(static_cast<std::size_t>(size - 1));
+      try {
+        for (int rank = 1; rank < size; ++rank) threads.emplace_back(run, rank);
+      } catch (const std::exception& error) {
+        ThreadCommunicator(ring, 0).fail(
+            error.what());  // the members that run are waiting for those that do not
+        throw;
+      }
+      run(0);
+    }
+    if (ring.failed_rank() >= 0) std::rethrow_exception(errors[static_cast<std::size_t>(ring.failed_rank())]);
+  }
+
+  CommunicatorOptions options_;
+};
+
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,52 @@
+// What the ranks of a ring compare before data moves, as names and values.
+#pragma once
+
+#include <cstdint>
+#include <ring_attention/config.hpp>
+#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/ring/agreement.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+inline std::string text_of(const std::vector<std::int64_t>& values) {
+  std::string text = "{";
+  for (const std::int64_t value : values) text += (text.size() > 1 ? ", " : "") + std::to_string(value);
+  return text + "}";
+}
+
+inline AgreementFields agreement_fields(const AttentionConfig& config) {
+  const auto number = [](auto value) { return std::to_string(static_cast<std::int64_t>(value)); };
+  std::ostringstream scale;
+  scale.precision(17);
+  if (config.scale) scale << *config.scale;
+  return {{"segment_lengths", text_of(config.segment_lengths)},
+          {"dilation_rates", text_of(config.dilation_rates)},
+          {"ring_size", number(config.ring_size)},
+          {"causal", number(config.causal)},
+          {"scale", config.scale ? scale.str() : "default"},
+          {"head_partition", number(config.head_partition)},
+          {"offset_rule", number(config.offset_rule)},
+          {"query_rule", number(config.query_rule)},
+          {"padding_rule", number(config.padding_rule)},
+          {"mix_gradient", number(config.mix_gradient)},
+          {"shard_layout", number(config.shard_layout)}};
+}
+
+inline AgreementFields agreement_fields(const CallShape& shape, std::int64_t total_sequence_length,
+                                                const std::vector<std::int64_t>& lengths) {
+  return {{"total_sequence_length", std::to_string(total_sequence_length)},
+          {"batch size", std::to_string(shape.batch)},
+          {"query heads", std::to_string(shape.heads)},
+          {"key/value heads", std::to_string(shape.kv_heads)},
+          {"head dimension", std::to_string(shape.head_dim)},
+          {"lengths", text_of(lengths)}};
+}
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,97 @@
+// What a ring would do for a sequence: who owns which tokens, how much each member computes and sends.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <ring_attention/config.hpp>
+#include <ring_attention/engine/exchange.hpp>
+#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/shards.hpp>
+#include <ring_attention/engine/walk.hpp>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+
+/// Tokens [first, second).
+using TokenRange = std::pair<std::int64_t, std::int64_t>;
+
+struct MemberReport {
+  std::vector<TokenRange>
+      tokens;                  ///< one range (contiguous) or two (zigzag), in the order of the shard's rows
+  double pairs = 0;            ///< query-key pairs that the member computes, summed over heads
+  std::int64_t rows_sent = 0;  ///< key rows it sends in forward, each with a value row
+};
+
+struct PlanReport {
+  std::vector<MemberReport> members;
+  double largest_over_mean = 1;  ///< pairs of the busiest member / mean; 1 is perfect balance
+};
+
+/// Tokens that each member owns, in the order of its shard's rows; empty ranges are left out.
+inline std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::int64_t ring_size,
+                                                         ShardLayout layout) {
+  std::vector<std::vector<TokenRange>> ranges;
+  for (std::int64_t member = 0; member < ring_size; ++member) {
+    auto& own = ranges.emplace_back();
+    for (const detail::TokenRun& run : detail::member_tokens(n, ring_size, layout, member, false).runs) {
+      if (run.size() > 0) own.emplace_back(run.begin, run.end);
+    }
+  }
+  return ranges;
+}
+
+namespace engine {
+
+inline double count_pairs(const AttentionPlan& plan, const detail::TokenRun& run) {
+  double pairs = 0;
+  std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads));
+  for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
+    const SequencePlan& sequence = plan.sequence_of(item);
+    for (const BranchPlan& branch : sequence.branches) {
+      for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
+        const std::int64_t count = detail::heads_with_offset(branch, o, 0, plan.shape.heads, heads.data());
+        const auto add = [&](const detail::Segment& segment) {
+          double seen = 0;
+          if (plan.causal) {
+            for (std::int64_t q = 0; q < segment.queries.count; ++q) {
+              seen += static_cast<double>(segment.kept.count_until(segment.queries[q]));
+            }
+          } else {
+            seen = static_cast<double>(segment.queries.count) * static_cast<double>(segment.kept.count);
+          }
+          pairs += seen * static_cast<double>(count);
+        };
+        detail::for_each_segment(plan, sequence.length, branch, branch.offsets[o], run.begin, run.end, add);
+      }
+    }
+  }
+  return pairs;
+}
+
+inline PlanReport report_plan(const AttentionPlan& plan, std::int64_t ring_size, ShardLayout layout) {
+  PlanReport report;
+  const auto ranges = shard_ranges(plan.shape.tokens, ring_size, layout);
+  double total = 0, largest = 0;
+  for (std::int64_t member = 0; member < ring_size; ++member) {
+    MemberReport& own = report.members.emplace_back();
+    own.tokens = ranges[static_cast<std::size_t>(member)];
+    const auto mine = detail::member_tokens(plan.shape.tokens, ring_size, layout, member, false);
+    for (const detail::TokenRun& run : mine.runs) own.pairs += count_pairs(plan, run);
+    for (std::int64_t peer = 0; peer < ring_size; ++peer) {
+      if (peer == member) continue;
+      own.rows_sent +=
+          Transfer(plan, mine, detail::member_tokens(plan.shape.tokens, ring_size, layout, peer, false))
+              .rows();
+    }
+    total += own.pairs;
+    largest = std::max(largest, own.pairs);
+  }
+  if (total > 0) report.largest_over_mean = largest * static_cast<double>(ring_size) / total;
+  return report;
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

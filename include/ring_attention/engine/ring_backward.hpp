@@ -1,0 +1,244 @@
+// A ring member's backward pass: keys travel as in forward, and their gradients travel back to the owner in
+// the accumulator type.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <ring_attention/engine/backward.hpp>
+#include <ring_attention/engine/backward_steps.hpp>
+#include <ring_attention/engine/exchange.hpp>
+#include <ring_attention/engine/ring_forward.hpp>
+#include <ring_attention/engine/whole_backward.hpp>
+#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/parallel.hpp>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+template <class Scalar, class Communicator>
+class RingBackward {
+  using T = accumulator_t<Scalar>;
+  using Request = typename Communicator::Request;
+
+ public:
+  RingBackward(const RingPlace& place, Communicator& communicator, const BackwardTensors<Scalar>& tensors)
+      : place_(place),
+        plan_(*place.plan),
+        communicator_(communicator),
+        tensors_(tensors),
+        queries_{tensors.q, tensors.grad_out, tensors.lse},
+        mine_(place.tokens(communicator.size(), communicator.rank())) {
+    detail::Carver count;
+    BackwardWorkspace<Scalar>(count, sizes_, plan_.shape);
+    workspace_bytes_ = count.used();
+    workspace_.reserve(workspace_bytes_ * static_cast<std::size_t>(place.threads));
+  }
+
+  /// Collective. Writes the gradients of the member's own rows; returns the payload sent, in bytes.
+  std::uint64_t run(const GradientTensors<Scalar>& grads) {
+    compute_deltas();
+    const CallShape& shape = plan_.shape;
+    grad_q_ = Tensor<T>(shape.batch, mine_.size(), shape.heads, shape.head_dim);
+    grad_k_ = Tensor<T>(shape.batch, mine_.size(), shape.kv_heads, shape.head_dim);
+    grad_v_ = Tensor<T>(shape.batch, mine_.size(), shape.kv_heads, shape.head_dim);
+    accumulate_gradients();
+    for (const detail::TokenRun& run : mine_.runs) {
+      round_gradients<Scalar, T>(grad_q_.view(), 0, run, grads.q);
+      round_gradients<Scalar, T>(grad_k_.view(), 0, run, grads.k);
+      round_gradients<Scalar, T>(grad_v_.view(), 0, run, grads.v);
+    }
+    return bytes_sent_;
+  }
+
+ private:
+  /// Gradients of the rows of one message on their way home.
+  struct Returning {
+    Transfer transfer;  // rows of this member that come home
+    std::vector<T> arriving, leaving;
+    Request receiving{}, sending{};
+  };
+
+  RowNumbers<T> numbers(Tensor<T>& storage, std::size_t branches) const {
+    const CallShape& shape = plan_.shape;
+    storage = Tensor<T>(static_cast<std::int64_t>(branches), shape.batch, shape.heads, mine_.size());
+    return {storage.data(), shape.heads, mine_.size(),
+            branches > 1 ? shape.batch * shape.heads * mine_.size() : std::int64_t{0}};
+  }
+
+  void compute_deltas() {
+    const std::size_t branches = plan_.detached_mix ? plan_.branch_count() : 1;
+    delta_ = numbers(delta_storage_, branches);
+    if (!plan_.detached_mix) {
+      for (const detail::TokenRun& run : mine_.runs) {
+        row_deltas(plan_, run, queries_, tensors_.out, tensors_.grad_lse, delta_, place_.threads);
+      }
+      return;
+    }
+    // The deltas of the branches need all keys before the first gradient: one more round.
+    Tensor<T> probability_storage, weighted_storage;
+    BackwardTargets<T> targets;
+    targets.probability = numbers(probability_storage, branches);
+    targets.weighted = numbers(weighted_storage, branches);
+    for (const detail::TokenRun& run : mine_.runs)
+      seed_mix_statistics(plan_, run, queries_, targets.probability);
+    bytes_sent_ += exchange_keys<Scalar>(
+        place_, communicator_, 1, tensors_.k, tensors_.v,
+        [&](int step, const Transfer& in, const KeyMessage<Scalar>& message, const Transfer&) {
+          for (std::size_t branch = 0; branch < branches; ++branch) {
+            run_units(backward_units(plan_, branch, BackwardSide::queries, place_.threads), targets, step, in,
+                      message, nullptr);
+          }
+        });
+    for (const detail::TokenRun& run : mine_.runs) {
+      branch_deltas<T>(plan_, run, targets.probability, targets.weighted, tensors_.grad_lse, delta_);
+    }
+  }
+
+  void accumulate_gradients() {
+    std::array<Returning, 2> returning;
+    bytes_sent_ += exchange_keys<Scalar>(
+        place_, communicator_, 0, tensors_.k, tensors_.v,
+        [&](int step, const Transfer& in, const KeyMessage<Scalar>& message, const Transfer& out) {
+          Returning& home = returning[static_cast<std::size_t>(step % 2)];
+          finish(home);  // of step - 2, so that gradients are added in the order of the steps
+          home.leaving.assign(static_cast<std::size_t>(2 * in.rows() * plan_.shape.head_dim), T{0});
+          for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
+            accumulate_branch(branch, step, in, message, home.leaving.data());
+          }
+          if (step > 0) start(home, step, in, out);
+        });
+    for (int step = std::max(1, communicator_.size() - 2); step < communicator_.size(); ++step) {
+      finish(returning[static_cast<std::size_t>(step % 2)]);
+    }
+  }
+
+  void accumulate_branch(std::size_t branch, int step, const Transfer& in, const KeyMessage<Scalar>& message,
+                         T* leaving) {
+    BackwardTargets<T> targets;
+    auto units = backward_units(plan_, branch, BackwardSide::both, place_.threads);
+    const bool too_few = place_.threads > 1 && static_cast<std::int64_t>(units.size()) < 2 * place_.threads;
+    if (too_few) units = backward_units(plan_, branch, BackwardSide::keys, place_.threads);
+    targets.grad_keys = true;
+    if (!too_few) targets.grad_q = grad_q_;
+    run_units(units, targets, step, in, message, leaving);
+    if (!too_few) return;
+    targets.grad_keys = false;
+    targets.grad_q = grad_q_;
+    run_units(backward_units(plan_, branch, BackwardSide::queries, place_.threads), targets, step, in,
+              message, leaving);
+  }
+
+  void start(Returning& home, int step, const Transfer& in, const Transfer& out) {
+    const int size = communicator_.size();
+    const int from = (communicator_.rank() - step + size) % size;
+    const int to = (communicator_.rank() + step) % size;
+    home.transfer = out;
+    home.arriving.resize(static_cast<std::size_t>(2 * out.rows() * plan_.shape.head_dim));
+    if (out.rows() > 0) home.receiving = communicator_.receive(to, 2, writable_bytes_of(home.arriving));
+    if (in.rows() > 0) {
+      home.sending = communicator_.send(from, 2, bytes_of(home.leaving));
+      bytes_sent_ += bytes_of(home.leaving).size();
+    }
+  }
+
+  void finish(Returning& home) {
+    communicator_.wait(home.receiving);
+    communicator_.wait(home.sending);
+    const std::int64_t head_dim = plan_.shape.head_dim;
+    const T* keys = home.arriving.data();
+    const T* values = keys + home.transfer.rows() * head_dim;
+    for (const TransferPiece& piece : home.transfer.pieces()) {
+      for (std::int64_t i = 0; i < piece.tokens.count; ++i) {
+        const std::int64_t row = piece.tokens[i] + piece.number_shift;
+        add(keys, grad_k_.view().row(piece.item, row, piece.kv_head), head_dim);
+        add(values, grad_v_.view().row(piece.item, row, piece.kv_head), head_dim);
+        keys += head_dim;
+        values += head_dim;
+      }
+    }
+    home.transfer = Transfer();
+  }
+
+  static void add(const T* from, T* to, std::int64_t count) {
+    for (std::int64_t d = 0; d < count; ++d) to[d] += from[d];
+  }
+
+  void run_units(const std::vector<BackwardUnit>& units, const BackwardTargets<T>& targets, int step,
+                 const Transfer& in, const KeyMessage<Scalar>& message, T* leaving) {
+    if (step > 0 && in.rows() == 0) return;
+    const BackwardPass<Scalar> pass(plan_, queries_, delta_, sizes_);
+    std::byte* const memory = workspace_.reserve(0);
+    detail::parallel_for(
+        static_cast<std::int64_t>(units.size()), place_.threads, [&](std::int64_t index, int worker) {
+          detail::Carver carver(memory + workspace_bytes_ * static_cast<std::size_t>(worker));
+          BackwardWorkspace<Scalar> work(carver, sizes_, plan_.shape);
+          const auto find = [&](std::size_t branch, std::size_t offset, const detail::Segment& segment,
+                                const BackwardUnit& unit, const auto& visit) {
+            if (step == 0) {
+              for (const detail::TokenRun& run : mine_.runs) visit(own_piece(run, segment, unit));
+            } else {
+              in.for_each_piece(unit.item, branch, unit.kv_head, offset, segment.begin,
+                                [&](const TransferPiece& piece) {
+                                  visit(received_piece(in, message, piece, unit, leaving));
+                                });
+            }
+          };
+          for (const detail::TokenRun& run : mine_.runs) {
+            pass.run(units[static_cast<std::size_t>(index)], run, targets, work, find);
+          }
+        });
+  }
+
+  GradientPiece<Scalar> own_piece(const detail::TokenRun& run, const detail::Segment& segment,
+                                  const BackwardUnit& unit) {
+    detail::TokenRun part = run;
+    part.begin = std::max(run.begin, unit.key_begin);
+    part.end = std::max(part.begin, std::min(run.end, unit.key_end));
+    GradientPiece<Scalar> own{
+        local_piece(tensors_.k, tensors_.v, part, segment, unit.item, unit.kv_head), {}, {}};
+    if (grad_k_.size() == 0) return own;
+    const std::int64_t shift = own.piece.tokens.base + run.number_shift;
+    const TensorView<T> k = grad_k_, v = grad_v_;
+    own.grad_keys = {k.row(unit.item, 0, unit.kv_head), k.strides()[1], own.piece.tokens.index, shift};
+    own.grad_values = {v.row(unit.item, 0, unit.kv_head), v.strides()[1], own.piece.tokens.index, shift};
+    return own;
+  }
+
+  GradientPiece<Scalar> received_piece(const Transfer& in, const KeyMessage<Scalar>& message,
+                                       const TransferPiece& piece, const BackwardUnit& unit,
+                                       T* leaving) const {
+    const std::int64_t head_dim = plan_.shape.head_dim;
+    const std::int64_t first = piece.tokens.count_until(unit.key_begin - 1);
+    const std::int64_t last = std::max(first, piece.tokens.count_until(unit.key_end - 1));
+    GradientPiece<Scalar> received{message.piece(in, piece, head_dim), {}, {}};
+    received.piece.tokens = piece.tokens.sub(first, last);
+    received.piece.keys = received.piece.keys.skip(first);
+    received.piece.values = received.piece.values.skip(first);
+    if (leaving != nullptr) {
+      received.grad_keys = {leaving, head_dim, nullptr, piece.first_row + first};
+      received.grad_values = {leaving + in.rows() * head_dim, head_dim, nullptr, piece.first_row + first};
+    }
+    return received;
+  }
+
+  RingPlace place_;
+  const AttentionPlan& plan_;
+  Communicator& communicator_;
+  const BackwardTensors<Scalar>& tensors_;
+  BackwardQueries<Scalar> queries_;
+  detail::MemberTokens mine_;
+  BackwardSizes sizes_;
+  detail::Block workspace_;
+  std::size_t workspace_bytes_ = 0;
+  Tensor<T> delta_storage_, grad_q_, grad_k_, grad_v_;
+  RowNumbers<T> delta_;
+  std::uint64_t bytes_sent_ = 0;
+};
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,186 @@
+// A ring member's forward pass: its own queries, its own keys, then those of the member before it, and
+// around.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <ring_attention/engine/exchange.hpp>
+#include <ring_attention/engine/forward.hpp>
+#include <ring_attention/engine/shards.hpp>
+#include <ring_attention/engine/whole.hpp>
+#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/parallel.hpp>
+#include <ring_attention/ring/communicator.hpp>
+#include <span>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// Where a member stands: the plan of the whole call, and who owns what.
+struct RingPlace {
+  const AttentionPlan* plan;
+  ShardLayout layout;
+  bool
+      whole_tensors;  // the member's tensors hold the whole sequence, as those of TrueRingDilatedAttention do
+  int threads;
+
+  detail::MemberTokens tokens(std::int64_t size, std::int64_t member) const {
+    return detail::member_tokens(plan->shape.tokens, size, layout, member, whole_tensors);
+  }
+};
+
+template <class T>
+std::span<const std::byte> bytes_of(const std::vector<T>& data) {
+  return std::as_bytes(std::span(data));
+}
+template <class T>
+std::span<std::byte> writable_bytes_of(std::vector<T>& data) {
+  return std::as_writable_bytes(std::span(data));
+}
+
+/// The steps of a ring: at step s a member receives from the member s before it and sends to the one s after
+/// it. The next step's messages are under way while visit(step, in, message, out) computes the present one;
+/// `in` tells the rows of the message, `out` those that went to the member s after this one. Returns the
+/// payload sent, in bytes.
+template <class Scalar, class Communicator, class Visit>
+std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, int tag,
+                            const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
+                            const Visit& visit) {
+  struct Step {
+    Transfer in, out;
+    KeyMessage<Scalar> received, sent;
+    typename Communicator::Request receiving{}, sending{};
+  };
+  const int size = communicator.size();
+  const int rank = communicator.rank();
+  const detail::MemberTokens mine = place.tokens(size, rank);
+  std::uint64_t bytes = 0;
+  std::array<Step, 2> steps;
+  const auto start = [&](int s) {
+    Step& step = steps[static_cast<std::size_t>(s % 2)];
+    communicator.wait(step.sending);  // of step s - 2, whose buffer is used again
+    const int from = (rank - s + size) % size;
+    const int to = (rank + s) % size;
+    step.in = Transfer(*place.plan, place.tokens(size, from), mine);
+    step.out = Transfer(*place.plan, mine, place.tokens(size, to));
+    if (step.in.rows() > 0) {
+      step.received.resize(step.in, place.plan->shape.head_dim);
+      step.receiving = communicator.receive(from, tag, writable_bytes_of(step.received.data));
+    }
+    if (step.out.rows() > 0) {
+      step.sent.pack(step.out, k, v);
+      step.sending = communicator.send(to, tag, bytes_of(step.sent.data));
+      bytes += bytes_of(step.sent.data).size();
+    }
+  };
+  if (size > 1) start(1);
+  visit(0, Transfer(), KeyMessage<Scalar>(), Transfer());
+  for (int s = 1; s < size; ++s) {
+    Step& step = steps[static_cast<std::size_t>(s % 2)];
+    communicator.wait(step.receiving);
+    if (s + 1 < size) start(s + 1);
+    visit(s, step.in, step.received, step.out);
+  }
+  for (Step& step : steps) communicator.wait(step.sending);
+  return bytes;
+}
+
+/// Runs a member's forward pass; collective. Memory is O(n / P): states of its own rows, and two messages
+/// each way.
+template <class Scalar, class Communicator>
+std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
+                           const ForwardTensors<Scalar>& tensors) {
+  using T = accumulator_t<Scalar>;
+  using Kernel = PortableKernel<T>;
+  using Workspace = ForwardWorkspace<Scalar, Kernel>;
+  const AttentionPlan& plan = *place.plan;
+  const CallShape& shape = plan.shape;
+  const detail::MemberTokens mine = place.tokens(communicator.size(), communicator.rank());
+  const std::int64_t padded_dim = Kernel::padded(shape.head_dim);
+  const std::int64_t rows = mine.size();
+  const ForwardSizes sizes = fast_forward_sizes<T>(
+      plan, std::max({std::int64_t{1}, mine.runs[0].size(), mine.runs[1].size()}), place.threads);
+  const ForwardTasks tasks(plan, sizes);
+  const ForwardPass<Scalar, Kernel> pass(plan, tensors);
+
+  detail::Block state_block;
+  RowStates<T> states;
+  {
+    const auto carve = [&](detail::Carver carver) {
+      states.output = carver.take<T>(shape.batch * shape.heads * rows * padded_dim);
+      states.maximum = carver.take<T>(shape.batch * shape.heads * rows);
+      states.sum = carver.take<T>(shape.batch * shape.heads * rows);
+      return carver.used();
+    };
+    carve(detail::Carver(state_block.reserve(carve(detail::Carver()))));
+  }
+  detail::Carver count;
+  Workspace(count, sizes, shape.head_dim, false);
+  const std::size_t bytes_per_thread = count.used();
+  detail::Block workspace;
+  std::byte* const memory = workspace.reserve(bytes_per_thread * static_cast<std::size_t>(place.threads));
+
+  // Calls body(task, states of the task, workspace) for every task of the member's rows.
+  const auto for_each_task = [&](const auto& body) {
+    const std::int64_t first = tasks.count(mine.runs[0]);
+    detail::parallel_for(
+        first + tasks.count(mine.runs[1]), place.threads, [&](std::int64_t index, int worker) {
+          detail::Carver carver(memory + bytes_per_thread * static_cast<std::size_t>(worker));
+          Workspace work(carver, sizes, shape.head_dim, false);
+          const detail::TokenRun& run = mine.runs[index < first ? 0 : 1];
+          const ForwardTask task = tasks.task(run, index < first ? index : index - first);
+          RowStates<T> task_states = states;
+          const std::int64_t row =
+              (task.item * shape.heads + task.head_begin) * rows + task.begin + run.number_shift;
+          task_states.output += row * padded_dim;
+          task_states.maximum += row;
+          task_states.sum += row;
+          task_states.head_stride = rows;
+          task_states.first_head = task.head_begin;
+          task_states.first_token = task.begin;
+          body(task, task_states, work);
+        });
+  };
+
+  const std::uint64_t bytes = exchange_keys<Scalar>(
+      place, communicator, 0, tensors.k, tensors.v,
+      [&](int step, const Transfer& transfer, const KeyMessage<Scalar>& message, const Transfer&) {
+        if (step == 0) {
+          for_each_task([&](const ForwardTask& task, const RowStates<T>& task_states, Workspace& work) {
+            pass.reset(task, task_states);
+            pass.absorb_zero_keys(task, task_states, work);
+            pass.attend(task, task_states, work,
+                        [&](std::size_t, std::size_t, const detail::Segment& segment, const ForwardTask&,
+                            const auto& visit) {
+                          for (const detail::TokenRun& run : mine.runs) {
+                            visit(local_piece(tensors.k, tensors.v, run, segment, task.item, task.kv_head));
+                          }
+                        });
+          });
+          return;
+        }
+        if (transfer.rows() == 0) return;
+        for_each_task([&](const ForwardTask& task, const RowStates<T>& task_states, Workspace& work) {
+          pass.attend(task, task_states, work,
+                      [&](std::size_t branch, std::size_t offset, const detail::Segment& segment,
+                          const ForwardTask&, const auto& visit) {
+                        transfer.for_each_piece(task.item, branch, task.kv_head, offset, segment.begin,
+                                                [&](const TransferPiece& piece) {
+                                                  visit(message.piece(transfer, piece, shape.head_dim));
+                                                });
+                      });
+        });
+      });
+  for_each_task([&](const ForwardTask& task, const RowStates<T>& task_states, Workspace&) {
+    pass.finish(task, task_states);
+  });
+  return bytes;
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

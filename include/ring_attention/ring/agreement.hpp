@@ -1,0 +1,62 @@
+// Before data moves: the members of a ring compare what they were called with.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <ring_attention/error.hpp>
+#include <ring_attention/ring/communicator.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+/// Names and values that must be equal on every member.
+using AgreementFields = std::vector<std::pair<std::string, std::string>>;
+
+/// Collective. `error` is the text of what this member found wrong with its own arguments, or empty. Throws
+/// std::invalid_argument on every member alike: for the lowest rank with an error, else for the lowest rank
+/// that differs from rank 0, with the field and both values.
+template <class Communicator>
+void require_agreement(Communicator& communicator, const AgreementFields& fields, const std::string& error) {
+  std::string mine = error;
+  mine.push_back('\0');
+  for (const auto& [name, value] : fields) mine.append(name).append("\0", 1).append(value).append("\0", 1);
+  const auto all = communicator.all_gather(std::as_bytes(std::span(mine)));
+  std::vector<std::vector<std::string_view>> parts;
+  for (const auto& bytes : all) {
+    std::vector<std::string_view>& words = parts.emplace_back();
+    std::string_view rest(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    for (std::size_t end = rest.find('\0'); end != std::string_view::npos; end = rest.find('\0')) {
+      words.push_back(rest.substr(0, end));
+      rest.remove_prefix(end + 1);
+    }
+  }
+  for (std::size_t rank = 0; rank < parts.size(); ++rank) {
+    if (!parts[rank][0].empty()) {
+      throw std::invalid_argument("rank " + std::to_string(rank) + ": " + std::string(parts[rank][0]));
+    }
+  }
+  for (std::size_t rank = 1; rank < parts.size(); ++rank) {
+    for (std::size_t i = 1; i + 1 < parts[0].size(); i += 2) {
+      if (i + 1 >= parts[rank].size() || parts[rank][i] != parts[0][i]) {
+        throw std::invalid_argument("rank " + std::to_string(rank) + " and rank 0 make different calls");
+      }
+      if (parts[rank][i + 1] != parts[0][i + 1]) {
+        throw_invalid(std::string(parts[0][i]) + " on rank " + std::to_string(rank), parts[rank][i + 1],
+                      "must equal rank 0's " + std::string(parts[0][i + 1]));
+      }
+    }
+    if (parts[rank].size() != parts[0].size()) {
+      throw std::invalid_argument("rank " + std::to_string(rank) + " and rank 0 make different calls");
+    }
+  }
+}
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

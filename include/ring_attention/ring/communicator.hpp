@@ -1,0 +1,73 @@
+// What a ring needs from whatever connects its members: opaque buffers to and from any peer.
+#pragma once
+
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <ring_attention/version.hpp>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+struct CommunicatorOptions {
+  /// How long a member waits for another before it throws PeerLost.
+  std::chrono::milliseconds timeout = std::chrono::minutes(5);
+};
+
+/// A peer did not answer within the timeout, or its process is gone.
+class PeerLost : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Another member of the ring failed; the text says which and how.
+class MemberFailed : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// One member's connection to a ring of `size()` members.
+///
+/// - `send` and `receive` start moving a buffer, which must live until the request is done; the n-th send to
+/// a peer
+///   with a tag meets its n-th receive with that tag, and their sizes agree. A request that is destroyed
+///   early is cancelled: its buffer is not touched afterwards.
+/// - `wait` returns when the buffer has been taken or filled. Throws PeerLost after the timeout, and
+/// MemberFailed as
+///   soon as any member has called `fail`.
+/// - `all_gather` hands every member the bytes of all, by rank; sizes may differ. A collective call.
+/// - `fail` tells all members that this one gives up, and why. It does not wait.
+template <class C>
+concept RingCommunicator = requires(C& c, typename C::Request& request, int peer, int tag,
+                                    std::span<const std::byte> out, std::span<std::byte> in,
+                                    const std::string& reason) {
+  { c.rank() } -> std::same_as<int>;
+  { c.size() } -> std::same_as<int>;
+  { c.send(peer, tag, out) } -> std::same_as<typename C::Request>;
+  { c.receive(peer, tag, in) } -> std::same_as<typename C::Request>;
+  c.wait(request);
+  { c.all_gather(out) } -> std::same_as<std::vector<std::vector<std::byte>>>;
+  c.fail(reason);
+};
+
+/// A ring of one: nothing is ever sent.
+class AloneCommunicator {
+ public:
+  struct Request {};
+  int rank() const { return 0; }
+  int size() const { return 1; }
+  Request send(int, int, std::span<const std::byte>) { throw std::logic_error("a ring of one has no peer"); }
+  Request receive(int, int, std::span<std::byte>) { throw std::logic_error("a ring of one has no peer"); }
+  void wait(Request&) {}
+  std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
+    return {std::vector<std::byte>(mine.begin(), mine.end())};
+  }
+  void fail(const std::string&) {}
+};
+
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,221 @@
+// A ring whose members are threads of one process. Buffers are copied once, from the sender's to the
+// receiver's.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstring>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <ring_attention/error.hpp>
+#include <ring_attention/ring/communicator.hpp>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+/// What the members share. Outlives its ThreadCommunicators.
+class ThreadRing {
+ public:
+  explicit ThreadRing(int size, CommunicatorOptions options = {}) : size_(size), options_(options) {
+    detail::require_positive("ring size", size);
+  }
+  ThreadRing(const ThreadRing&) = delete;
+  ThreadRing& operator=(const ThreadRing&) = delete;
+
+  int size() const { return size_; }
+
+  /// Rank of the member that called fail first, or -1.
+  int failed_rank() const {
+    const std::lock_guard lock(mutex_);
+    return failed_rank_;
+  }
+
+ private:
+  friend class ThreadCommunicator;
+
+  enum class State { posted, copying, done };
+  struct Transfer {
+    int from, to, tag;
+    const std::byte* source;  // of a send
+    std::byte* target;        // of a receive
+    std::size_t bytes;
+    State state = State::posted;
+  };
+  struct Gathering {
+    std::vector<std::vector<std::byte>> parts;
+    int arrived = 0;
+    int left = 0;
+  };
+
+  const int size_;
+  const CommunicatorOptions options_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::list<Transfer*> sends_, receives_;  // posted and not yet met, in order of posting
+  std::list<Gathering> gatherings_;        // the oldest first; every member takes part in each once, in order
+  std::size_t gatherings_begun_ = 0;       // number of the first in the list
+  int failed_rank_ = -1;
+  std::string failure_;
+};
+
+/// A member's end. One thread uses it at a time.
+class ThreadCommunicator {
+  using Transfer = ThreadRing::Transfer;
+  using State = ThreadRing::State;
+
+ public:
+  class Request {
+   public:
+    Request() = default;
+    Request(Request&& other) noexcept : ring_(other.ring_), transfer_(std::move(other.transfer_)) {}
+    Request& operator=(Request&& other) noexcept {
+      if (this != &other) {
+        cancel();
+        ring_ = other.ring_;
+        transfer_ = std::move(other.transfer_);
+      }
+      return *this;
+    }
+    ~Request() { cancel(); }
+
+   private:
+    friend class ThreadCommunicator;
+
+    void cancel() noexcept {
+      if (!transfer_) return;
+      std::unique_lock lock(ring_->mutex_);
+      if (transfer_->state == State::posted) {
+        ring_->sends_.remove(transfer_.get());
+        ring_->receives_.remove(transfer_.get());
+      }
+      ring_->changed_.wait(lock, [this] { return transfer_->state != State::copying; });
+      lock.unlock();
+      transfer_.reset();
+    }
+
+    ThreadRing* ring_ = nullptr;
+    std::unique_ptr<Transfer> transfer_;
+  };
+
+  ThreadCommunicator(ThreadRing& ring, int rank) : ring_(&ring), rank_(rank) {
+    if (rank < 0 || rank >= ring.size()) {
+      detail::throw_invalid("rank", rank, "must lie in [0, " + std::to_string(ring.size()) + ")");
+    }
+  }
+
+  int rank() const { return rank_; }
+  int size() const { return ring_->size(); }
+
+  Request send(int peer, int tag, std::span<const std::byte> buffer) {
+    return post({rank_, peer, tag, buffer.data(), nullptr, buffer.size()}, ring_->sends_, ring_->receives_);
+  }
+  Request receive(int peer, int tag, std::span<std::byte> buffer) {
+    return post({peer, rank_, tag, nullptr, buffer.data(), buffer.size()}, ring_->receives_, ring_->sends_);
+  }
+
+  void wait(Request& request) {
+    if (!request.transfer_) return;
+    const Transfer& transfer = *request.transfer_;
+    std::unique_lock lock(ring_->mutex_);
+    wait_until(lock, transfer.from == rank_ ? transfer.to : transfer.from,
+               [&transfer] { return transfer.state == State::done; });
+    lock.unlock();
+    request.transfer_.reset();
+  }
+
+  std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
+    std::unique_lock lock(ring_->mutex_);
+    throw_failure();
+    const std::size_t number = gathered_++;
+    while (ring_->gatherings_begun_ + ring_->gatherings_.size() <= number) {
+      ring_->gatherings_.emplace_back().parts.resize(static_cast<std::size_t>(size()));
+    }
+    auto& gathering = *std::next(ring_->gatherings_.begin(),
+                                 static_cast<std::ptrdiff_t>(number - ring_->gatherings_begun_));
+    gathering.parts[static_cast<std::size_t>(rank_)].assign(mine.begin(), mine.end());
+    if (++gathering.arrived == size()) ring_->changed_.notify_all();
+    wait_until(lock, -1, [&] { return gathering.arrived == size(); });
+    auto parts = gathering.parts;
+    if (++gathering.left == size()) {
+      ring_->gatherings_
+          .pop_front();  // members leave in order: a later gathering starts after this one has ended
+      ++ring_->gatherings_begun_;
+    }
+    return parts;
+  }
+
+  void fail(const std::string& reason) {
+    const std::lock_guard lock(ring_->mutex_);
+    if (ring_->failed_rank_ >= 0) return;
+    ring_->failed_rank_ = rank_;
+    ring_->failure_ = reason;
+    ring_->changed_.notify_all();
+  }
+
+ private:
+  Request post(Transfer transfer, std::list<Transfer*>& mine, std::list<Transfer*>& theirs) {
+    Request request;
+    request.ring_ = ring_;
+    request.transfer_ = std::make_unique<Transfer>(transfer);
+    std::unique_lock lock(ring_->mutex_);
+    throw_failure();
+    const auto match = std::find_if(theirs.begin(), theirs.end(), [&transfer](const Transfer* other) {
+      return other->from == transfer.from && other->to == transfer.to && other->tag == transfer.tag;
+    });
+    if (match == theirs.end()) {
+      mine.push_back(request.transfer_.get());
+      return request;
+    }
+    Transfer& a = **match;
+    Transfer& b = *request.transfer_;
+    if (a.bytes != b.bytes) {
+      throw std::logic_error("a message of " + std::to_string(a.bytes) + " bytes meets a buffer of " +
+                             std::to_string(b.bytes));
+    }
+    theirs.erase(match);
+    a.state = b.state = State::copying;
+    lock.unlock();
+    std::byte* const target = a.target != nullptr ? a.target : b.target;
+    const std::byte* const source = a.source != nullptr ? a.source : b.source;
+    if (b.bytes > 0) std::memcpy(target, source, b.bytes);
+    lock.lock();
+    a.state = b.state = State::done;
+    ring_->changed_.notify_all();
+    return request;
+  }
+
+  template <class Condition>
+  void wait_until(std::unique_lock<std::mutex>& lock, int peer, const Condition& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + ring_->options_.timeout;
+    const bool in_time =
+        ring_->changed_.wait_until(lock, deadline, [&] { return condition() || ring_->failed_rank_ >= 0; });
+    if (condition()) return;
+    throw_failure();
+    if (!in_time) {
+      throw PeerLost("ring member " + std::to_string(rank_) + " waited " +
+                     std::to_string(ring_->options_.timeout.count()) + " ms for " +
+                     (peer >= 0 ? "member " + std::to_string(peer) : std::string("the other members")));
+    }
+  }
+
+  void throw_failure() const {
+    if (ring_->failed_rank_ >= 0 && ring_->failed_rank_ != rank_) {
+      throw MemberFailed("ring member " + std::to_string(ring_->failed_rank_) +
+                         " failed: " + ring_->failure_);
+    }
+  }
+
+  ThreadRing* ring_;
+  int rank_;
+  std::size_t gathered_ = 0;  // gatherings that this member has begun
+};
+
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
