@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ring_attention/attention/options.hpp>
+#include <ring_attention/attention/ring_dilated_attention_production.hpp>
 #include <ring_attention/attention/ring_dilated_attention_v2.hpp>
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
 #include <ring_attention/attention/true_ring_dilated_attention.hpp>

@@ -116,6 +116,15 @@ class WholeTensorAttention {
     return cache_policy_.dilated_indices(key);
   }
 
+  /// The same for a class that counts: sets `computed` where the policy can tell that the pattern was not at hand.
+  PatternCache::Pattern apply_dilation(const PatternKey& key, bool& computed) const {
+    if constexpr (requires { cache_policy_.dilated_indices(key, computed); }) {
+      return cache_policy_.dilated_indices(key, computed);
+    } else {
+      return cache_policy_.dilated_indices(key);
+    }
+  }
+
   AttentionPlan make_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
     return detail::make_plan(config_, shape, lengths,
                              [this](const PatternKey& key) { return apply_dilation(key); });

@@ -38,7 +38,7 @@ inline AgreementFields agreement_fields(const AttentionConfig& config) {
 }
 
 inline AgreementFields agreement_fields(const CallShape& shape, std::int64_t total_sequence_length,
-                                                const std::vector<std::int64_t>& lengths) {
+                                        const std::vector<std::int64_t>& lengths) {
   return {{"total_sequence_length", std::to_string(total_sequence_length)},
           {"batch size", std::to_string(shape.batch)},
           {"query heads", std::to_string(shape.heads)},

@@ -27,12 +27,15 @@ struct CallShape {
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
+
+  friend bool operator==(const CallShape&, const CallShape&) = default;
 };
 
 /// One branch (w, r) as the heads [head_begin, head_end) run it on a sequence of one length.
 struct BranchPlan {
   struct Offset {
     std::int64_t offset = 0;
+    PatternKey key;
     PatternCache::Pattern pattern;  ///< one branch: kept rows relative to a segment's start, ascending
   };
 
@@ -122,8 +125,8 @@ inline SequencePlan plan_sequence(const AttentionConfig& config, std::int64_t he
                                       [offset](const auto& entry) { return entry.offset == offset; });
       branch.offset_of_head.push_back(static_cast<std::size_t>(known - branch.offsets.begin()));
       if (known == branch.offsets.end()) {
-        branch.offsets.push_back(
-            {offset, lookup(PatternKey{length, {branch.segment_length}, {branch.dilation_rate}, offset})});
+        const PatternKey key{length, {branch.segment_length}, {branch.dilation_rate}, offset};
+        branch.offsets.push_back({offset, key, lookup(key)});
       }
     }
     if (branch.head_begin < branch.head_end) sequence.branches.push_back(std::move(branch));

@@ -41,6 +41,8 @@ ForwardSizes fast_forward_sizes(const AttentionPlan& plan, std::int64_t longest_
 /// Memory that a whole call works in: one workspace per thread.
 class WholeWorkspace {
  public:
+  std::size_t size() const { return block_.size(); }
+
   template <class Scalar, class Kernel>
   static std::size_t bytes_per_thread(const ForwardSizes& sizes, std::int64_t head_dim) {
     detail::Carver count;

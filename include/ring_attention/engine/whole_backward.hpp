@@ -33,15 +33,21 @@ class WholeBackward {
   using T = accumulator_t<Scalar>;
 
  public:
-  WholeBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors, int threads)
+  static std::size_t bytes_per_thread(const BackwardSizes& sizes, const CallShape& shape) {
+    detail::Carver count;
+    BackwardWorkspace<Scalar>(count, sizes, shape);
+    return count.used();
+  }
+
+  WholeBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors, const BackwardSizes& sizes,
+                int threads)
       : plan_(plan),
         tensors_(tensors),
         queries_{tensors.q, tensors.grad_out, tensors.lse},
         threads_(threads),
-        whole_{0, plan.shape.tokens, 0, 0} {
-    detail::Carver count;
-    BackwardWorkspace<Scalar>(count, sizes_, plan.shape);
-    workspace_bytes_ = count.used();
+        whole_{0, plan.shape.tokens, 0, 0},
+        sizes_(sizes),
+        workspace_bytes_(bytes_per_thread(sizes, plan.shape)) {
     workspace_.reserve(workspace_bytes_ * static_cast<std::size_t>(threads));
     compute_deltas();
   }
@@ -170,7 +176,7 @@ class WholeBackward {
   detail::TokenRun whole_;
   BackwardSizes sizes_;
   detail::Block workspace_;
-  std::size_t workspace_bytes_ = 0;
+  std::size_t workspace_bytes_;
   Tensor<T> delta_storage_;
   RowNumbers<T> delta_;
 };
@@ -180,7 +186,7 @@ template <class Scalar>
 void backward_whole(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
                     const GradientTensors<Scalar>& grads) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  WholeBackward<Scalar>(plan, tensors, num_threads()).run(grads);
+  WholeBackward<Scalar>(plan, tensors, BackwardSizes{}, num_threads()).run(grads);
 }
 
 }  // namespace engine

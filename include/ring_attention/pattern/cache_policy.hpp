@@ -11,6 +11,17 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
+namespace detail {
+
+inline PatternCache::Pattern find_or_note(PatternCache& cache, const PatternKey& key, bool& computed) {
+  return cache.find_or_compute(key, [&computed](const PatternKey& missing) {
+    computed = true;
+    return make_dilated_indices(missing);
+  });
+}
+
+}  // namespace detail
+
 /// Patterns are shared by every object of the process through the global cache, or through one that the
 /// caller hands in and that must outlive the policy.
 class use_pattern_cache {
@@ -20,6 +31,10 @@ class use_pattern_cache {
 
   PatternCache::Pattern dilated_indices(const PatternKey& key) const {
     return cache_->find_or_compute(key, make_dilated_indices);
+  }
+  /// The same; sets `computed` where the pattern was not at hand.
+  PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
+    return detail::find_or_note(*cache_, key, computed);
   }
 
  private:
@@ -41,6 +56,10 @@ class use_local_cache {
   PatternCache::Pattern dilated_indices(const PatternKey& key) const {
     return cache_->find_or_compute(key, make_dilated_indices);
   }
+  /// The same; sets `computed` where the pattern was not at hand.
+  PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
+    return detail::find_or_note(*cache_, key, computed);
+  }
   PatternCacheStats stats() const { return cache_->stats(); }
 
  private:
@@ -51,6 +70,10 @@ class use_local_cache {
 class use_no_cache {
  public:
   PatternCache::Pattern dilated_indices(const PatternKey& key) const { return make_dilated_indices(key); }
+  PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
+    computed = true;
+    return make_dilated_indices(key);
+  }
 };
 
 /// What a cache policy must offer; safe to call from several threads at once.

@@ -1,0 +1,272 @@
+// RingDilatedAttentionProduction: RingDilatedAttentionV2 with what a service needs.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <ring_attention/attention/interface.hpp>
+#include <ring_attention/engine/finite_check.hpp>
+#include <ring_attention/engine/whole.hpp>
+#include <ring_attention/engine/whole_backward.hpp>
+#include <ring_attention/engine/workspace_limit.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+
+struct ProductionOptions {
+  /// Working memory of one call, beyond inputs, outputs and one number per row and head in backward. Smaller
+  /// values mean smaller chunks, the same result up to rounding, and less speed.
+  std::size_t workspace_limit_bytes = std::numeric_limits<std::size_t>::max();
+  /// Refuse inputs that hold infinities or NaN.
+  bool check_finite = false;
+};
+
+/// Sums over all calls of one object.
+struct ProductionCounters {
+  std::uint64_t forward_calls = 0;
+  std::uint64_t backward_calls = 0;
+  std::uint64_t tokens = 0;           ///< batch size x sequence length, forward and backward
+  double seconds = 0;                 ///< in forward and backward
+  std::uint64_t workspace_bytes = 0;  ///< largest working memory of one call so far
+  std::uint64_t cache_hits = 0;       ///< pattern lookups answered from the cache
+  std::uint64_t cache_misses = 0;     ///< pattern lookups that had to compute
+};
+
+/// Not even the smallest workspace could be allocated. Inputs and outputs are untouched.
+class OutOfWorkspace : public std::bad_alloc {
+ public:
+  explicit OutOfWorkspace(std::size_t bytes)
+      : text_(std::make_shared<const std::string>("no memory for the smallest workspace of this call, " +
+                                                  std::to_string(bytes) + " bytes")) {}
+  const char* what() const noexcept override { return text_->c_str(); }
+
+ private:
+  std::shared_ptr<const std::string> text_;
+};
+
+/// RingDilatedAttentionV2 for long-running services.
+///
+/// - Each call works in a workspace that is kept: the second and later forward of a shape into the caller's
+/// tensors
+///   allocates no memory at all (with a cache policy that keeps patterns).
+/// - `workspace_limit_bytes` is honoured by smaller chunks; a limit below what the shape needs is refused
+/// with
+///   std::invalid_argument that names the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at
+///   the end.
+/// - `check_finite` refuses inputs with infinities or NaN and names the first.
+/// - Backward recomputes probabilities: nothing but out and lse is kept.
+/// - counters() can be read at any time.
+///
+/// Safe to call from several threads at once: each call takes a workspace of its own. Movable, not copyable.
+/// Calls: see WholeTensorAttention.
+template <typename Scalar, typename CachePolicy = use_pattern_cache>
+class RingDilatedAttentionProduction
+    : public WholeTensorAttention<RingDilatedAttentionProduction<Scalar, CachePolicy>, Scalar, CachePolicy> {
+  using Base = WholeTensorAttention<RingDilatedAttentionProduction, Scalar, CachePolicy>;
+  friend Base;
+  using T = accumulator_t<Scalar>;
+  using Kernel = engine::PortableKernel<T>;
+
+ public:
+  /// Throws std::invalid_argument for a configuration that breaks a rule.
+  explicit RingDilatedAttentionProduction(AttentionConfig config, CachePolicy cache_policy = CachePolicy())
+      : RingDilatedAttentionProduction(std::move(config), ProductionOptions{}, std::move(cache_policy)) {}
+  RingDilatedAttentionProduction(AttentionConfig config, ProductionOptions options,
+                                 CachePolicy cache_policy = CachePolicy())
+      : Base(std::move(config), std::move(cache_policy)),
+        options_(options),
+        shared_(std::make_unique<Shared>()) {}
+
+  const ProductionOptions& options() const { return options_; }
+
+  ProductionCounters counters() const {
+    ProductionCounters counters;
+    counters.forward_calls = shared_->forward_calls;
+    counters.backward_calls = shared_->backward_calls;
+    counters.tokens = shared_->tokens;
+    counters.seconds = 1e-9 * static_cast<double>(shared_->nanoseconds.load());
+    counters.workspace_bytes = shared_->workspace_bytes;
+    counters.cache_hits = shared_->cache_hits;
+    counters.cache_misses = shared_->cache_misses;
+    return counters;
+  }
+
+ private:
+  /// What a call works in: its plan, for calls of the same shape that follow, and its memory.
+  struct Slot {
+    AttentionPlan plan;
+    std::vector<std::int64_t> lengths;
+    int threads = 0;
+    engine::Fit<engine::ForwardSizes> fit;
+    engine::WholeWorkspace workspace;
+  };
+
+  struct Shared {
+    std::mutex mutex;
+    std::vector<std::unique_ptr<Slot>> idle;
+    std::size_t slots = 0;
+    std::atomic<std::uint64_t> forward_calls{0}, backward_calls{0}, tokens{0}, workspace_bytes{0},
+        cache_hits{0}, cache_misses{0};
+    std::atomic<std::int64_t> nanoseconds{0};
+  };
+
+  /// Takes a slot for one call and gives it back, also when the call throws.
+  class Lease {
+   public:
+    Lease(Shared& shared, const CallShape& shape, const std::vector<std::int64_t>& lengths)
+        : shared_(shared) {
+      const std::lock_guard lock(shared.mutex);
+      const auto matching = std::find_if(shared.idle.begin(), shared.idle.end(), [&](const auto& slot) {
+        return slot->plan.shape == shape && slot->lengths == lengths;
+      });
+      const auto taken =
+          matching != shared.idle.end() || shared.idle.empty() ? matching : shared.idle.begin();
+      if (taken != shared.idle.end()) {
+        slot_ = std::move(*taken);
+        shared.idle.erase(taken);
+      } else {
+        slot_ = std::make_unique<Slot>();
+        shared.idle.reserve(++shared.slots);  // so that giving a slot back never allocates
+      }
+    }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    ~Lease() {
+      const std::lock_guard lock(shared_.mutex);
+      shared_.idle.push_back(std::move(slot_));
+    }
+    Slot* operator->() const { return slot_.get(); }
+    Slot& operator*() const { return *slot_; }
+
+   private:
+    Shared& shared_;
+    std::unique_ptr<Slot> slot_;
+  };
+
+  class Clock {
+   public:
+    explicit Clock(Shared& shared) : shared_(shared) {}
+    Clock(const Clock&) = delete;
+    Clock& operator=(const Clock&) = delete;
+    ~Clock() {
+      shared_.nanoseconds +=
+          std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start_)
+              .count();
+    }
+
+   private:
+    Shared& shared_;
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  };
+
+  void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
+                   const ForwardOptions& options) const {
+    const Clock clock(*shared_);
+    const Lease slot(*shared_, shape, options.lengths);
+    refresh_plan(*slot, shape, options.lengths);
+    if (options_.check_finite) check_finite(slot->plan, tensors.q, tensors.k, tensors.v);
+    if (shape.batch > 0 && shape.tokens > 0) {
+      reserve(*slot);
+      engine::forward_whole<Scalar, Kernel>(slot->plan, tensors, slot->fit.sizes, slot->fit.threads,
+                                            slot->workspace);
+      note_workspace(slot->workspace.size());
+    }
+    ++shared_->forward_calls;
+    shared_->tokens += static_cast<std::uint64_t>(shape.batch * shape.tokens);
+  }
+
+  void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
+                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
+    const Clock clock(*shared_);
+    const Lease slot(*shared_, shape, options.lengths);
+    refresh_plan(*slot, shape, options.lengths);
+    if (options_.check_finite) {
+      check_finite(slot->plan, tensors.q, tensors.k, tensors.v);
+      engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan);
+    }
+    if (shape.batch > 0 && shape.tokens > 0) {
+      const auto fitted = engine::fit(engine::BackwardSizes{}, num_threads(), options_.workspace_limit_bytes,
+                                      [&shape](const engine::BackwardSizes& sizes) {
+                                        return engine::WholeBackward<Scalar>::bytes_per_thread(sizes, shape);
+                                      });
+      engine::WholeBackward<Scalar>(slot->plan, tensors, fitted.sizes, fitted.threads).run(grads);
+      note_workspace(fitted.bytes);
+    }
+    ++shared_->backward_calls;
+    shared_->tokens += static_cast<std::uint64_t>(shape.batch * shape.tokens);
+  }
+
+  /// Looks every pattern up, in a plan that is kept where the shape is that of the slot's last call.
+  void refresh_plan(Slot& slot, const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+    const auto counted = [this](const PatternKey& key) {
+      bool computed = false;
+      PatternCache::Pattern pattern = this->apply_dilation(key, computed);
+      ++(computed ? shared_->cache_misses : shared_->cache_hits);
+      return pattern;
+    };
+    if (slot.plan.shape == shape && slot.lengths == lengths && !slot.plan.sequence_of_item.empty()) {
+      for (SequencePlan& sequence : slot.plan.sequences) {
+        for (BranchPlan& branch : sequence.branches) {
+          for (BranchPlan::Offset& offset : branch.offsets) offset.pattern = counted(offset.key);
+        }
+      }
+      return;
+    }
+    slot.plan = AttentionPlan();  // where planning throws, the slot is empty
+    slot.plan = detail::make_plan(this->config(), shape, lengths, counted);
+    slot.lengths = lengths;
+    slot.threads = 0;
+  }
+
+  static void check_finite(const AttentionPlan& plan, const TensorView<const Scalar>& q,
+                           const TensorView<const Scalar>& k, const TensorView<const Scalar>& v) {
+    engine::require_finite<Scalar>("q", q, plan);
+    engine::require_finite<Scalar>("k", k, plan);
+    engine::require_finite<Scalar>("v", v, plan);
+  }
+
+  /// Finds sizes within the limit and memory for them; where memory runs out, sizes of half as much.
+  void reserve(Slot& slot) const {
+    const int threads = num_threads();
+    if (slot.threads == threads) return;
+    const CallShape& shape = slot.plan.shape;
+    const detail::SequenceRuns shards(shape.tokens, slot.plan.ring_size);
+    const auto bytes_per_thread = [&shape](const engine::ForwardSizes& sizes) {
+      return engine::WholeWorkspace::bytes_per_thread<Scalar, Kernel>(sizes, shape.head_dim);
+    };
+    const auto fast = engine::fast_forward_sizes<T>(slot.plan, shards.run_length, threads);
+    slot.fit = engine::fit(fast, threads, options_.workspace_limit_bytes, bytes_per_thread);
+    for (;;) {
+      try {
+        slot.workspace.reserve(slot.fit.bytes / static_cast<std::size_t>(slot.fit.threads), slot.fit.threads);
+        slot.threads = threads;
+        return;
+      } catch (const std::bad_alloc&) {
+        const std::size_t least = engine::least_bytes(fast, bytes_per_thread);
+        if (slot.fit.bytes <= least) throw OutOfWorkspace(least);
+        slot.fit = engine::fit(fast, threads, std::max(least, slot.fit.bytes / 2), bytes_per_thread);
+      }
+    }
+  }
+
+  void note_workspace(std::size_t bytes) const {
+    std::uint64_t seen = shared_->workspace_bytes;
+    while (bytes > seen && !shared_->workspace_bytes.compare_exchange_weak(seen, bytes)) {
+    }
+  }
+
+  ProductionOptions options_;
+  std::unique_ptr<Shared> shared_;
+};
+
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,32 @@
+// Counters and statistics as nlohmann::json. Needs nlohmann/json; not part of the core.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <ring_attention/attention/ring_dilated_attention_production.hpp>
+#include <ring_attention/pattern/pattern_cache.hpp>
+
+namespace ring_attention {
+
+inline namespace RING_ATTENTION_NAMESPACE {
+
+inline void to_json(nlohmann::json& json, const PatternCacheStats& stats) {
+  json = {{"hits", stats.hits},           {"misses", stats.misses},   {"insertions", stats.insertions},
+          {"evictions", stats.evictions}, {"entries", stats.entries}, {"bytes", stats.bytes}};
+}
+
+}  // namespace RING_ATTENTION_NAMESPACE
+
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+
+inline void to_json(nlohmann::json& json, const ProductionCounters& counters) {
+  json = {{"forward_calls", counters.forward_calls},
+          {"backward_calls", counters.backward_calls},
+          {"tokens", counters.tokens},
+          {"seconds", counters.seconds},
+          {"workspace_bytes", counters.workspace_bytes},
+          {"cache_hits", counters.cache_hits},
+          {"cache_misses", counters.cache_misses}};
+}
+
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
