@@ -36,7 +36,7 @@ inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::
         side == BackwardSide::both
             ? whole_segments
             : std::max({std::int64_t{64}, detail::ceil_div(sequence.length, std::int64_t{4} * threads),
-                        std::min(least_tokens, 64 * branch.dilation_rate)});
+                        std::min(least_tokens, 64 * std::min(branch.dilation_rate, least_tokens))});
     for (std::int64_t kv_head = 0; kv_head < plan.shape.kv_heads; ++kv_head) {
       for (std::size_t offset = 0; offset < branch.offsets.size(); ++offset) {
         if (detail::heads_with_offset(branch, offset, kv_head * group, (kv_head + 1) * group, heads.data()) ==
