@@ -49,6 +49,20 @@ inline std::int64_t checked_size(std::string_view what, const Shape& shape, std:
   return shape[0] * shape[1] * shape[2] * shape[3];
 }
 
+/// Number of elements of a checked shape. An empty shape may hold extents whose product overflows.
+inline std::int64_t element_count(const Shape& shape) {
+  for (const std::int64_t extent : shape) {
+    if (extent == 0) return 0;
+  }
+  return shape[0] * shape[1] * shape[2] * shape[3];
+}
+
+/// Strides of row-major memory without gaps; of an empty shape, zeros.
+inline Strides dense_strides(const Shape& shape) {
+  if (element_count(shape) == 0) return {};
+  return {shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3]};
+}
+
 inline constexpr std::size_t tensor_alignment = 64;
 
 struct AlignedDelete {
@@ -78,7 +92,8 @@ class TensorView {
 
   /// Row-major memory without gaps.
   TensorView(T* data, const Shape& shape)
-      : TensorView(data, shape, {shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3]}) {}
+      : TensorView(data, shape,
+                   (detail::checked_size("view", shape, sizeof(T)), detail::dense_strides(shape))) {}
 
   /// A read-only view of a writable one.
   template <class U>
@@ -89,7 +104,7 @@ class TensorView {
   T* data() const { return data_; }
   const Shape& shape() const { return shape_; }
   const Strides& strides() const { return strides_; }
-  std::int64_t size() const { return shape_[0] * shape_[1] * shape_[2] * shape_[3]; }
+  std::int64_t size() const { return detail::element_count(shape_); }
 
   /// The d elements of one row.
   T* row(std::int64_t b, std::int64_t n, std::int64_t h) const {
@@ -141,7 +156,7 @@ class Tensor {
   ~Tensor() = default;
 
   const Shape& shape() const { return shape_; }
-  std::int64_t size() const { return shape_[0] * shape_[1] * shape_[2] * shape_[3]; }
+  std::int64_t size() const { return detail::element_count(shape_); }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
 

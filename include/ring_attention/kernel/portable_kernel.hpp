@@ -58,6 +58,9 @@ struct PortableKernel {
   static constexpr int max_queries = lanes * max_vectors;
   /// Keys whose scores are held at once: max_queries of them stay in the first-level cache.
   static constexpr std::int64_t key_block = 512 / static_cast<std::int64_t>(sizeof(T));
+  /// Dimensions of a score that are summed in one go. One chain over 128 or 256 dimensions would cost a float
+  /// three times the rounding error of sums of chains; shorter chains gain nothing more.
+  static constexpr std::int64_t chain = 32;
   /// Elements that attend() needs as scratch for scores.
   static constexpr std::int64_t score_elements = key_block * max_queries;
 
@@ -122,8 +125,13 @@ struct PortableKernel {
       const std::int64_t count = std::min(key_block, visible - begin);
       // S^T = K Q^T
       for (std::int64_t k = 0; k < count; k += panel) {
-        multiply<Vectors, false>(keys.keys + (begin + k) * head_dim, tile.query, head_dim,
-                                 scores + k * width);
+        const T* key_panel = keys.keys + (begin + k) * head_dim;
+        T* to = scores + k * width;
+        multiply<Vectors, false>(key_panel, tile.query, std::min(head_dim, chain), to);
+        for (std::int64_t d = chain; d < head_dim; d += chain) {
+          multiply<Vectors, true>(key_panel + d * panel, tile.query + d * width,
+                                  std::min(head_dim - d, chain), to);
+        }
       }
       if (begin + count > unmasked) mask<Vectors>(scores, begin, count, limits);
       // P = 2^(S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)
