@@ -19,7 +19,7 @@ struct Exp2Constants<float> {  // relative error 2.6e-9 before rounding
   static constexpr float rounder = 12582912.0F;  // 1.5 * 2^23: adding it leaves round(x) in the low bits
   static constexpr float lowest = -126.0F;
   static constexpr int mantissa_bits = 23;
-  static constexpr std::int32_t one = 0x3F800000;
+  static constexpr std::uint32_t one = 0x3F800000;
 };
 template <>
 struct Exp2Constants<double> {  // relative error 1.8e-17 before rounding
@@ -30,7 +30,7 @@ struct Exp2Constants<double> {  // relative error 1.8e-17 before rounding
   static constexpr double rounder = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr double lowest = -1022.0;
   static constexpr int mantissa_bits = 52;
-  static constexpr std::int64_t one = 0x3FF0000000000000;
+  static constexpr std::uint64_t one = 0x3FF0000000000000;
 };
 
 /// 2^x for x <= 127 (float) or 1023 (double). Results below the normal range are 0, so that -infinity gives
@@ -46,7 +46,8 @@ inline Lanes<T> exp2_lanes(Lanes<T> x) {
   for (int i = degree - 2; i >= 0; --i) polynomial = polynomial * fraction + C::coefficients[i];
   polynomial = polynomial * fraction + T{1};
   // The bits of rounder vanish in the shift; what remains is round(x) in the exponent field.
-  LaneBits<T> exponent;
+  // Unsigned, because it wraps around where x is far below `lowest`.
+  LaneUnsigned<T> exponent;
   std::memcpy(&exponent, &shifted, sizeof exponent);
   exponent = (exponent << C::mantissa_bits) + C::one;
   Lanes<T> power;

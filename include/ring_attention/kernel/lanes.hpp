@@ -37,20 +37,24 @@ template <>
 struct LanesOf<float> {
   typedef float Vector __attribute__((vector_size(RING_ATTENTION_VECTOR_BYTES)));
   typedef std::int32_t Bits __attribute__((vector_size(RING_ATTENTION_VECTOR_BYTES)));
+  typedef std::uint32_t Unsigned __attribute__((vector_size(RING_ATTENTION_VECTOR_BYTES)));
   using Index = std::int32_t;
 };
 template <>
 struct LanesOf<double> {
   typedef double Vector __attribute__((vector_size(RING_ATTENTION_VECTOR_BYTES)));
   typedef std::int64_t Bits __attribute__((vector_size(RING_ATTENTION_VECTOR_BYTES)));
+  typedef std::uint64_t Unsigned __attribute__((vector_size(RING_ATTENTION_VECTOR_BYTES)));
   using Index = std::int64_t;
 };
 
 template <class T>
 using Lanes = typename LanesOf<T>::Vector;
-/// Integers as wide as T: comparison masks, bit patterns and positions.
+/// Integers as wide as T: comparison masks and positions.
 template <class T>
 using LaneBits = typename LanesOf<T>::Bits;
+template <class T>
+using LaneUnsigned = typename LanesOf<T>::Unsigned;
 template <class T>
 using LaneIndex = typename LanesOf<T>::Index;
 template <class T>
