@@ -116,9 +116,8 @@ inline std::shared_ptr<const DilatedIndices> make_dilated_indices(const PatternK
   }
   std::vector<std::int64_t> rows(static_cast<std::size_t>(begin.back()));
   for (std::size_t i = 0; i < branches; ++i) {
-    std::int64_t row = key.offset;
-    for (std::int64_t k = begin[i]; k < begin[i + 1]; ++k, row += key.dilation_rates[i]) {
-      rows[static_cast<std::size_t>(k)] = row;
+    for (std::int64_t k = begin[i]; k < begin[i + 1]; ++k) {
+      rows[static_cast<std::size_t>(k)] = key.offset + (k - begin[i]) * key.dilation_rates[i];
     }
   }
   return std::make_shared<const DilatedIndices>(std::move(begin), std::move(rows));
