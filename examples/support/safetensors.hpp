@@ -1,0 +1,6 @@
+// Reading and writing safetensors files (https://github.com/huggingface/safetensors), checked as its
+// reference implementation checks them.
+#pragma once
+
+#include "safetensors_reader.hpp"
+#include "safetensors_writer.hpp"

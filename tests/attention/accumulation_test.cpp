@@ -1,0 +1,45 @@
+// Sums, and partial results between chunks, branches and ring hops, stay in the accumulator type: results of
+// half and bfloat16 differ from the oracle by one rounding, however many chunks and branches were merged.
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <ring_attention/attention/ring_dilated_attention_v2.hpp>
+#include <string>
+
+#include "support/catch.hpp"
+#include "support/compare.hpp"
+#include "support/oracle.hpp"
+#include "support/oracle_adapter.hpp"
+#include "support/random_case.hpp"
+#include "support/tensors.hpp"
+
+namespace ra = ring_attention;
+
+TEMPLATE_TEST_CASE("V2 half and bfloat16 results are rounded once", "[attention][accumulation]", Eigen::half,
+                   Eigen::bfloat16) {
+  const auto in = test::random_inputs<TestType>({1, 160, 4, 16}, 2);
+  // Rounding to nearest errs by half a unit in the last place; accumulation in float by float's own
+  // tolerance.
+  const double rounding = std::ldexp(1.0, -std::numeric_limits<TestType>::digits);
+  for (std::uint64_t rules = 0; rules < test::rule_combinations; ++rules) {
+    ra::AttentionConfig config;
+    test::set_rules(config, rules);
+    config.segment_lengths = {16, 64, 100, 160, 1024};
+    config.dilation_rates = {1, 2, 3, 1, 1};
+    const oracle::Problem problem = test::to_problem(config, in.q.shape(), in.k.shape());
+    const auto expected =
+        oracle::forward(problem, test::to_inputs(in.q.view(), in.k.view(), in.v.view())).out;
+    for (const std::int64_t ring_size : {1, 8, 160}) {
+      config.ring_size = ring_size;
+      const ra::Tensor<TestType> out = ra::RingDilatedAttentionV2<TestType>(config).forward(in.q, in.k, in.v);
+      test::Comparison comparison("out", 1);
+      for (std::int64_t i = 0; i < out.size(); ++i) {
+        const double reference = expected[static_cast<std::size_t>(i)];
+        const double allowed = rounding * std::abs(reference) + test::tolerance_of<float>().out;
+        comparison.add((test::to_double(out.data()[i]) - reference) / allowed, 0, {0, 0, 0, i});
+      }
+      INFO("rules " << rules << ", ring size " << ring_size << ": " << comparison.message());
+      CHECK(comparison.passed());
+    }
+  }
+}

@@ -1,0 +1,13 @@
+# README shows examples/quickstart.cpp and its output as they are.
+file(READ "${PROJECT}/README.md" readme)
+file(READ "${PROJECT}/examples/quickstart.cpp" source)
+execute_process(COMMAND "${PROGRAM}" OUTPUT_VARIABLE output RESULT_VARIABLE status)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "quickstart ends with status ${status}")
+endif()
+foreach(part source output)
+  string(FIND "${readme}" "${${part}}" position)
+  if("${${part}}" STREQUAL "" OR position EQUAL -1)
+    message(FATAL_ERROR "README.md does not show this ${part} of quickstart:\n${${part}}")
+  endif()
+endforeach()

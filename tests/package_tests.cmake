@@ -1,0 +1,98 @@
+# Tests of the installed package and of what compilers say, each with this build's compiler and, where a good enough one
+# is installed, with the other of g++ and clang++. They compile while they run: label "package".
+
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  set(compiler_names g++ clang++)
+  set(other_minimum 14)
+else()
+  set(compiler_names clang++ g++)
+  set(other_minimum 12)
+endif()
+list(GET compiler_names 1 other_name)
+find_program(RING_ATTENTION_OTHER_COMPILER "${other_name}")
+set(other_version 0)
+if(RING_ATTENTION_OTHER_COMPILER)
+  execute_process(COMMAND "${RING_ATTENTION_OTHER_COMPILER}" -dumpversion OUTPUT_VARIABLE other_version)
+endif()
+if(other_version VERSION_LESS other_minimum)
+  message(STATUS "No ${other_name} ${other_minimum} or later: the package is tested with one compiler")
+  list(REMOVE_AT compiler_names 1)
+endif()
+set(compilers "${CMAKE_CXX_COMPILER}" "${RING_ATTENTION_OTHER_COMPILER}")
+
+set(scratch "${CMAKE_CURRENT_BINARY_DIR}/package")
+set(prefix "${scratch}/prefix")
+file(REMOVE_RECURSE "${prefix}")  # a header that was deleted must not live on there
+
+# Configures and builds a project with a compiler; what follows the three arguments goes to ctest.
+function(add_project_test name source compiler)
+  cmake_parse_arguments(PARSE_ARGV 3 arg "" "" "OPTIONS;RUN")
+  add_test(NAME "${name}"
+           COMMAND "${CMAKE_CTEST_COMMAND}" --build-and-test "${source}" "${scratch}/${name}"
+                   --build-generator "${CMAKE_GENERATOR}" --build-makeprogram "${CMAKE_MAKE_PROGRAM}"
+                   --build-options "-DCMAKE_CXX_COMPILER=${compiler}" -DCMAKE_BUILD_TYPE=Release
+                                   "-DCMAKE_PREFIX_PATH=${prefix}" ${arg_OPTIONS}
+                   ${arg_RUN})
+  set_tests_properties("${name}" PROPERTIES LABELS package TIMEOUT 300)
+endfunction()
+
+add_project_test(package.install "${PROJECT_SOURCE_DIR}" "${CMAKE_CXX_COMPILER}"
+                 OPTIONS "-DCMAKE_INSTALL_PREFIX=${prefix}" -DRING_ATTENTION_BUILD_TESTS=OFF
+                         -DRING_ATTENTION_BUILD_BENCHMARKS=OFF -DRING_ATTENTION_BUILD_EXAMPLES=OFF
+                 RUN --build-target install)
+set_tests_properties(package.install PROPERTIES FIXTURES_SETUP installed)
+
+foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
+  if(NOT compiler_name)
+    continue()
+  endif()
+
+  foreach(origin package subdirectory fetched)
+    set(name "package.consumer.${origin}.${compiler_name}")
+    add_project_test("${name}" "${CMAKE_CURRENT_LIST_DIR}/consumer" "${compiler}"
+                     OPTIONS "-DORIGIN=${origin}" "-DLIBRARY_SOURCE=${PROJECT_SOURCE_DIR}"
+                             "-DFETCHCONTENT_SOURCE_DIR_RING_ATTENTION=${PROJECT_SOURCE_DIR}"
+                     RUN --test-command "${scratch}/${name}/consumer")
+    set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed)
+  endforeach()
+
+  set(name "package.shared_library.${compiler_name}")
+  add_project_test("${name}" "${CMAKE_CURRENT_LIST_DIR}/shared_library" "${compiler}"
+                   RUN --test-command "${CMAKE_CTEST_COMMAND}" --output-on-failure)
+  set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed FIXTURES_SETUP "shared_libraries")
+  list(APPEND shared_libraries "${scratch}/${name}")
+
+  foreach(flag -ffast-math -ffinite-math-only)
+    add_test(NAME "compile.refuses${flag}.${compiler_name}"
+             COMMAND "${compiler}" -std=c++20 ${flag} -fsyntax-only "-I${PROJECT_SOURCE_DIR}/include" -x c++
+                     "${PROJECT_SOURCE_DIR}/include/ring_attention/version.hpp")
+    set_tests_properties("compile.refuses${flag}.${compiler_name}" PROPERTIES
+                         LABELS package PASS_REGULAR_EXPRESSION "error: .*build without -ffast-math")
+  endforeach()
+
+  set(name "compile.one_unit_within_10_s.${compiler_name}")
+  add_test(NAME "${name}"
+           COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/compile/within_cpu_seconds.sh" 10
+                   "${compiler}" -std=c++20 -O2 -c -o "${CMAKE_CURRENT_BINARY_DIR}/one_unit.${compiler_name}.o"
+                   "-I$<JOIN:$<TARGET_PROPERTY:ring_attention,INTERFACE_INCLUDE_DIRECTORIES>,;-I>"
+                   "-I$<JOIN:$<TARGET_PROPERTY:Eigen3::Eigen,INTERFACE_INCLUDE_DIRECTORIES>,;-I>"
+                   "${CMAKE_CURRENT_LIST_DIR}/compile/one_unit.cpp"
+           COMMAND_EXPAND_LISTS)
+  set_tests_properties("${name}" PROPERTIES LABELS package RUN_SERIAL ON)
+endforeach()
+
+list(LENGTH shared_libraries folders)
+if(folders EQUAL 2)
+  list(GET shared_libraries 0 first)
+  list(GET shared_libraries 1 second)
+  add_test(NAME package.shared_library.mixed COMMAND "${first}/loaded" "${first}" "${second}")
+  set_tests_properties(package.shared_library.mixed PROPERTIES LABELS package FIXTURES_REQUIRED shared_libraries)
+endif()
+
+add_test(NAME package.refuses_another_version
+         COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${scratch}/another_version"
+                 -G "${CMAKE_GENERATOR}" "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
+                 "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}" "-DCMAKE_PREFIX_PATH=${prefix}" -DVERSION=9.0)
+set_tests_properties(package.refuses_another_version PROPERTIES
+                     LABELS package FIXTURES_REQUIRED installed
+                     PASS_REGULAR_EXPRESSION "compatible[ \n]+with[ \n]+requested[ \n]+version[ \n]+\"9.0\"")
