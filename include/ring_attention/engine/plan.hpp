@@ -206,13 +206,7 @@ inline void check_shape(std::string_view name, const Shape& shape, const Shape& 
 /// Checks a tensor that a call writes to.
 template <class View>
 void check_output(std::string_view name, const View& view, const Shape& expected) {
-<<<<<<< HEAD
   check_shape(name, view.shape(), expected);
-=======
-  if (view.shape() != expected) {
-    throw_invalid(std::string(name) + " shape", to_string(view.shape()), "must be " + to_string(expected));
-  }
->>>>>>> main
   for (std::size_t axis = 0; axis < 3 && view.size() > 0; ++axis) {
     if (view.strides()[axis] == 0 && expected[axis] > 1) {
       throw_invalid(element_name(std::string(name) + " strides", axis), std::int64_t{0},
