@@ -60,24 +60,56 @@ struct TileSizes {
   std::int64_t head_dim = 0;
 };
 
+/// Memory for keys packed for a kernel, and its scratch. Several query sets of a thread may share one.
+template <class Scalar, class Kernel>
+struct KeyBuffers {
+  using T = accumulator_t<Scalar>;
+
+  KeyBuffers(detail::Carver& carver, const TileSizes& sizes)
+      : head_dim(sizes.head_dim), run_keys(sizes.run_keys) {
+    keys = carver.take<T>(Kernel::padded(run_keys) * head_dim);
+    values = carver.take<T>(run_keys * Kernel::padded(head_dim));
+    scores = carver.take<T>(Kernel::score_elements);
+    limits = carver.take<LaneIndex<T>>(Kernel::max_queries);
+  }
+
+  /// Packs a piece's keys, a run at a time straight from where they lie; calls visit(packed, tokens) for each
+  /// run.
+  template <class Visit>
+  void for_each_run(const KeyPiece<Scalar>& piece, const Visit& visit) const {
+    for (std::int64_t begin = 0; begin < piece.tokens.count; begin += run_keys) {
+      const std::int64_t end = std::min(begin + run_keys, piece.tokens.count);
+      const detail::TokenList tokens = piece.tokens.sub(begin, end);
+      Kernel::pack_keys(piece.keys.skip(begin), tokens.count, head_dim, keys);
+      Kernel::pack_values(piece.values.skip(begin), tokens.count, head_dim, run_keys, values);
+      visit(PackedKeys<T>{keys, values, tokens.count, run_keys}, tokens);
+    }
+  }
+
+  std::int64_t head_dim, run_keys;
+  T *keys, *values, *scores;
+  LaneIndex<T>* limits;
+};
+
 template <class Scalar, class Kernel>
 class QueryTiles {
   using T = accumulator_t<Scalar>;
   static constexpr std::int64_t most = Kernel::max_queries;
 
  public:
+  using Buffers = KeyBuffers<Scalar, Kernel>;
+
   QueryTiles(detail::Carver& carver, const TileSizes& sizes)
-      : head_dim_(sizes.head_dim), padded_dim_(Kernel::padded(sizes.head_dim)), run_keys_(sizes.run_keys) {
-    const std::int64_t lanes = detail::ceil_div(sizes.entries, most) * most;
+      : QueryTiles(carver, sizes.entries, Buffers(carver, sizes)) {}
+
+  QueryTiles(detail::Carver& carver, std::int64_t entries, const Buffers& buffers)
+      : head_dim_(buffers.head_dim), padded_dim_(Kernel::padded(buffers.head_dim)), buffers_(buffers) {
+    const std::int64_t lanes = detail::ceil_div(entries, most) * most;
     query_ = carver.take<T>(lanes * head_dim_);
     output_ = carver.take<T>(lanes * padded_dim_);
     maximum_ = carver.take<T>(lanes);
     sum_ = carver.take<T>(lanes);
     token_ = carver.take<std::int64_t>(lanes);
-    packed_keys_ = carver.take<T>(Kernel::padded(run_keys_) * head_dim_);
-    packed_values_ = carver.take<T>(run_keys_ * padded_dim_);
-    scores_ = carver.take<T>(Kernel::score_elements);
-    limits_ = carver.take<LaneIndex<T>>(most);
   }
 
   /// Loads queries, scaled into base-2 logarithms, and their state.
@@ -112,24 +144,23 @@ class QueryTiles {
     }
   }
 
-  /// Packs the piece's keys, a run at a time straight from where they lie, and attends every tile to them.
-  /// Causal: a query sees keys at its own token and before.
-  void attend(const KeyPiece<Scalar>& piece, bool causal) {
-    for (std::int64_t begin = 0; begin < piece.tokens.count; begin += run_keys_) {
-      const std::int64_t end = std::min(begin + run_keys_, piece.tokens.count);
-      const detail::TokenList tokens = piece.tokens.sub(begin, end);
-      Kernel::pack_keys(piece.keys.skip(begin), tokens.count, head_dim_, packed_keys_);
-      Kernel::pack_values(piece.values.skip(begin), tokens.count, head_dim_, run_keys_, packed_values_);
-      const PackedKeys<T> packed{packed_keys_, packed_values_, tokens.count, run_keys_};
-      for (std::int64_t t = 0; t < count_; ++t) {
-        const LaneIndex<T>* limits = nullptr;
-        if (causal) {
-          const Visibility seen = visible(tokens, t);
-          if (seen == Visibility::none) continue;
-          if (seen == Visibility::some) limits = limits_;
-        }
-        Kernel::attend(packed, tile(t), limits, head_dim_, scores_);
+  /// Attends every tile to the piece's keys. Causal: a query sees keys at its own token and before.
+  void attend(const KeyPiece<Scalar>& piece, bool causal) const {
+    buffers_.for_each_run(piece, [&](const PackedKeys<T>& packed, const detail::TokenList& tokens) {
+      attend(packed, tokens, causal);
+    });
+  }
+
+  /// The same for keys that are packed already.
+  void attend(const PackedKeys<T>& packed, const detail::TokenList& tokens, bool causal) const {
+    for (std::int64_t t = 0; t < count_; ++t) {
+      const LaneIndex<T>* limits = nullptr;
+      if (causal) {
+        const Visibility seen = visible(tokens, t);
+        if (seen == Visibility::none) continue;
+        if (seen == Visibility::some) limits = buffers_.limits;
       }
+      Kernel::attend(packed, tile(t), limits, head_dim_, buffers_.scores);
     }
   }
 
@@ -164,8 +195,8 @@ class QueryTiles {
     to.sum[lane] = T{0};
   }
 
-  /// Which of the run's keys a tile's queries see; fills limits_ where it is some.
-  Visibility visible(const detail::TokenList& tokens, std::int64_t t) {
+  /// Which of the run's keys a tile's queries see; fills the buffers' limits where it is some.
+  Visibility visible(const detail::TokenList& tokens, std::int64_t t) const {
     const std::int64_t width = tile(t).vectors * Kernel::lanes;
     const std::int64_t* lane_token = token_ + t * most;
     const auto [least, greatest] =
@@ -173,18 +204,17 @@ class QueryTiles {
     if (tokens[tokens.count - 1] <= *least) return Visibility::all;
     if (tokens[0] > *greatest) return Visibility::none;
     for (std::int64_t lane = 0; lane < width; ++lane) {
-      limits_[lane] = static_cast<LaneIndex<T>>(tokens.count_until(lane_token[lane]));
+      buffers_.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_until(lane_token[lane]));
     }
     return Visibility::some;
   }
 
-  std::int64_t head_dim_, padded_dim_, run_keys_;
+  std::int64_t head_dim_, padded_dim_;
+  Buffers buffers_;
   std::int64_t count_ = 0;
   std::int64_t entries_ = 0;
   T *query_, *output_, *maximum_, *sum_;
   std::int64_t* token_;
-  T *packed_keys_, *packed_values_, *scores_;
-  LaneIndex<T>* limits_;
 };
 
 }  // namespace engine

@@ -6,6 +6,7 @@
 #include <memory>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/global_cache.hpp>
+#include <ring_attention/pattern/make_indices.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
 
 namespace ring_attention {
@@ -16,7 +17,7 @@ namespace detail {
 inline PatternCache::Pattern find_or_note(PatternCache& cache, const PatternKey& key, bool& computed) {
   return cache.find_or_compute(key, [&computed](const PatternKey& missing) {
     computed = true;
-    return make_dilated_indices(missing);
+    return make_indices(missing);
   });
 }
 
@@ -30,7 +31,7 @@ class use_pattern_cache {
   explicit use_pattern_cache(PatternCache& cache) : cache_(&cache) {}
 
   PatternCache::Pattern dilated_indices(const PatternKey& key) const {
-    return cache_->find_or_compute(key, make_dilated_indices);
+    return cache_->find_or_compute(key, make_indices);
   }
   /// The same; sets `computed` where the pattern was not at hand.
   PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
@@ -54,7 +55,7 @@ class use_local_cache {
   }
 
   PatternCache::Pattern dilated_indices(const PatternKey& key) const {
-    return cache_->find_or_compute(key, make_dilated_indices);
+    return cache_->find_or_compute(key, make_indices);
   }
   /// The same; sets `computed` where the pattern was not at hand.
   PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
@@ -69,10 +70,10 @@ class use_local_cache {
 /// Patterns are computed anew at every call.
 class use_no_cache {
  public:
-  PatternCache::Pattern dilated_indices(const PatternKey& key) const { return make_dilated_indices(key); }
+  PatternCache::Pattern dilated_indices(const PatternKey& key) const { return make_indices(key); }
   PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
     computed = true;
-    return make_dilated_indices(key);
+    return make_indices(key);
   }
 };
 

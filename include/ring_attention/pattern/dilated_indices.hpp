@@ -1,4 +1,4 @@
-// Which rows of a segment a dilation keeps: the key of such a pattern, the pattern, and how it is made.
+// Which rows of a segment a dilation keeps: the key of a pattern, the pattern, and how a dilated one is made.
 #pragma once
 
 #include <algorithm>
@@ -14,12 +14,17 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
-/// Everything that decides a dilated pattern. Equal keys mean equal patterns.
+/// What a pattern lists: rows of a segment, or for each query block its key blocks (see block_indices.hpp).
+enum class PatternKind : std::int64_t { dilated, local_window, dilated_sparse, global_local, custom };
+
+/// Everything that decides a pattern. Equal keys mean equal patterns.
 struct PatternKey {
-  std::int64_t sequence_length = 0;           ///< n in tokens; segment lengths are clipped to it
+  std::int64_t sequence_length = 0;  ///< n in tokens, or in blocks; segment lengths are clipped to it
   std::vector<std::int64_t> segment_lengths;  ///< w_i in tokens
   std::vector<std::int64_t> dilation_rates;   ///< r_i, one per segment length
   std::int64_t offset = 0;                    ///< residue class that is kept
+  PatternKind kind = PatternKind::dilated;
+  std::vector<std::int64_t> parameters = {};  ///< further numbers of the kinds that list blocks
 
   friend bool operator==(const PatternKey&, const PatternKey&) = default;
 };
@@ -39,13 +44,16 @@ struct PatternKeyHash {
     mix(static_cast<std::int64_t>(key.segment_lengths.size()));
     for (const std::int64_t w : key.segment_lengths) mix(w);
     for (const std::int64_t r : key.dilation_rates) mix(r);
+    mix(static_cast<std::int64_t>(key.kind));
+    for (const std::int64_t parameter : key.parameters) mix(parameter);
     return static_cast<std::size_t>(state);
   }
 };
 
 /// The rows that each branch of a key keeps, relative to the start of a segment and ascending. Immutable.
 /// A segment that is cut short at the end of the sequence keeps the prefix of rows below its length, so one
-/// list of O(w / r) serves every segment.
+/// list of O(w / r) serves every segment. In patterns of blocks, list i holds the key blocks of query block
+/// i.
 class DilatedIndices {
  public:
   /// `rows[begin[i] .. begin[i + 1])` belong to branch i. Throws std::invalid_argument where begin is no
@@ -93,9 +101,13 @@ constexpr std::int64_t count_dilated_rows(std::int64_t length, std::int64_t rate
 }
 
 /// Computes the pattern of a key: offset, offset + r, ... below min(w, n) for every branch; nothing where
-/// offset is not a residue of r. Throws std::invalid_argument for lists of unequal size, non-positive lengths
-/// or rates, a negative sequence length or a negative offset.
+/// offset is not a residue of r. Throws std::invalid_argument for a key of another kind, lists of unequal
+/// size, non-positive lengths or rates, a negative sequence length or a negative offset.
 inline std::shared_ptr<const DilatedIndices> make_dilated_indices(const PatternKey& key) {
+  if (key.kind != PatternKind::dilated) {
+    detail::throw_invalid("kind", static_cast<std::int64_t>(key.kind),
+                          "must be PatternKind::dilated; make_indices serves every kind");
+  }
   if (key.sequence_length < 0) {
     detail::throw_invalid("sequence_length", key.sequence_length, "must not be negative");
   }

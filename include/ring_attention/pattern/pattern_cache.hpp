@@ -155,8 +155,10 @@ class PatternCache {
       touch(found->second);
       return found->second.pattern;
     }
-    const std::size_t bytes = pattern->bytes() + sizeof(std::pair<const PatternKey, Entry>) +
-                              (key.segment_lengths.size() + key.dilation_rates.size()) * sizeof(std::int64_t);
+    const std::size_t bytes =
+        pattern->bytes() + sizeof(std::pair<const PatternKey, Entry>) +
+        (key.segment_lengths.size() + key.dilation_rates.size() + key.parameters.size()) *
+            sizeof(std::int64_t);
     if (bytes > byte_limit_) return pattern;
     recency_.push_front(nullptr);
     try {

@@ -1,0 +1,249 @@
+// GradientTiles: query rows loaded for backward, and what they and packed keys give each other. Which rows
+// meet which keys is the business of the passes that use it.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <numbers>
+#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/query_tiles.hpp>
+#include <ring_attention/engine/walk.hpp>
+#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/kernel/portable_backward.hpp>
+#include <ring_attention/kernel/rows.hpp>
+#include <ring_attention/scalar.hpp>
+#include <ring_attention/tensor.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// What a member's queries bring to backward.
+template <class Scalar>
+struct BackwardQueries {
+  TensorView<const Scalar> q, grad_out;
+  TensorView<const accumulator_t<Scalar>> lse;
+};
+
+/// Keys, values and the rows that their gradients are added to.
+template <class Scalar>
+struct GradientPiece {
+  KeyPiece<Scalar> piece;
+  Rows<accumulator_t<Scalar>> grad_keys, grad_values;
+};
+
+/// One number per local query row and head, [item][head][row], for one branch or for all.
+template <class T>
+struct RowNumbers {
+  T* data = nullptr;
+  std::int64_t heads = 0;
+  std::int64_t rows = 0;
+  std::int64_t branch_stride = 0;  // 0: the branches share their numbers
+
+  T* row(std::size_t branch, std::int64_t item, std::int64_t head, std::int64_t row) const {
+    return data + static_cast<std::int64_t>(branch) * branch_stride + (item * heads + head) * rows + row;
+  }
+};
+
+/// What to compute while queries meet keys.
+struct GradientsWanted {
+  bool queries = false;
+  bool keys = false;
+  bool sums = false;  // of P and of P * dP
+};
+
+struct BackwardSizes {
+  std::int64_t group_entries = 384;  // query rows loaded together
+  std::int64_t run_keys = 256;       // keys packed together
+};
+
+template <class Scalar>
+struct BackwardWorkspace {
+  using T = accumulator_t<Scalar>;
+  using Kernel = PortableBackward<T>;
+  static constexpr std::int64_t most = PortableKernel<T>::max_queries;
+  static constexpr std::int64_t rows_per_tile = PortableKernel<T>::padded(most);
+
+  BackwardWorkspace(detail::Carver& carver, const BackwardSizes& sizes, const CallShape& shape) {
+    const std::int64_t lanes = detail::ceil_div(sizes.group_entries, most) * most;
+    const std::int64_t dims = Kernel::row_dim(shape.head_dim);
+    const std::int64_t keys = PortableKernel<T>::padded(sizes.run_keys);
+    query = carver.take<T>(lanes * shape.head_dim);
+    grad_out = carver.take<T>(lanes * shape.head_dim);
+    query_rows = carver.take<T>(lanes * dims);
+    grad_out_rows = carver.take<T>(lanes * dims);
+    // The kernel writes rows of a tile in whole panels.
+    grad_query = carver.take<T>(lanes / most * rows_per_tile * dims);
+    lse = carver.take<T>(lanes);
+    delta = carver.take<T>(lanes);
+    probability = carver.take<T>(lanes);
+    weighted = carver.take<T>(lanes);
+    token = carver.take<std::int64_t>(lanes);
+    packed_keys = carver.take<T>(keys * shape.head_dim);
+    packed_values = carver.take<T>(keys * shape.head_dim);
+    key_rows = carver.take<T>(keys * dims);
+    grad_keys = carver.take<T>(keys * dims);
+    grad_values = carver.take<T>(keys * dims);
+    scratch = carver.take<T>(Kernel::scratch_elements);
+    limits = carver.take<LaneIndex<T>>(most);
+    heads = carver.take<std::int64_t>(shape.heads / shape.kv_heads);
+  }
+
+  T *query, *grad_out, *query_rows, *grad_out_rows, *grad_query, *lse, *delta, *probability, *weighted;
+  std::int64_t* token;
+  T *packed_keys, *packed_values, *key_rows, *grad_keys, *grad_values, *scratch;
+  LaneIndex<T>* limits;
+  std::int64_t* heads;
+};
+
+/// Query rows that lie in consecutive tiles of a workspace, each tile full but for the last.
+struct LoadedQueries {
+  std::int64_t first_tile = 0;
+  std::int64_t entries = 0;
+};
+
+template <class Scalar>
+class GradientTiles {
+  using T = accumulator_t<Scalar>;
+  using Kernel = PortableBackward<T>;
+  using Tile = PortableKernel<T>;
+  using Workspace = BackwardWorkspace<Scalar>;
+
+ public:
+  static constexpr std::int64_t most = Tile::max_queries;
+
+  GradientTiles(const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, double scale, bool causal,
+                std::int64_t head_dim)
+      : queries_(queries),
+        delta_(delta),
+        causal_(causal),
+        head_dim_(head_dim),
+        dims_(Kernel::row_dim(head_dim)),
+        scale_(static_cast<T>(scale)),
+        query_scale_(static_cast<T>(scale * std::numbers::log2e)) {}
+
+  /// Factor of the gradients of queries and keys, which the kernel leaves out.
+  T scale() const { return scale_; }
+
+  /// Loads `loaded.entries` rows of a set from `first` on, and clears their gradients.
+  void load(const QuerySet& set, std::int64_t first, const LoadedQueries& loaded, std::size_t branch,
+            Workspace& work) const {
+    const std::int64_t tiles = detail::ceil_div(loaded.entries, most);
+    const std::int64_t begin = loaded.first_tile * most;
+    std::fill_n(work.grad_query + loaded.first_tile * Workspace::rows_per_tile * dims_,
+                tiles * Workspace::rows_per_tile * dims_, T{0});
+    std::fill_n(work.probability + begin, tiles * most, T{0});
+    std::fill_n(work.weighted + begin, tiles * most, T{0});
+    for (std::int64_t t = 0; t < tiles; ++t) {
+      const GradientTile<T> to = tile(work, loaded, t, {});
+      const std::int64_t width = to.vectors * Tile::lanes;
+      for (std::int64_t lane = 0; lane < width; ++lane) {
+        const std::int64_t local = t * most + lane;
+        T* query_row = to.query_rows + lane * dims_;
+        T* grad_row = to.grad_out_rows + lane * dims_;
+        std::fill_n(query_row, dims_, T{0});
+        std::fill_n(grad_row, dims_, T{0});
+        work.token[begin + local] = std::numeric_limits<std::int64_t>::max();
+        to.lse[lane] = std::numeric_limits<T>::infinity();
+        to.delta[lane] = T{0};
+        if (local < loaded.entries) {
+          const std::int64_t head = set.head(first + local);
+          const std::int64_t token = set.token(first + local);
+          const std::int64_t row = token + set.row_shift;
+          work.token[begin + local] = token;
+          const T lse = *queries_.lse.row(set.item, head, row);
+          // A row without keys has no gradient, whatever its dO holds.
+          if (lse != -std::numeric_limits<T>::infinity()) {
+            const Scalar* query = queries_.q.row(set.item, row, head);
+            const Scalar* grad = queries_.grad_out.row(set.item, row, head);
+            for (std::int64_t d = 0; d < head_dim_; ++d) query_row[d] = static_cast<T>(query[d]);
+            for (std::int64_t d = 0; d < head_dim_; ++d) grad_row[d] = static_cast<T>(grad[d]);
+            to.lse[lane] = lse * std::numbers::log2e_v<T>;
+            to.delta[lane] = *delta_.row(branch, set.item, head, token + set.number_shift);
+          }
+        }
+        for (std::int64_t d = 0; d < head_dim_; ++d) to.query[d * width + lane] = query_row[d] * query_scale_;
+        for (std::int64_t d = 0; d < head_dim_; ++d) to.grad_out[d * width + lane] = grad_row[d];
+      }
+    }
+  }
+
+  /// Packs the first `count` keys to position `at`, a whole number of panels, and clears their gradients.
+  void pack(const KeyPiece<Scalar>& piece, std::int64_t count, std::int64_t at, const GradientsWanted& wanted,
+            Workspace& work) const {
+    Tile::pack_keys(piece.keys, count, head_dim_, work.packed_keys + at * head_dim_);
+    Tile::pack_keys(piece.values, count, head_dim_, work.packed_values + at * head_dim_);
+    if (wanted.queries) Kernel::pack_rows(piece.keys, count, head_dim_, work.key_rows + at * dims_);
+    if (wanted.keys) {
+      std::fill_n(work.grad_keys + at * dims_, Tile::padded(count) * dims_, T{0});
+      std::fill_n(work.grad_values + at * dims_, Tile::padded(count) * dims_, T{0});
+    }
+  }
+
+  /// Adds what loaded queries and the packed keys of `tokens` at position `at` give each other.
+  void accumulate(const LoadedQueries& loaded, const detail::TokenList& tokens, std::int64_t at,
+                  const GradientsWanted& wanted, Workspace& work) const {
+    const GradientKeys<T> packed{work.packed_keys + at * head_dim_,
+                                 work.packed_values + at * head_dim_,
+                                 work.key_rows + at * dims_,
+                                 wanted.keys ? work.grad_keys + at * dims_ : nullptr,
+                                 wanted.keys ? work.grad_values + at * dims_ : nullptr,
+                                 tokens.count};
+    for (std::int64_t t = 0; t < detail::ceil_div(loaded.entries, most); ++t) {
+      const GradientTile<T> queries = tile(work, loaded, t, wanted);
+      const LaneIndex<T>* limits = nullptr;
+      if (causal_) {
+        const std::int64_t* lane_token = work.token + (loaded.first_tile + t) * most;
+        const std::int64_t filled = std::min(most, loaded.entries - t * most);
+        const auto [least, greatest] = std::minmax_element(lane_token, lane_token + filled);
+        if (tokens[0] > *greatest) continue;
+        if (tokens[tokens.count - 1] > *least) {
+          for (std::int64_t lane = 0; lane < queries.vectors * Tile::lanes; ++lane) {
+            work.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_until(lane_token[lane]));
+          }
+          limits = work.limits;
+        }
+      }
+      Kernel::accumulate(packed, queries, limits, head_dim_, work.scratch);
+    }
+  }
+
+  /// Gradient of a loaded row but for scale().
+  const T* grad_query(const LoadedQueries& loaded, std::int64_t local, const Workspace& work) const {
+    const std::int64_t tile = loaded.first_tile + local / most;
+    return work.grad_query + (tile * Workspace::rows_per_tile + local % most) * dims_;
+  }
+
+  /// Gradients of packed key `at`, of the key but for scale().
+  const T* grad_key(std::int64_t at, const Workspace& work) const { return work.grad_keys + at * dims_; }
+  const T* grad_value(std::int64_t at, const Workspace& work) const { return work.grad_values + at * dims_; }
+
+ private:
+  GradientTile<T> tile(const Workspace& work, const LoadedQueries& loaded, std::int64_t t,
+                       const GradientsWanted& wanted) const {
+    const std::int64_t index = loaded.first_tile + t;
+    const std::int64_t lane = index * most;
+    return {work.query + lane * head_dim_,
+            work.grad_out + lane * head_dim_,
+            work.query_rows + lane * dims_,
+            work.grad_out_rows + lane * dims_,
+            work.lse + lane,
+            work.delta + lane,
+            wanted.queries ? work.grad_query + index * Workspace::rows_per_tile * dims_ : nullptr,
+            wanted.sums ? work.probability + lane : nullptr,
+            wanted.sums ? work.weighted + lane : nullptr,
+            Tile::vectors_for(loaded.entries - t * most)};
+  }
+
+  BackwardQueries<Scalar> queries_;
+  RowNumbers<T> delta_;
+  bool causal_;
+  std::int64_t head_dim_, dims_;
+  T scale_, query_scale_;
+};
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,17 @@
+// The pattern of any key.
+#pragma once
+
+#include <memory>
+#include <ring_attention/pattern/block_indices.hpp>
+#include <ring_attention/pattern/dilated_indices.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+/// Computes the pattern of a key of any kind. Throws std::invalid_argument for a key that breaks a rule.
+inline std::shared_ptr<const DilatedIndices> make_indices(const PatternKey& key) {
+  return key.kind == PatternKind::dilated ? make_dilated_indices(key) : make_block_indices(key);
+}
+
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
