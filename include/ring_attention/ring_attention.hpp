@@ -1,6 +1,8 @@
 // The core of the library. Optional parts are included by name.
 #pragma once
 
+#include <ring_attention/attention/block_probabilities.hpp>
+#include <ring_attention/attention/block_sparse_ring_dilated_attention.hpp>
 #include <ring_attention/attention/options.hpp>
 #include <ring_attention/attention/ring_dilated_attention_production.hpp>
 #include <ring_attention/attention/ring_dilated_attention_v2.hpp>
@@ -8,6 +10,7 @@
 #include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/config.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/global_cache.hpp>

@@ -31,6 +31,14 @@ struct GradientTile {
   int vectors;
 };
 
+/// Queries whose probabilities are recomputed; fields as those of GradientTile.
+template <class T>
+struct ProbabilityTile {
+  const T* query;
+  const T* lse;
+  int vectors;
+};
+
 /// A run of keys for backward.
 template <class T>
 struct GradientKeys {
@@ -84,7 +92,30 @@ struct PortableBackward {
     }
   }
 
+  /// Writes the probabilities [count][width] of at most key_block packed keys. Query j sees the first
+  /// limits[j] keys.
+  static void probabilities(const T* packed_keys, std::int64_t count, const ProbabilityTile<T>& tile,
+                            const Index* limits, std::int64_t head_dim, T* to) {
+    switch (tile.vectors) {
+      case 1:
+        return write_probabilities<1>(packed_keys, count, tile, limits, head_dim, to);
+      case 2:
+        return write_probabilities<2>(packed_keys, count, tile, limits, head_dim, to);
+      default:
+        return write_probabilities<max_vectors>(packed_keys, count, tile, limits, head_dim, to);
+    }
+  }
+
  private:
+  template <int Vectors>
+  static void write_probabilities(const T* packed_keys, std::int64_t count, const ProbabilityTile<T>& tile,
+                                  const Index* limits, std::int64_t head_dim, T* to) {
+    for (std::int64_t k = 0; k < count; k += panel) {
+      dot_products<T, Vectors>(packed_keys + k * head_dim, tile.query, head_dim, to + k * Vectors * lanes);
+    }
+    to_probabilities<Vectors>(to, 0, count, tile.lse, limits);
+  }
+
   template <int Vectors>
   static void accumulate_tile(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
                               std::int64_t head_dim, T* scratch) {

@@ -1,0 +1,109 @@
+// BlockSparseRingDilatedAttention: attention restricted to active pairs of (query block, key block).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <ring_attention/attention/block_probabilities.hpp>
+#include <ring_attention/attention/interface.hpp>
+#include <ring_attention/engine/block_backward.hpp>
+#include <ring_attention/engine/block_forward.hpp>
+#include <ring_attention/engine/block_plan.hpp>
+#include <ring_attention/engine/block_probability_pass.hpp>
+#include <ring_attention/pattern/block_sparse_config.hpp>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+
+/// Exact attention over the active blocks of a sequence, whole tensors in one process: every query of block i
+/// attends to every key of the blocks that its list holds, in one softmax. Time grows with the number of
+/// active blocks, memory beyond inputs and outputs is one number per row and head.
+///
+/// The block list takes the place of branches and rules: of AttentionConfig, `causal` and `scale` count.
+/// Everything else is checked and has no effect, `ring_size` included, because keys are visited block by
+/// block anyway. A causal call drops blocks above the diagonal and masks those on it by element. A row whose
+/// block has no list has output 0, log-sum-exp -infinity and gradient 0.
+///
+/// An item of length m has the list of a sequence of m tokens; listed pairs past its end are left out. Listed
+/// pairs past the end of the call's n throw std::invalid_argument.
+///
+/// Immutable after construction; safe to call from several threads at once. Calls: see WholeTensorAttention.
+template <typename Scalar, typename CachePolicy = use_pattern_cache>
+class BlockSparseRingDilatedAttention
+    : public WholeTensorAttention<BlockSparseRingDilatedAttention<Scalar, CachePolicy>, Scalar, CachePolicy> {
+  using Base = WholeTensorAttention<BlockSparseRingDilatedAttention, Scalar, CachePolicy>;
+  friend Base;
+
+ public:
+  using typename Base::Accumulator;
+  using typename Base::Input;
+
+  /// Throws std::invalid_argument for a configuration that breaks a rule.
+  explicit BlockSparseRingDilatedAttention(AttentionConfig config, BlockSparseConfig sparse = {},
+                                           CachePolicy cache_policy = CachePolicy())
+      : Base(std::move(config), std::move(cache_policy)), sparse_(std::move(sparse)) {
+    sparse_.validate();
+  }
+
+  const BlockSparseConfig& sparse_config() const { return sparse_; }
+
+  /// Output, log-sum-exp, and the probabilities of every active block, which take block_size^2 numbers each.
+  BlockSparseResult<Scalar> forward_with_probabilities(Input q, Input k, Input v,
+                                                       const ForwardOptions& options = {}) const {
+    BlockSparseResult<Scalar> result{this->forward_with_lse(q, k, v, options), {}};
+    const CallShape shape = detail::check_inputs(q, k, v);
+    const BlockSparsePlan plan = make_block_plan(shape, options.lengths);
+    BlockProbabilities<Scalar>& probabilities = result.probabilities;
+    probabilities.block_size = plan.block_size;
+    probabilities.coordinates = active_blocks(plan);
+    const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());
+    probabilities.values = Tensor<Accumulator>(count, plan.block_size, 1, plan.block_size);
+    const engine::BlockProbabilityPass<Scalar> pass(plan, q, k, result.result.lse);
+    const int threads = num_threads();
+    std::vector<std::vector<Accumulator>> memory(static_cast<std::size_t>(threads));
+    detail::parallel_for(count, threads, [&](std::int64_t index, int worker) {
+      const BlockCoordinate& at = probabilities.coordinates[static_cast<std::size_t>(index)];
+      pass.run(at.item, at.head, at.query_block, at.key_block, &probabilities.values(index, 0, 0, 0),
+               memory[static_cast<std::size_t>(worker)]);
+    });
+    return result;
+  }
+
+ private:
+  BlockSparsePlan make_block_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+    return detail::make_block_plan(this->config(), sparse_, shape, lengths,
+                                   [this](const PatternKey& key) { return this->apply_dilation(key); });
+  }
+
+  static std::vector<BlockCoordinate> active_blocks(const BlockSparsePlan& plan) {
+    std::vector<BlockCoordinate> coordinates;
+    if (plan.key_blocks.empty()) return coordinates;
+    for (std::int64_t item = 0; item < plan.rows.shape.batch; ++item) {
+      const DilatedIndices& lists = plan.lists_of(item);
+      for (std::int64_t head = 0; head < plan.rows.shape.heads; ++head) {
+        for (std::size_t block = 0; block < lists.branches(); ++block) {
+          for (const std::int64_t key_block : lists.rows(block)) {
+            coordinates.push_back({item, head, static_cast<std::int64_t>(block), key_block});
+          }
+        }
+      }
+    }
+    return coordinates;
+  }
+
+  void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
+                   const ForwardOptions& options) const {
+    engine::forward_blocks(make_block_plan(shape, options.lengths), tensors);
+  }
+
+  void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
+                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
+    engine::backward_blocks(make_block_plan(shape, options.lengths), tensors, grads);
+  }
+
+  BlockSparseConfig sparse_;
+};
+
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,169 @@
+// Block-sparse forward pass in one process over whole tensors.
+//
+// One task owns a run of query rows of neighbouring query blocks, for all heads that share a key/value head.
+// Each run of key blocks is packed once and attended by those of the task's query blocks that list it.
+// Blocks that no list holds are never looked at.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <ring_attention/engine/block_plan.hpp>
+#include <ring_attention/engine/forward.hpp>
+#include <ring_attention/engine/query_tiles.hpp>
+#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/parallel.hpp>
+#include <ring_attention/scalar.hpp>
+#include <ring_attention/tensor.hpp>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// Contiguous keys of one batch item and key/value head.
+template <class Scalar>
+KeyPiece<Scalar> contiguous_piece(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
+                                  const detail::TokenList& tokens, std::int64_t item, std::int64_t kv_head) {
+  return {tokens,
+          {k.row(item, 0, kv_head), k.strides()[1], nullptr, tokens.base},
+          {v.row(item, 0, kv_head), v.strides()[1], nullptr, tokens.base}};
+}
+
+/// Rows that a task serves at once: many, because each packed key then meets more queries, yet few enough
+/// that queries and outputs stay in the second-level cache.
+template <class T>
+std::int64_t block_rows_per_task(const CallShape& shape) {
+  constexpr std::int64_t state_elements = (std::int64_t{1} << 18) / static_cast<std::int64_t>(sizeof(T));
+  constexpr std::int64_t fewest_entries = 64;
+  const std::int64_t entries = std::max(fewest_entries, state_elements / shape.head_dim);
+  return std::max<std::int64_t>(1, entries / (shape.heads / shape.kv_heads));
+}
+
+template <class Scalar, class Kernel>
+class BlockForward {
+  using T = accumulator_t<Scalar>;
+  using Tiles = QueryTiles<Scalar, Kernel>;
+  static constexpr std::int64_t run_keys = 512;
+
+ public:
+  BlockForward(const BlockSparsePlan& plan, const ForwardTensors<Scalar>& tensors, int threads)
+      : plan_(plan),
+        tensors_(tensors),
+        threads_(threads),
+        group_(plan.rows.shape.heads / plan.rows.shape.kv_heads),
+        rows_(block_rows_per_task<T>(plan.rows.shape)),
+        slots_(plan.rows.shape.tokens, plan.block_size, rows_),
+        tasks_(plan.rows.shape, slots_, rows_, threads),
+        pass_(plan.rows, tensors) {}
+
+  void run() const {
+    detail::Carver count;
+    Workspace counted(count, *this);
+    detail::Block memory;
+    std::byte* const begin = memory.reserve(count.used() * static_cast<std::size_t>(threads_));
+    std::vector<Workspace> workspaces;
+    for (int i = 0; i < threads_; ++i) {
+      detail::Carver carver(begin + count.used() * static_cast<std::size_t>(i));
+      workspaces.emplace_back(carver, *this);
+    }
+    detail::parallel_for(tasks_.count(), threads_, [&](std::int64_t index, int worker) {
+      attend(tasks_.task(index), workspaces[static_cast<std::size_t>(worker)]);
+    });
+  }
+
+ private:
+  /// Memory of one thread.
+  struct Workspace {
+    Workspace(detail::Carver& carver, const BlockForward& call)
+        : buffers(carver, {0, run_keys, call.plan_.rows.shape.head_dim}) {
+      const auto slots = static_cast<std::size_t>(call.tasks_.slots_per_task());
+      const std::int64_t entries = call.group_ * call.slots_.rows();
+      for (std::size_t i = 0; i < slots; ++i) tiles.emplace_back(carver, entries, buffers);
+      const std::int64_t rows = entries * call.tasks_.slots_per_task();
+      states.output = carver.take<T>(rows * Kernel::padded(call.plan_.rows.shape.head_dim));
+      states.maximum = carver.take<T>(rows);
+      states.sum = carver.take<T>(rows);
+      heads.resize(static_cast<std::size_t>(call.group_));
+      cursors.resize(slots);
+    }
+
+    KeyBuffers<Scalar, Kernel> buffers;
+    std::vector<Tiles> tiles;
+    RowStates<T> states;
+    std::vector<std::int64_t> heads;
+    std::vector<detail::ListCursor> cursors;
+  };
+
+  void attend(const detail::SlotTask& slots, Workspace& work) const {
+    const std::int64_t length = plan_.rows.sequence_of(slots.item).length;
+    const ForwardTask task = rows_of(slots, length);
+    RowStates<T> states = work.states;
+    states.head_stride = task.end - task.begin;
+    states.first_head = task.head_begin;
+    states.first_token = task.begin;
+    pass_.reset(task, states);
+    std::iota(work.heads.begin(), work.heads.end(), task.head_begin);
+    const auto query_set = [&](std::int64_t slot) {
+      return QuerySet{slots.item, work.heads.data(), group_, slots_.tokens(slot, length), 0, 0};
+    };
+
+    const DilatedIndices& lists = plan_.lists_of(slots.item);
+    const std::span cursors(work.cursors.data(), static_cast<std::size_t>(slots.end - slots.begin));
+    for (std::size_t i = 0; i < cursors.size(); ++i) {
+      const QuerySet set = query_set(slots.begin + static_cast<std::int64_t>(i));
+      cursors[i] = {};
+      if (set.tokens.count == 0) continue;
+      cursors[i] = detail::ListCursor(
+          detail::list_of(lists, slots_.block(slots.begin + static_cast<std::int64_t>(i))));
+      work.tiles[i].load(set, tensors_.q, plan_.rows.scale, states);
+    }
+    detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
+      const detail::TokenList tokens = detail::block_tokens(begin, end, plan_.block_size, length);
+      work.buffers.for_each_run(contiguous_piece(tensors_.k, tensors_.v, tokens, slots.item, slots.kv_head),
+                                [&](const PackedKeys<T>& packed, const detail::TokenList& run) {
+                                  for (std::size_t i = 0; i < cursors.size(); ++i) {
+                                    if (cursors[i].begin() != begin) continue;
+                                    work.tiles[i].attend(packed, run, plan_.rows.causal);
+                                  }
+                                });
+    });
+    for (std::size_t i = 0; i < cursors.size(); ++i) {
+      const QuerySet set = query_set(slots.begin + static_cast<std::int64_t>(i));
+      if (set.tokens.count > 0) work.tiles[i].store(set, states);
+    }
+    pass_.finish(task, states);
+  }
+
+  ForwardTask rows_of(const detail::SlotTask& slots, std::int64_t length) const {
+    ForwardTask task{};
+    task.item = slots.item;
+    task.kv_head = slots.kv_head;
+    task.head_begin = slots.kv_head * group_;
+    task.head_end = task.head_begin + group_;
+    task.begin = std::min(slots_.begin(slots.begin), plan_.rows.shape.tokens);
+    task.end = std::min(slots_.begin(slots.end), plan_.rows.shape.tokens);
+    task.valid_end = std::clamp(length, task.begin, task.end);
+    return task;
+  }
+
+  const BlockSparsePlan& plan_;
+  const ForwardTensors<Scalar>& tensors_;
+  int threads_;
+  std::int64_t group_, rows_;
+  detail::BlockSlots slots_;
+  detail::SlotTasks tasks_;
+  ForwardPass<Scalar, Kernel> pass_;
+};
+
+template <class Scalar>
+void forward_blocks(const BlockSparsePlan& plan, const ForwardTensors<Scalar>& tensors) {
+  if (plan.rows.shape.batch == 0 || plan.rows.shape.tokens == 0) return;
+  BlockForward<Scalar, PortableKernel<accumulator_t<Scalar>>>(plan, tensors, num_threads()).run();
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,96 @@
+// Probabilities of active blocks, recomputed from the log-sum-exp.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <numbers>
+#include <ring_attention/engine/block_forward.hpp>
+#include <ring_attention/engine/block_plan.hpp>
+#include <ring_attention/kernel/portable_backward.hpp>
+#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/kernel/rows.hpp>
+#include <ring_attention/parallel.hpp>
+#include <ring_attention/scalar.hpp>
+#include <ring_attention/tensor.hpp>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+template <class Scalar>
+class BlockProbabilityPass {
+  using T = accumulator_t<Scalar>;
+  using Tile = PortableKernel<T>;
+  static constexpr std::int64_t most = Tile::max_queries;
+
+ public:
+  BlockProbabilityPass(const BlockSparsePlan& plan, const TensorView<const Scalar>& q,
+                       const TensorView<const Scalar>& k, const TensorView<const T>& lse)
+      : plan_(plan), q_(q), k_(k), lse_(lse), head_dim_(plan.rows.shape.head_dim) {}
+
+  /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros.
+  void run(std::int64_t item, std::int64_t head, std::int64_t query_block, std::int64_t key_block, T* values,
+           std::vector<T>& memory) const {
+    const std::int64_t length = plan_.rows.sequence_of(item).length;
+    const auto tokens = [&](std::int64_t block) {
+      return detail::block_tokens(block, block + 1, plan_.block_size, length);
+    };
+    const detail::TokenList queries = tokens(query_block);
+    const detail::TokenList keys = tokens(key_block);
+    const std::int64_t kv_head = head / (plan_.rows.shape.heads / plan_.rows.shape.kv_heads);
+    memory.resize(static_cast<std::size_t>((most + Tile::key_block) * head_dim_ + most +
+                                           PortableBackward<T>::scratch_elements));
+    T* const query = memory.data();
+    T* const packed = query + most * head_dim_;
+    T* const row_lse = packed + Tile::key_block * head_dim_;
+    T* const scores = row_lse + most;
+    LaneIndex<T> limits[most];
+    for (std::int64_t k = 0; k < keys.count; k += Tile::key_block) {
+      const std::int64_t count = std::min(Tile::key_block, keys.count - k);
+      Tile::pack_keys(Rows<const Scalar>{k_.row(item, 0, kv_head), k_.strides()[1], nullptr, keys[k]}, count,
+                      head_dim_, packed);
+      for (std::int64_t first = 0; first < queries.count; first += most) {
+        const std::int64_t rows = std::min(most, queries.count - first);
+        const int vectors = Tile::vectors_for(rows);
+        const std::int64_t width = vectors * Tile::lanes;
+        for (std::int64_t lane = 0; lane < width; ++lane) {
+          load(item, head, queries[first + lane], lane < rows, lane, width, query, row_lse);
+          limits[lane] = static_cast<LaneIndex<T>>(
+              plan_.rows.causal ? keys.sub(k, k + count).count_until(queries[first + lane]) : count);
+        }
+        PortableBackward<T>::probabilities(packed, count, {query, row_lse, vectors}, limits, head_dim_,
+                                           scores);
+        for (std::int64_t lane = 0; lane < rows; ++lane) {
+          T* to = values + (first + lane) * plan_.block_size + k;
+          for (std::int64_t i = 0; i < count; ++i) to[i] = scores[i * width + lane];
+        }
+      }
+    }
+  }
+
+ private:
+  void load(std::int64_t item, std::int64_t head, std::int64_t token, bool filled, std::int64_t lane,
+            std::int64_t width, T* query, T* row_lse) const {
+    if (!filled) {
+      row_lse[lane] = std::numeric_limits<T>::infinity();
+      for (std::int64_t d = 0; d < head_dim_; ++d) query[d * width + lane] = T{0};
+      return;
+    }
+    const T factor = static_cast<T>(plan_.rows.scale * std::numbers::log2e);
+    const Scalar* row = q_.row(item, token, head);
+    row_lse[lane] = *lse_.row(item, head, token) * std::numbers::log2e_v<T>;
+    for (std::int64_t d = 0; d < head_dim_; ++d) query[d * width + lane] = static_cast<T>(row[d]) * factor;
+  }
+
+  const BlockSparsePlan& plan_;
+  TensorView<const Scalar> q_, k_;
+  TensorView<const T> lse_;
+  std::int64_t head_dim_;
+};
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
