@@ -9,6 +9,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include <sstream>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -95,6 +97,26 @@ TEST_CASE("processes that save to one file and load it see one save whole", "[st
   }
   for (const auto& child : children) CHECK(child->wait() == 0);
   CHECK(folder.names() == std::set<std::string>{"patterns"});
+}
+
+TEST_CASE("a process killed while it saves leaves a file that loads", "[store][processes]") {
+  const test::ScratchFolder folder;
+  const ra::PatternStore store(folder / "patterns");
+  const std::array both{test::make_patterns({{60000, {60000}, {1}, 0}}),
+                        test::make_patterns({{90000, {90000}, {1}, 0}, {8, {8}, {1}, 0}})};
+  store.save(both[0]);
+  for (int round = 0; round < 30; ++round) {
+    test::ChildProcess child([&] {
+      for (std::size_t i = 0;; ++i) store.save(both[i % 2]);
+      return true;
+    });
+    std::this_thread::sleep_for(std::chrono::microseconds(500 * round));
+    child.kill();
+    CHECK(child.wait() == -1);
+    ra::PatternCache cache;
+    REQUIRE(store.load(cache));
+    REQUIRE((test::same_patterns(cache.entries(), both[0]) || test::same_patterns(cache.entries(), both[1])));
+  }
 }
 
 TEMPLATE_TEST_CASE("a full disk is told, the old file stays as it was and no other is left",

@@ -76,7 +76,8 @@ LoadReport load_patterns(const std::filesystem::path& path, PatternCache& into, 
   } catch (const FileRefused& refused) {
     return refuse(refused.status, refused.text);
   } catch (const std::system_error& error) {
-    const bool missing = error.code() == std::errc::no_such_file_or_directory;
+    const bool missing =
+        error.code() == std::errc::no_such_file_or_directory || error.code() == std::errc::not_a_directory;
     return refuse(missing ? LoadStatus::missing : LoadStatus::unreadable, error.code().message());
   }
   report.patterns = patterns.size();
@@ -101,7 +102,7 @@ struct LoadOptions {
 };
 
 /// A file of patterns. Any number of threads and processes may save to it and load from it at once: a load
-/// sees one save whole.
+/// sees one save whole. A save replaces the file, or a symbolic link in its place, and never edits it.
 ///
 ///     ra::PatternStore store("/var/cache/service/patterns");
 ///     store.load();  // a file that is missing or damaged only means that patterns are computed
