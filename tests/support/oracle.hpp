@@ -92,7 +92,7 @@ struct KeySet {
   bool empty() const { return tokens.empty() && zeros == 0; }
 };
 
-/// SPEC of the visible keys, for the query at position t of batch item b.
+/// The keys that the query at position t of batch item b attends to in one branch.
 inline KeySet visible_keys(const Problem& p, std::int64_t b, std::int64_t head, std::int64_t branch,
                            std::int64_t t) {
   KeySet keys;
