@@ -15,6 +15,7 @@
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/global_cache.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
+#include <ring_attention/pattern/pattern_store.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>

@@ -9,6 +9,7 @@
 #include <limits>
 #include <numbers>
 #include <ring_attention/engine/backward.hpp>
+#include <ring_attention/kernel/register_tile.hpp>
 #include <ring_attention/parallel.hpp>
 #include <vector>
 
@@ -76,8 +77,14 @@ void row_deltas(const AttentionPlan& plan, const detail::TokenRun& run,
       if (token < valid && *queries.lse.row(item, head, row) != -std::numeric_limits<T>::infinity()) {
         const Scalar* a = queries.grad_out.row(item, row, head);
         const Scalar* b = out.row(item, row, head);
-        for (std::int64_t d = 0; d < plan.shape.head_dim; ++d)
-          sum += static_cast<T>(a[d]) * static_cast<T>(b[d]);
+        // Summed as dot_products sums dO.v, from which it is taken: rows with one dominant key cancel best
+        // so.
+        for (std::int64_t begin = 0; begin < plan.shape.head_dim; begin += chain) {
+          T part{0};
+          for (std::int64_t d = begin; d < std::min(begin + chain, plan.shape.head_dim); ++d)
+            part += static_cast<T>(a[d]) * static_cast<T>(b[d]);
+          sum += part;
+        }
         if (grad_lse.data() != nullptr) sum -= *grad_lse.row(item, head, row);
       }
       *delta.row(0, item, head, token + run.number_shift) = sum;

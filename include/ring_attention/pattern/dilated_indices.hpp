@@ -50,16 +50,22 @@ struct PatternKeyHash {
   }
 };
 
-/// The rows that each branch of a key keeps, relative to the start of a segment and ascending. Immutable.
-/// A segment that is cut short at the end of the sequence keeps the prefix of rows below its length, so one
-/// list of O(w / r) serves every segment. In patterns of blocks, list i holds the key blocks of query block
-/// i.
+/// The rows that each branch of a key keeps, relative to the start of a segment and ascending. Immutable; a
+/// copy shares the lists. A segment that is cut short at the end of the sequence keeps the prefix of rows
+/// below its length, so one list of O(w / r) serves every segment. In patterns of blocks, list i holds the
+/// key blocks of query block i.
 class DilatedIndices {
  public:
   /// `rows[begin[i] .. begin[i + 1])` belong to branch i. Throws std::invalid_argument where begin is no
   /// ascending partition of rows.
   DilatedIndices(std::vector<std::int64_t> begin, std::vector<std::int64_t> rows)
-      : begin_(std::move(begin)), rows_(std::move(rows)) {
+      : DilatedIndices(std::make_shared<const Lists>(Lists{std::move(begin), std::move(rows)})) {}
+
+  /// The same over lists that `owner` keeps alive and nobody changes. `mapped` says that they lie in a mapped
+  /// file, whose memory the system shares between processes and can take back.
+  DilatedIndices(std::span<const std::int64_t> begin, std::span<const std::int64_t> rows,
+                 std::shared_ptr<const void> owner, bool mapped)
+      : begin_(begin), rows_(rows), owner_(std::move(owner)), mapped_(mapped) {
     if (begin_.empty() || begin_.front() != 0 || begin_.back() != static_cast<std::int64_t>(rows_.size())) {
       detail::throw_invalid("begin", static_cast<std::int64_t>(begin_.size()),
                             "must run from 0 to the number of rows");
@@ -71,6 +77,10 @@ class DilatedIndices {
     }
   }
 
+  // No move: it would leave spans behind that nothing keeps alive.
+  DilatedIndices(const DilatedIndices&) = default;
+  DilatedIndices& operator=(const DilatedIndices&) = default;
+
   std::size_t branches() const { return begin_.size() - 1; }
 
   /// Rows kept by a branch. Throws std::invalid_argument for a branch that the key did not have.
@@ -79,26 +89,74 @@ class DilatedIndices {
       detail::throw_invalid("branch", static_cast<std::int64_t>(branch),
                             "the pattern has " + std::to_string(branches()) + " branches");
     }
-    return std::span(rows_).subspan(static_cast<std::size_t>(begin_[branch]),
-                                    static_cast<std::size_t>(begin_[branch + 1] - begin_[branch]));
+    return rows_.subspan(static_cast<std::size_t>(begin_[branch]),
+                         static_cast<std::size_t>(begin_[branch + 1] - begin_[branch]));
   }
 
-  /// Memory held, in bytes.
+  /// Where the rows of branch i begin, for each i, and the number of rows at the end.
+  std::span<const std::int64_t> branch_begins() const { return begin_; }
+  /// Rows of all branches, one after the other.
+  std::span<const std::int64_t> all_rows() const { return rows_; }
+
+  /// Whether the lists lie in a mapped file.
+  bool mapped() const { return mapped_; }
+
+  /// Memory that the process itself holds, in bytes: not what lies in a mapped file.
   std::size_t bytes() const {
-    return sizeof *this + (begin_.capacity() + rows_.capacity()) * sizeof(std::int64_t);
+    if (mapped_) return sizeof *this;
+    return sizeof *this + sizeof(Lists) + (begin_.size() + rows_.size()) * sizeof(std::int64_t);
   }
 
-  friend bool operator==(const DilatedIndices&, const DilatedIndices&) = default;
+  friend bool operator==(const DilatedIndices& a, const DilatedIndices& b) {
+    return std::ranges::equal(a.begin_, b.begin_) && std::ranges::equal(a.rows_, b.rows_);
+  }
 
  private:
-  std::vector<std::int64_t> begin_;
-  std::vector<std::int64_t> rows_;
+  struct Lists {
+    std::vector<std::int64_t> begin;
+    std::vector<std::int64_t> rows;
+  };
+
+  explicit DilatedIndices(const std::shared_ptr<const Lists>& lists)
+      : DilatedIndices(lists->begin, lists->rows, lists, false) {}
+
+  std::span<const std::int64_t> begin_;
+  std::span<const std::int64_t> rows_;
+  std::shared_ptr<const void> owner_;
+  bool mapped_;
 };
 
 /// Number of rows t in [0, length) with t % rate == offset.
 constexpr std::int64_t count_dilated_rows(std::int64_t length, std::int64_t rate, std::int64_t offset) {
   return offset < length ? (length - offset - 1) / rate + 1 : 0;
 }
+
+namespace detail {
+
+/// Throws std::invalid_argument for lists of unequal size, non-positive lengths or rates, a negative sequence
+/// length or a negative offset.
+inline void check_key(const PatternKey& key) {
+  if (key.sequence_length < 0) throw_invalid("sequence_length", key.sequence_length, "must not be negative");
+  if (key.offset < 0) throw_invalid("offset", key.offset, "must not be negative");
+  const std::size_t branches = key.segment_lengths.size();
+  if (key.dilation_rates.size() != branches) {
+    throw_invalid("dilation_rates.size()", static_cast<std::int64_t>(key.dilation_rates.size()),
+                  "must equal segment_lengths.size() = " + std::to_string(branches));
+  }
+  for (std::size_t i = 0; i < branches; ++i) {
+    require_positive(element_name("segment_lengths", i), key.segment_lengths[i]);
+    require_positive(element_name("dilation_rates", i), key.dilation_rates[i]);
+  }
+}
+
+/// Number of rows that a branch of a checked key keeps.
+inline std::int64_t count_branch_rows(const PatternKey& key, std::size_t branch) {
+  const std::int64_t rate = key.dilation_rates[branch];
+  const std::int64_t length = std::min(key.segment_lengths[branch], key.sequence_length);
+  return key.offset < rate ? count_dilated_rows(length, rate, key.offset) : 0;
+}
+
+}  // namespace detail
 
 /// Computes the pattern of a key: offset, offset + r, ... below min(w, n) for every branch; nothing where
 /// offset is not a residue of r. Throws std::invalid_argument for a key of another kind, lists of unequal
@@ -108,23 +166,12 @@ inline std::shared_ptr<const DilatedIndices> make_dilated_indices(const PatternK
     detail::throw_invalid("kind", static_cast<std::int64_t>(key.kind),
                           "must be PatternKind::dilated; make_indices serves every kind");
   }
-  if (key.sequence_length < 0) {
-    detail::throw_invalid("sequence_length", key.sequence_length, "must not be negative");
-  }
-  if (key.offset < 0) detail::throw_invalid("offset", key.offset, "must not be negative");
+  detail::check_key(key);
   const std::size_t branches = key.segment_lengths.size();
-  if (key.dilation_rates.size() != branches) {
-    detail::throw_invalid("dilation_rates.size()", static_cast<std::int64_t>(key.dilation_rates.size()),
-                          "must equal segment_lengths.size() = " + std::to_string(branches));
-  }
   std::vector<std::int64_t> begin{0};
   begin.reserve(branches + 1);
   for (std::size_t i = 0; i < branches; ++i) {
-    const std::int64_t rate = key.dilation_rates[i];
-    detail::require_positive(detail::element_name("segment_lengths", i), key.segment_lengths[i]);
-    detail::require_positive(detail::element_name("dilation_rates", i), rate);
-    const std::int64_t length = std::min(key.segment_lengths[i], key.sequence_length);
-    begin.push_back(begin.back() + (key.offset < rate ? count_dilated_rows(length, rate, key.offset) : 0));
+    begin.push_back(begin.back() + detail::count_branch_rows(key, i));
   }
   std::vector<std::int64_t> rows(static_cast<std::size_t>(begin.back()));
   for (std::size_t i = 0; i < branches; ++i) {

@@ -13,6 +13,7 @@
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
@@ -32,6 +33,7 @@ struct PatternCacheStats {
 class PatternCache {
  public:
   using Pattern = std::shared_ptr<const DilatedIndices>;
+  using KeyedPattern = std::pair<PatternKey, Pattern>;
 
   static constexpr std::size_t default_byte_limit = std::size_t{256} << 20;
 
@@ -107,6 +109,15 @@ class PatternCache {
   std::size_t byte_limit() const {
     const std::lock_guard lock(mutex_);
     return byte_limit_;
+  }
+
+  /// What the cache holds, most recently used first. Counts no hit and changes no order.
+  std::vector<KeyedPattern> entries() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<KeyedPattern> result;
+    result.reserve(entries_.size());
+    for (const PatternKey* key : recency_) result.emplace_back(*key, entries_.find(*key)->second.pattern);
+    return result;
   }
 
   PatternCacheStats stats() const {

@@ -206,7 +206,7 @@ class ThreadCommunicator {
   }
 
   void throw_failure() const {
-    if (ring_->failed_rank_ >= 0 && ring_->failed_rank_ != rank_) {
+    if (ring_->failed_rank_ >= 0) {  // this member, too: the others have given up
       throw MemberFailed("ring member " + std::to_string(ring_->failed_rank_) +
                          " failed: " + ring_->failure_);
     }
