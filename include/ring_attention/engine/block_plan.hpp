@@ -105,12 +105,16 @@ class SlotTasks {
   SlotTasks(const CallShape& shape, const BlockSlots& slots, std::int64_t rows, int threads)
       : columns_(shape.batch * shape.kv_heads), kv_heads_(shape.kv_heads), slots_(slots.count()) {
     constexpr std::int64_t tasks_per_thread = 4;
-    slots_per_task_ = std::clamp<std::int64_t>(rows / slots.rows(), 1, std::max<std::int64_t>(slots_, 1));
+    // The more lists are walked together, the shorter are the runs of blocks that the same ones hold.
+    constexpr std::int64_t most_slots = 16;
+    slots_per_task_ = std::clamp<std::int64_t>(rows / slots.rows(), 1, most_slots);
     while (slots_per_task_ > 1 && count() < tasks_per_thread * threads) slots_per_task_ /= 2;
   }
 
   std::int64_t slots_per_task() const { return slots_per_task_; }
   std::int64_t count() const { return ceil_div(slots_, slots_per_task_) * columns_; }
+  /// Batch items times key/value heads; tasks whose numbers differ by a multiple of it share both.
+  std::int64_t columns() const { return columns_; }
   SlotTask task(std::int64_t index) const {
     const std::int64_t run = ceil_div(slots_, slots_per_task_) - 1 - index / columns_;
     const std::int64_t column = index % columns_;

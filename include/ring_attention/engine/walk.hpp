@@ -31,7 +31,7 @@ struct TokenList {
 
   /// Number of tokens that are not after `token`.
   std::int64_t count_until(std::int64_t token) const {
-    if (index == nullptr) return std::clamp<std::int64_t>(token - base + 1, 0, count);
+    if (index == nullptr) return std::clamp<std::int64_t>(token - base, -1, count - 1) + 1;
     return std::upper_bound(index, index + count, token - base) - index;
   }
 };
