@@ -62,7 +62,7 @@ class Loader {
         REQUIRE(report.text.size() > path_.string().size() + 2);
         REQUIRE(report.text.compare(0, path_.string().size() + 2, path_.string() + ": ") == 0);
       }
-      for (const auto& [key, pattern] : cache.entries()) REQUIRE(*pattern == *ra::make_dilated_indices(key));
+      for (const auto& [key, pattern] : cache.entries()) REQUIRE(*pattern == *ra::make_indices(key));
       if (first.text.empty()) first = report;
       REQUIRE(report.status == first.status);
       REQUIRE((!report || report.patterns == cache.stats().entries + report.already_cached));
@@ -207,6 +207,22 @@ TEST_CASE("rows that do not ascend or lie past the segment are refused", "[store
     seal(changed);
     INFO("row " << row << " = " << value);
     CHECK(load(changed).status == Status::malformed);
+  }
+}
+
+TEST_CASE("patterns of an unknown kind are refused", "[store][damage]") {
+  Loader load;
+  const test::ScratchFolder folder;
+  const ra::PatternStore store(folder / "patterns");
+  store.save(test::make_patterns({{5, {}, {}, 0, ra::PatternKind::local_window, {0, 1}}}));
+  const std::string file = test::read_file(store.path());
+  for (const std::int64_t kind : {-1, 5, 99}) {
+    std::string changed = file;
+    std::memcpy(changed.data() + sizeof(Header) + 2 * sizeof kind, &kind, sizeof kind);
+    seal(changed);
+    const ra::LoadReport report = load(changed);
+    CHECK(report.status == Status::malformed);
+    CHECK(report.text.find("kind = " + std::to_string(kind)) != std::string::npos);
   }
 }
 

@@ -46,7 +46,8 @@ ra::Tensor<float> numbers(int seed) {
 TEST_CASE("a cache lists its entries, most recently used first, and counts no hit", "[cache][store]") {
   ra::PatternCache cache;
   CHECK(cache.entries().empty());
-  const auto patterns = test::small_patterns();
+  auto patterns = test::small_patterns();
+  patterns.resize(4);
   for (const auto& [key, pattern] : patterns) cache.put_dilated_indices(key, pattern);
   cache.get_dilated_indices(patterns[1].first);
   const auto before = cache.stats();
@@ -63,7 +64,7 @@ TEST_CASE("patterns return from a file as they were, in their order of use", "[s
   ra::PatternCache cache;
   for (const auto& [key, pattern] : test::small_patterns()) cache.put_dilated_indices(key, pattern);
   const ra::SaveReport saved = store.save(cache);
-  CHECK(saved.patterns == 4);
+  CHECK(saved.patterns == 8);
   CHECK(saved.bytes == std::filesystem::file_size(store.path()));
   CHECK(saved.durable == (RING_ATTENTION_HAS_POSIX_FILES != 0));
   CHECK(folder.names() == std::set<std::string>{"patterns"});
@@ -74,8 +75,8 @@ TEST_CASE("patterns return from a file as they were, in their order of use", "[s
     const ra::LoadReport report = way.load(store.path(), loaded);
     CHECK(report);
     CHECK(report.status == ra::LoadStatus::loaded);
-    CHECK(report.text.find(store.path().string() + ": 4 patterns") == 0);
-    CHECK(report.patterns == 4);
+    CHECK(report.text.find(store.path().string() + ": 8 patterns") == 0);
+    CHECK(report.patterns == 8);
     CHECK(report.already_cached == 0);
     CHECK(report.bytes_mapped == (way.maps ? saved.bytes : 0));
     CHECK(test::same_patterns(loaded.entries(), cache.entries()));
@@ -86,7 +87,7 @@ TEST_CASE("patterns return from a file as they were, in their order of use", "[s
 TEST_CASE("patterns of every length around the writer's blocks return as they were", "[store]") {
   const test::ScratchFolder folder;
   constexpr std::int64_t block = std::int64_t{1} << 17;
-  constexpr std::int64_t words_beside = 4 + 2 + 2;
+  constexpr std::int64_t words_beside = 8 + 2 + 2;  // of a pattern with one branch
   for (const std::int64_t rows : {block - words_beside - 1, block - words_beside, block - words_beside + 1,
                                   block, 2 * block - words_beside, 2 * block + 3}) {
     INFO(rows << " rows");
@@ -151,6 +152,27 @@ TEST_CASE("a forward pass with loaded patterns only hits, and its result is bitw
   }
 }
 
+TEST_CASE("block-sparse attention takes its lists from a file", "[store][block_sparse]") {
+  const test::ScratchFolder folder;
+  const ra::PatternStore store(folder / "patterns");
+  const auto q = numbers(1), k = numbers(2), v = numbers(3);
+  for (const auto pattern : {ra::BlockPattern::local_window, ra::BlockPattern::dilated_sparse,
+                             ra::BlockPattern::global_local, ra::BlockPattern::custom}) {
+    ra::BlockSparseConfig sparse{.pattern = pattern, .block_size = 4, .window = 8};
+    if (pattern == ra::BlockPattern::custom) sparse.blocks = {{1, 0}, {2, 2}};
+    using Attention = ra::BlockSparseRingDilatedAttention<float>;
+    ra::PatternCache computed, loaded;
+    const auto expected = Attention(small_config(), sparse, ra::use_pattern_cache(computed)).forward(q, k, v);
+    store.save(computed);
+    REQUIRE(store.load(loaded));
+    const auto out = Attention(small_config(), sparse, ra::use_pattern_cache(loaded)).forward(q, k, v);
+    CHECK(loaded.stats().misses == 0);
+    CHECK(loaded.stats().hits > 0);
+    CHECK(std::memcmp(out.data(), expected.data(), static_cast<std::size_t>(out.size()) * sizeof(float)) ==
+          0);
+  }
+}
+
 TEST_CASE("a cache keeps the objects that it has when a file brings equal ones", "[store]") {
   const test::ScratchFolder folder;
   const ra::PatternStore store(folder / "patterns");
@@ -159,11 +181,11 @@ TEST_CASE("a cache keeps the objects that it has when a file brings equal ones",
   ra::PatternCache cache;
   cache.put_dilated_indices(patterns[0].first, patterns[0].second);
   const ra::LoadReport first = store.load(cache);
-  CHECK(first.patterns == 4);
+  CHECK(first.patterns == 8);
   CHECK(first.already_cached == 1);
   CHECK(cache.get_dilated_indices(patterns[0].first) == patterns[0].second);
   const ra::LoadReport second = store.load(cache);
-  CHECK(second.already_cached == 4);
+  CHECK(second.already_cached == 8);
   CHECK(second.bytes_mapped == 0);
 }
 
@@ -232,7 +254,14 @@ TEST_CASE("only patterns of their keys are saved", "[store][errors]") {
   const auto pattern = ra::make_dilated_indices(key);
   CHECK(error({{key, pattern}, {key, nullptr}}) == "patterns[1] = null: a pattern is needed");
   CHECK(error({{key, ra::make_dilated_indices({64, {16}, {2}, 0})}}) ==
-        "patterns[0] = other rows: must be the pattern that make_dilated_indices computes for its key");
+        "patterns[0] = other rows: must be the pattern that make_indices computes for its key");
+  const ra::PatternKey blocks{5, {}, {}, 0, ra::PatternKind::local_window, {0, 1}};
+  ra::PatternKey causal = blocks;
+  causal.parameters[0] = 1;
+  CHECK(error({{causal, ra::make_indices(blocks)}}) ==
+        "patterns[0] = other rows: must be the pattern that make_indices computes for its key");
+  causal.kind = static_cast<ra::PatternKind>(99);
+  CHECK(error({{causal, ra::make_indices(blocks)}}) == "kind = 99: is not a value of PatternKind");
   CHECK(error({{{64, {16}, {0}, 1}, pattern}}) == "dilation_rates[0] = 0: must be positive");
   CHECK(folder.names().empty());
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <ring_attention/pattern/make_indices.hpp>
 #include <ring_attention/pattern/pattern_store.hpp>
 #include <string>
 #include <vector>
@@ -15,14 +16,22 @@ using KeyedPattern = ring_attention::PatternCache::KeyedPattern;
 
 inline std::vector<KeyedPattern> make_patterns(const std::vector<ring_attention::PatternKey>& keys) {
   std::vector<KeyedPattern> patterns;
-  for (const auto& key : keys) patterns.emplace_back(key, ring_attention::make_dilated_indices(key));
+  for (const auto& key : keys) patterns.emplace_back(key, ring_attention::make_indices(key));
   return patterns;
 }
 
-/// Every shape of pattern: several branches, one without rows, an empty sequence, no branch at all.
+/// Every shape of pattern: several branches, one without rows, an empty sequence, no branch at all; lists of
+/// blocks of every kind.
 inline std::vector<KeyedPattern> small_patterns() {
-  return make_patterns(
-      {{37, {8, 20}, {1, 3}, 0}, {64, {16, 4}, {2, 9}, 3}, {0, {4}, {1}, 0}, {9, {}, {}, 0}});
+  using Kind = ring_attention::PatternKind;
+  return make_patterns({{37, {8, 20}, {1, 3}, 0},
+                        {64, {16, 4}, {2, 9}, 3},
+                        {0, {4}, {1}, 0},
+                        {9, {}, {}, 0},
+                        {5, {}, {}, 0, Kind::local_window, {0, 1}},
+                        {6, {}, {1, 2, 2}, 0, Kind::dilated_sparse, {1, 2}},
+                        {4, {}, {}, 0, Kind::global_local, {0, 1, 1}},
+                        {3, {}, {}, 0, Kind::custom, {0, 0, 2, 2, 0, 2, 1}}});
 }
 
 inline bool same_patterns(const std::vector<KeyedPattern>& a, const std::vector<KeyedPattern>& b) {

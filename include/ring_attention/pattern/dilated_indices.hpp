@@ -15,6 +15,7 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
 /// What a pattern lists: rows of a segment, or for each query block its key blocks (see block_indices.hpp).
+/// Pattern files hold these numbers.
 enum class PatternKind : std::int64_t { dilated, local_window, dilated_sparse, global_local, custom };
 
 /// Everything that decides a pattern. Equal keys mean equal patterns.
@@ -133,9 +134,12 @@ constexpr std::int64_t count_dilated_rows(std::int64_t length, std::int64_t rate
 
 namespace detail {
 
-/// Throws std::invalid_argument for lists of unequal size, non-positive lengths or rates, a negative sequence
-/// length or a negative offset.
-inline void check_key(const PatternKey& key) {
+/// Throws std::invalid_argument for what make_dilated_indices refuses.
+inline void check_dilated_key(const PatternKey& key) {
+  if (key.kind != PatternKind::dilated) {
+    throw_invalid("kind", static_cast<std::int64_t>(key.kind),
+                  "must be PatternKind::dilated; make_indices serves every kind");
+  }
   if (key.sequence_length < 0) throw_invalid("sequence_length", key.sequence_length, "must not be negative");
   if (key.offset < 0) throw_invalid("offset", key.offset, "must not be negative");
   const std::size_t branches = key.segment_lengths.size();
@@ -162,11 +166,7 @@ inline std::int64_t count_branch_rows(const PatternKey& key, std::size_t branch)
 /// offset is not a residue of r. Throws std::invalid_argument for a key of another kind, lists of unequal
 /// size, non-positive lengths or rates, a negative sequence length or a negative offset.
 inline std::shared_ptr<const DilatedIndices> make_dilated_indices(const PatternKey& key) {
-  if (key.kind != PatternKind::dilated) {
-    detail::throw_invalid("kind", static_cast<std::int64_t>(key.kind),
-                          "must be PatternKind::dilated; make_indices serves every kind");
-  }
-  detail::check_key(key);
+  detail::check_dilated_key(key);
   const std::size_t branches = key.segment_lengths.size();
   std::vector<std::int64_t> begin{0};
   begin.reserve(branches + 1);

@@ -1,7 +1,7 @@
 // The format of pattern files. After the header the file consists of int64 words in the byte order of the
 // machine that wrote it. A pattern is
-//   sequence_length, offset, number of branches, number of rows,
-//   segment lengths, dilation rates, beginning of each branch's rows and their end, rows
+//   sequence_length, offset, kind, and the length of each list that follows:
+//   segment lengths, dilation rates, parameters, begins (of each branch, and the end of the last), rows
 // and every list lies where a reader can use it in place.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <memory>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
+#include <ring_attention/pattern/pattern_check.hpp>
 #include <ring_attention/pattern/standard_file.hpp>
 #include <ring_attention/pattern/store_report.hpp>
 #include <ring_attention/pattern/xxh64.hpp>
@@ -92,24 +93,6 @@ inline PatternFileHeader check_header(std::span<const std::byte> head, std::uint
   return header;
 }
 
-/// Whether the lists are what make_dilated_indices would compute for a checked key. Trusts none of the
-/// numbers.
-inline bool is_pattern_of(const PatternKey& key, std::span<const std::int64_t> branch_begins,
-                          std::span<const std::int64_t> rows) {
-  const std::size_t branches = key.segment_lengths.size();
-  if (branch_begins.size() != branches + 1 || branch_begins[0] != 0) return false;
-  std::size_t next = 0;
-  for (std::size_t i = 0; i < branches; ++i) {
-    const std::int64_t count = count_branch_rows(key, i);
-    if (static_cast<std::uint64_t>(count) > rows.size() - next) return false;
-    for (std::int64_t k = 0; k < count; ++k) {
-      if (rows[next++] != key.offset + k * key.dilation_rates[i]) return false;
-    }
-    if (branch_begins[i + 1] != static_cast<std::int64_t>(next)) return false;
-  }
-  return next == rows.size();
-}
-
 /// Takes words off the front of a payload.
 class WordReader {
  public:
@@ -136,24 +119,26 @@ inline PatternCache::KeyedPattern read_pattern(WordReader& reader, const FileCon
   PatternKey key;
   key.sequence_length = reader.take_one();
   key.offset = reader.take_one();
-  const std::int64_t branches = reader.take_one();
-  const std::int64_t row_count = reader.take_one();
-  const auto lengths = reader.take(branches);
-  const auto rates = reader.take(branches);
-  const auto branch_begins = reader.take(branches + 1);
-  const auto rows = reader.take(row_count);
-  key.segment_lengths.assign(lengths.begin(), lengths.end());
-  key.dilation_rates.assign(rates.begin(), rates.end());
+  key.kind = static_cast<PatternKind>(reader.take_one());
+  const auto lengths = reader.take(5);
+  const auto take_list = [&](std::vector<std::int64_t>& list, std::size_t index) {
+    const auto words = reader.take(lengths[index]);
+    list.assign(words.begin(), words.end());
+  };
+  take_list(key.segment_lengths, 0);
+  take_list(key.dilation_rates, 1);
+  take_list(key.parameters, 2);
+  const auto begins = reader.take(lengths[3]);
+  const auto rows = reader.take(lengths[4]);
+  bool belongs = false;
   try {
-    check_key(key);
+    belongs = !begins.empty() && is_pattern_of(key, begins, rows);
   } catch (const std::invalid_argument& error) {
     throw FileRefused{LoadStatus::malformed, error.what()};
   }
-  if (!is_pattern_of(key, branch_begins, rows)) {
-    throw FileRefused{LoadStatus::malformed, "a pattern is not the one of its key"};
-  }
+  if (!belongs) throw FileRefused{LoadStatus::malformed, "a pattern is not the one of its key"};
   return {std::move(key),
-          std::make_shared<const DilatedIndices>(branch_begins, rows, contents.owner, contents.mapped)};
+          std::make_shared<const DilatedIndices>(begins, rows, contents.owner, contents.mapped)};
 }
 
 /// Every pattern of a file whose header has been checked. Throws FileRefused.
@@ -188,13 +173,11 @@ class PatternWriter {
   }
 
   void write(const PatternKey& key, const DilatedIndices& indices) {
-    const auto words = [](std::size_t count) { return static_cast<std::int64_t>(count); };
-    put(std::array{key.sequence_length, key.offset, words(key.segment_lengths.size()),
-                   words(indices.all_rows().size())});
-    put(key.segment_lengths);
-    put(key.dilation_rates);
-    put(indices.branch_begins());
-    put(indices.all_rows());
+    const std::array<std::span<const std::int64_t>, 5> lists{
+        key.segment_lengths, key.dilation_rates, key.parameters, indices.branch_begins(), indices.all_rows()};
+    put(std::array{key.sequence_length, key.offset, static_cast<std::int64_t>(key.kind)});
+    for (const auto list : lists) put(std::array{static_cast<std::int64_t>(list.size())});
+    for (const auto list : lists) put(list);
     ++header_.patterns;
   }
 

@@ -8,6 +8,7 @@
 #include <ring_attention/error.hpp>
 #include <ring_attention/pattern/global_cache.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
+#include <ring_attention/pattern/pattern_check.hpp>
 #include <ring_attention/pattern/pattern_file.hpp>
 #include <ring_attention/pattern/posix_file.hpp>
 #include <ring_attention/pattern/standard_file.hpp>
@@ -33,13 +34,9 @@ using NativeOutput = StandardOutput;
 inline void check_entry(const PatternCache::KeyedPattern& entry, std::size_t index) {
   const auto& [key, pattern] = entry;
   if (!pattern) throw_invalid(element_name("patterns", index), "null", "a pattern is needed");
-  if (key.kind != PatternKind::dilated) {
-    throw_invalid(element_name("patterns", index), "a list of blocks", "must be a dilated pattern");
-  }
-  check_key(key);
   if (!is_pattern_of(key, pattern->branch_begins(), pattern->all_rows())) {
     throw_invalid(element_name("patterns", index), "other rows",
-                  "must be the pattern that make_dilated_indices computes for its key");
+                  "must be the pattern that make_indices computes for its key");
   }
 }
 
@@ -117,13 +114,11 @@ class PatternStore {
 
   const std::filesystem::path& path() const { return path_; }
 
-  /// Replaces the file by the dilated patterns of a cache; lists of blocks are left out. Throws
-  /// std::filesystem::filesystem_error (a std::system_error) where the file cannot be written; the old one is
-  /// then as it was. Throws std::invalid_argument for a pattern that is not the one of its key.
+  /// Replaces the file by the patterns of a cache. Throws std::filesystem::filesystem_error (a
+  /// std::system_error) where the file cannot be written; the old one is then as it was. Throws
+  /// std::invalid_argument for a pattern that is not the one of its key.
   SaveReport save(const PatternCache& cache = get_global_pattern_cache()) const {
-    std::vector<PatternCache::KeyedPattern> entries = cache.entries();
-    std::erase_if(entries, [](const auto& entry) { return entry.first.kind != PatternKind::dilated; });
-    return save(entries);
+    return save(cache.entries());
   }
   SaveReport save(const std::vector<PatternCache::KeyedPattern>& patterns) const {
     return detail::save_patterns<detail::NativeOutput>(path_, patterns);
