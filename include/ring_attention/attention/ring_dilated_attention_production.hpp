@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/engine/finite_check.hpp>
 #include <ring_attention/engine/whole.hpp>
@@ -194,11 +195,20 @@ class RingDilatedAttentionProduction
       engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan);
     }
     if (shape.batch > 0 && shape.tokens > 0) {
-      const auto fitted = engine::fit(engine::BackwardSizes{}, num_threads(), options_.workspace_limit_bytes,
-                                      [&shape](const engine::BackwardSizes& sizes) {
-                                        return engine::WholeBackward<Scalar>::bytes_per_thread(sizes, shape);
-                                      });
-      engine::WholeBackward<Scalar>(slot->plan, tensors, fitted.sizes, fitted.threads).run(grads);
+      const auto bytes_per_thread = [&shape](const engine::BackwardSizes& sizes) {
+        return engine::WholeBackward<Scalar>::bytes_per_thread(sizes, shape);
+      };
+      auto fitted = engine::fit(engine::BackwardSizes{}, num_threads(), options_.workspace_limit_bytes,
+                                bytes_per_thread);
+      std::optional<engine::WholeBackward<Scalar>> backward;
+      while (!backward) {
+        try {
+          backward.emplace(slot->plan, tensors, fitted.sizes, fitted.threads);
+        } catch (const std::bad_alloc&) {
+          fitted = smaller(fitted, engine::BackwardSizes{}, bytes_per_thread);
+        }
+      }
+      backward->run(grads);
       note_workspace(fitted.bytes);
     }
     ++shared_->backward_calls;
@@ -251,11 +261,18 @@ class RingDilatedAttentionProduction
         slot.threads = threads;
         return;
       } catch (const std::bad_alloc&) {
-        const std::size_t least = engine::least_bytes(fast, bytes_per_thread);
-        if (slot.fit.bytes <= least) throw OutOfWorkspace(least);
-        slot.fit = engine::fit(fast, threads, std::max(least, slot.fit.bytes / 2), bytes_per_thread);
+        slot.fit = smaller(slot.fit, fast, bytes_per_thread);
       }
     }
+  }
+
+  /// Half of what could not be allocated; OutOfWorkspace where that was the least.
+  template <class Sizes, class BytesPerThread>
+  static engine::Fit<Sizes> smaller(const engine::Fit<Sizes>& failed, const Sizes& fast,
+                                    const BytesPerThread& bytes_per_thread) {
+    const std::size_t least = engine::least_bytes(fast, bytes_per_thread);
+    if (failed.bytes <= least) throw OutOfWorkspace(least);
+    return engine::fit(fast, failed.threads, std::max(least, failed.bytes / 2), bytes_per_thread);
   }
 
   void note_workspace(std::size_t bytes) const {

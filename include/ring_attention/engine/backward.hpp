@@ -83,7 +83,7 @@ class BackwardPass {
     detail::TokenList& tokens = keys.piece.tokens;
     if (plan_.causal) tokens = tokens.sub(0, tokens.count_until(set.tokens[set.tokens.count - 1]));
     if (tokens.count == 0) return;
-    const std::int64_t group = sizes_.group_entries / Tiles::most * Tiles::most;
+    const std::int64_t group = detail::ceil_div(sizes_.group_entries, Tiles::most) * Tiles::most;
     for (std::int64_t first = 0; first < set.entries(); first += group) {
       const LoadedQueries loaded{0, std::min(group, set.entries() - first)};
       tiles_.load(set, first, loaded, unit.branch, work);

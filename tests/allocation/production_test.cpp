@@ -1,0 +1,206 @@
+// Heap allocations of RingDilatedAttentionProduction: none in later calls, and what happens when one fails.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <ring_attention/attention/ring_dilated_attention_production.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "allocation/counting.hpp"
+#include "support/catch.hpp"
+#include "support/check_forward.hpp"
+#include "support/tensors.hpp"
+
+namespace {
+
+namespace ra = ring_attention;
+
+ra::AttentionConfig make_config(std::uint64_t rules) {
+  ra::AttentionConfig config;
+  test::set_rules(config, rules);
+  config.segment_lengths = {30, 150, 400};
+  config.dilation_rates = {1, 3, 4};
+  config.ring_size = 1 + static_cast<std::int64_t>(rules % 5);
+  return config;
+}
+
+/// An optimizer may leave out a pair of new and delete, but not one whose pointer it cannot follow.
+std::uint64_t counted(const std::function<void*()>& allocate, const std::function<void(void*)>& free) {
+  const std::uint64_t before = test::allocations();
+  free(allocate());
+  return test::allocations() - before;
+}
+
+}  // namespace
+
+TEST_CASE("allocations are counted, whatever makes them", "[allocation]") {
+  CHECK(counted([] { return ::operator new(10); }, [](void* p) { ::operator delete(p); }) > 0);
+  CHECK(counted([] { return ::operator new (10, std::align_val_t{64}); },
+                [](void* p) { ::operator delete (p, std::align_val_t{64}); }) > 0);
+  CHECK(counted([] { return new std::vector<int>(100); },
+                [](void* p) { delete static_cast<std::vector<int>*>(p); }) > 0);
+  if (!test::counts_malloc()) return;
+  CHECK(counted([] { return std::malloc(10); }, std::free) == 1);
+  CHECK(counted([] { return std::calloc(2, 5); }, std::free) == 1);
+  CHECK(counted([] { return std::realloc(nullptr, 10); }, std::free) == 1);
+  CHECK(counted([] { return std::aligned_alloc(64, 64); }, std::free) == 1);
+  CHECK(counted(
+            [] {
+              void* p = nullptr;
+              return posix_memalign(&p, 64, 64) == 0 ? p : nullptr;
+            },
+            std::free) == 1);
+}
+
+TEMPLATE_TEST_CASE("the second and later forward of a shape allocates nothing", "[allocation]",
+                   (std::pair<float, ra::use_pattern_cache>), (std::pair<float, ra::use_local_cache>),
+                   (std::pair<double, ra::use_pattern_cache>), (std::pair<Eigen::half, ra::use_local_cache>),
+                   (std::pair<Eigen::bfloat16, ra::use_pattern_cache>)) {
+  using Scalar = typename TestType::first_type;
+  using Policy = typename TestType::second_type;
+  const auto in = test::random_inputs<Scalar>({2, 300, 4, 24}, 2);
+  for (const bool ragged : {false, true}) {
+    ra::ForwardOptions options;
+    if (ragged) options.lengths = {300, 133};
+    for (const int threads : {1, 2, 5}) {
+      const test::ThreadScope scope(threads);
+      for (std::uint64_t rules = 0; rules < test::rule_combinations; rules += 5) {
+        const ra::RingDilatedAttentionProduction<Scalar, Policy> attention(
+            make_config(rules), ra::ProductionOptions{.check_finite = true});
+        ra::Tensor<Scalar> out(in.q.shape());
+        ra::Tensor<ra::accumulator_t<Scalar>> lse(2, 4, 300, 1);
+        attention.forward(in.q, in.k, in.v, out, options);
+        const ra::Tensor<Scalar> first = out;
+        const std::uint64_t before = test::allocations();
+        attention.forward(in.q, in.k, in.v, out, options);
+        attention.forward(in.q, in.k, in.v, out, options);
+        attention.forward(in.q, in.k, in.v, out, lse, options);
+        attention.forward(in.q, in.k, in.v, out, lse, options);
+        const std::uint64_t after = test::allocations();
+        INFO("rules " << rules << ", threads " << threads << ", ragged " << ragged);
+        CHECK(after == before);
+        CHECK(test::bitwise_equal(out, first));
+      }
+    }
+  }
+}
+
+TEST_CASE("backward between two forwards does not cost the second its workspace", "[allocation]") {
+  const auto in = test::random_inputs<float>({1, 300, 4, 24}, 2);
+  const ra::RingDilatedAttentionProduction<float> attention(make_config(17));
+  const auto result = attention.forward_with_lse(in.q, in.k, in.v);
+  (void)attention.backward(in.q, in.k, in.v, result, in.q);
+  ra::Tensor<float> out(in.q.shape());
+  const std::uint64_t before = test::allocations();
+  attention.forward(in.q, in.k, in.v, out);
+  const std::uint64_t after = test::allocations();
+  CHECK(after == before);
+  CHECK(test::bitwise_equal(out, result.out));
+}
+
+TEMPLATE_TEST_CASE("where memory runs out, chunks shrink, and the result stays", "[allocation]", float,
+                   Eigen::half) {
+  const auto in = test::random_inputs<TestType>({1, 400, 4, 24}, 2);
+  const test::ThreadScope scope(2);
+  const auto untouched = in;
+  ra::Tensor<TestType> out(in.q.shape());
+  for (const std::uint64_t rules : {3U, 17U, 31U}) {
+    const ra::AttentionConfig config = make_config(rules);
+    const auto expected =
+        ra::RingDilatedAttentionProduction<TestType>(config).forward_with_lse(in.q, in.k, in.v);
+    const auto expected_grads =
+        ra::RingDilatedAttentionProduction<TestType>(config).backward(in.q, in.k, in.v, expected, in.q);
+    int shrunk = 0, refused = 0;
+    for (std::size_t limit = std::size_t{1} << 20; limit >= 2048; limit /= 2) {
+      const ra::RingDilatedAttentionProduction<TestType> attention(config);
+      std::fill_n(out.data(), out.size(), TestType(-3.0F));
+      const ra::Tensor<TestType> before = out;
+      std::uint64_t denials = 0;
+      std::string error;
+      try {
+        const test::RefuseAllocations refuse(limit);
+        try {
+          attention.forward(in.q, in.k, in.v, out);
+        } catch (...) {
+          denials = refuse.refused();
+          throw;
+        }
+        denials = refuse.refused();
+      } catch (const ra::OutOfWorkspace& caught) {
+        error = caught.what();
+      }
+      INFO("rules " << rules << ", limit " << limit << ", denials " << denials << ", error '" << error
+                    << "'");
+      if (error.empty()) {
+        shrunk += denials > 0;
+        // The same pairs in another grouping: the tolerance of one result against another.
+        const auto comparison =
+            test::compare_all("out", test::to_float64(std::as_const(out).view()),
+                              test::to_float64(expected.out.view()), 2 * test::tolerance_of<TestType>().out);
+        INFO(comparison.message());
+        CHECK(comparison.passed());
+        CHECK(attention.counters().workspace_bytes < limit);
+      } else {
+        ++refused;
+        CHECK(denials > 0);
+        CHECK(error.starts_with("no memory for the smallest workspace of this call, "));
+        CHECK(test::bitwise_equal(out, before));
+        CHECK(attention.counters().forward_calls == 0);
+      }
+      // The object serves again as soon as there is memory.
+      attention.forward(in.q, in.k, in.v, out);
+      CHECK(out.size() == in.q.size());
+    }
+    CHECK(shrunk >= 2);
+    CHECK(refused >= 1);
+    CHECK(test::bitwise_equal(in.q, untouched.q));
+    CHECK(test::bitwise_equal(in.k, untouched.k));
+    CHECK(test::bitwise_equal(in.v, untouched.v));
+
+    // Gradients and row sums need their memory whatever the chunks are: just above the largest of them.
+    const ra::RingDilatedAttentionProduction<TestType> attention(config);
+    const std::size_t largest = static_cast<std::size_t>(in.q.size()) * sizeof(float) + 4096;
+    ra::Gradients<TestType> grads;
+    std::uint64_t denials = 0;
+    {
+      const test::RefuseAllocations refuse(largest);
+      grads = attention.backward(in.q, in.k, in.v, expected, in.q);
+      denials = refuse.refused();
+    }
+    CHECK(denials > 0);
+    const auto compare = [&](const char* name, const ra::Tensor<TestType>& a, const ra::Tensor<TestType>& b) {
+      const auto comparison =
+          test::compare_all(name, test::to_float64(std::as_const(a).view()), test::to_float64(b.view()),
+                            2 * test::tolerance_of<TestType>().gradient);
+      INFO(comparison.message());
+      CHECK(comparison.passed());
+    };
+    compare("grad_q", grads.q, expected_grads.q);
+    compare("grad_k", grads.k, expected_grads.k);
+    compare("grad_v", grads.v, expected_grads.v);
+  }
+}
+
+TEST_CASE("backward without memory for the smallest workspace says so and can be called again",
+          "[allocation]") {
+  const auto in = test::random_inputs<float>({1, 30, 2, 200}, 2);
+  const ra::RingDilatedAttentionProduction<float> attention(make_config(0));
+  const auto result = attention.forward_with_lse(in.q, in.k, in.v);
+  const auto expected = attention.backward(in.q, in.k, in.v, result, in.q);
+  bool refused = false;
+  try {
+    // More than the gradients of 30 tokens need, less than a tile of 200 dimensions.
+    const test::RefuseAllocations refuse(60'000);
+    (void)attention.backward(in.q, in.k, in.v, result, in.q);
+  } catch (const ra::OutOfWorkspace&) {
+    refused = true;
+  }
+  CHECK(refused);
+  CHECK(attention.counters().backward_calls == 1);
+  const auto again = attention.backward(in.q, in.k, in.v, result, in.q);
+  CHECK(test::bitwise_equal(again.q, expected.q));
+  CHECK(test::bitwise_equal(again.k, expected.k));
+}
