@@ -1,6 +1,6 @@
-// What the pattern cache gains and what it does not: RingDilatedAttentionV2 with the global cache, local
-// caches and none, cold and warm. `--help` lists the options; the results file holds Google Benchmark's
-// fields and a summary.
+// What the pattern cache gains and what it does not: RingDilatedAttentionV2 in full and the other attention
+// classes at one size, with the global cache, local caches and none, cold and warm. `--help` lists the
+// options; the results file holds Google Benchmark's fields and a summary.
 #include <benchmark/benchmark.h>
 
 #include <cstdio>
@@ -50,10 +50,13 @@ void choose_repetitions(Settings& settings, const Verification& verified) {
 int run(Settings settings) {
   initialize_google_benchmark(settings);
   Buffers buffers(settings.workload, settings.lengths.back());
-  Fixture fixture{settings, buffers, {}, keys_of_forward(settings.lengths.front(), settings.workload.heads)};
+  Fixture fixture{
+      settings, buffers, {}, {}, keys_of_forward(settings.lengths.front(), settings.workload.heads)};
 
   announce("the policies give equal bits");
   fixture.verified = verify_policies(settings, buffers);
+  announce("every class gives equal bits under every policy, and what V2 gives");
+  fixture.class_digests = verify_classes(settings, buffers);
   choose_repetitions(settings, fixture.verified);
   announce("peak memory, one process per case");
   const nlohmann::json memory = measure_memory(settings);

@@ -86,7 +86,7 @@ inline nlohmann::json compare_memory(const nlohmann::json& cases) {
     for (const auto& global : cases) {
       nlohmann::json line;
       bool same = global["policy"] == "global";
-      for (const char* key : {"n", "ring_size", "layers", "heads", "head_dim"}) {
+      for (const char* key : {"class", "n", "ring_size", "layers", "heads", "head_dim"}) {
         same = same && global[key] == local[key];
         line[key] = local[key];
       }
@@ -104,24 +104,24 @@ inline nlohmann::json compare_memory(const nlohmann::json& cases) {
 }
 
 inline void print_table(const std::vector<PolicyComparison>& comparisons, const nlohmann::json& memory) {
-  std::printf("\n%-38s %10s %10s %10s %12s  %s\n", "median time", "local", "global", "none", "local/global",
+  std::printf("\n%-44s %10s %10s %10s %12s  %s\n", "median time", "local", "global", "none", "local/global",
               "global against local");
   for (const PolicyComparison& line : comparisons) {
-    std::printf("%-38s %10s %10s %10s %12.3f  %s\n", line.what.c_str(),
+    std::printf("%-44s %10s %10s %10s %12.3f  %s\n", line.what.c_str(),
                 format_seconds(line.local.median).c_str(), format_seconds(line.global.median).c_str(),
                 format_seconds(line.none.median).c_str(), line.speedup(),
                 verdict(line.local, line.global, "global").c_str());
   }
-  std::printf("\n%-38s %10s %10s %12s  %s\n", "memory: held by pattern caches", "local", "global",
+  std::printf("\n%-44s %10s %10s %12s  %s\n", "memory: held by pattern caches", "local", "global",
               "local/global", "peak above the inputs: local, global");
   for (const auto& line : memory) {
     const auto number = [&line](const char* key) {
       return line[key].is_null() ? NAN : line[key].get<double>();
     };
-    const std::string what = "n:" + line["n"].dump() + "/ring:" + line["ring_size"].dump() +
-                             "/layers:" + line["layers"].dump() + "/heads:" + line["heads"].dump() + "x" +
-                             line["head_dim"].dump();
-    std::printf("%-38s %10s %10s %12.2f  %s, %s\n", what.c_str(),
+    const std::string what = line["class"].get<std::string>() + "/n:" + line["n"].dump() +
+                             "/ring:" + line["ring_size"].dump() + "/layers:" + line["layers"].dump() +
+                             "/heads:" + line["heads"].dump() + "x" + line["head_dim"].dump();
+    std::printf("%-44s %10s %10s %12.2f  %s, %s\n", what.c_str(),
                 format_bytes(number("local_cache_bytes")).c_str(),
                 format_bytes(number("global_cache_bytes")).c_str(), number("cache_bytes_reduction"),
                 format_bytes(number("local_peak_minus_baseline_bytes")).c_str(),

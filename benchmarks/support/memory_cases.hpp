@@ -4,13 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <vector>
 
+#include "attention_classes.hpp"
 #include "child_process.hpp"
 #include "settings.hpp"
 #include "workload.hpp"
@@ -27,6 +27,7 @@ struct MemoryCase {
   int layers;
   Workload workload;
   int threads;
+  std::string attention_class = std::string(V2::name);
 
   std::vector<std::string> arguments() const {
     return {std::string(memory_case_argument),
@@ -36,29 +37,36 @@ struct MemoryCase {
             std::to_string(layers),
             std::to_string(workload.heads),
             std::to_string(workload.head_dim),
-            std::to_string(threads)};
+            std::to_string(threads),
+            attention_class};
   }
 };
 
-template <class Policy>
+template <class Class, class Policy>
 nlohmann::json measure_memory_here(const MemoryCase& what) {
   ra::set_num_threads(what.threads);
   Buffers buffers(what.workload, what.n);
   const auto before = peak_resident_bytes();
-  std::vector<std::unique_ptr<Attention<Policy>>> layers;
+  std::vector<decltype(Class::template make<Policy>(what.ring_size))> layers;
   std::size_t bytes = 0;
   for (int i = 0; i < what.layers; ++i) {
-    layers.push_back(std::make_unique<Attention<Policy>>(Workload::config(what.ring_size)));
-    forward(*layers.back(), buffers, what.n);
+    layers.push_back(Class::template make<Policy>(what.ring_size));
+    Class::forward(*layers.back(), buffers, what.n);
     const std::size_t held = cache_bytes(layers.back()->cache_policy());
     bytes = std::is_same_v<Policy, ra::use_local_cache> ? bytes + held : held;
   }
   const auto after = peak_resident_bytes();
-  nlohmann::json result{{"policy", what.policy},        {"n", what.n},
-                        {"ring_size", what.ring_size},  {"layers", what.layers},
-                        {"heads", what.workload.heads}, {"head_dim", what.workload.head_dim},
-                        {"cache_bytes", bytes},         {"baseline_bytes", nullptr},
-                        {"peak_bytes", nullptr},        {"peak_minus_baseline_bytes", nullptr}};
+  nlohmann::json result{{"class", what.attention_class},
+                        {"policy", what.policy},
+                        {"n", what.n},
+                        {"ring_size", what.ring_size},
+                        {"layers", what.layers},
+                        {"heads", what.workload.heads},
+                        {"head_dim", what.workload.head_dim},
+                        {"cache_bytes", bytes},
+                        {"baseline_bytes", nullptr},
+                        {"peak_bytes", nullptr},
+                        {"peak_minus_baseline_bytes", nullptr}};
   if (before && after) {
     result["baseline_bytes"] = *before;
     result["peak_bytes"] = *after;
@@ -69,17 +77,21 @@ nlohmann::json measure_memory_here(const MemoryCase& what) {
 
 /// The child's side: `argv[1]` is memory_case_argument. Returns the exit status.
 inline int run_memory_case(int argc, char** argv) {
-  if (argc != 9) return 2;
+  if (argc != 10) return 2;
   const auto number = [&](int i) { return std::stoll(argv[i]); };
   const MemoryCase what{argv[2],
                         number(3),
                         number(4),
                         static_cast<int>(number(5)),
                         {.heads = number(6), .head_dim = number(7)},
-                        static_cast<int>(number(8))};
+                        static_cast<int>(number(8)),
+                        argv[9]};
   nlohmann::json result;
-  for_each_policy([&]<class Policy>() {
-    if (policy_name<Policy>() == what.policy) result = measure_memory_here<Policy>(what);
+  for_each_class([&]<class Class>() {
+    for_each_policy([&]<class Policy>() {
+      const bool asked = policy_name<Policy>() == what.policy && Class::name == what.attention_class;
+      if (asked) result = measure_memory_here<Class, Policy>(what);
+    });
   });
   std::printf("%s\n", result.dump().c_str());
   return 0;
@@ -101,15 +113,20 @@ inline nlohmann::json measure_memory(const Settings& settings) {
       cases.push_back({policy, settings.lengths.front(), settings.ring_sizes.front(), layers,
                        settings.memory_workload, settings.threads});
     }
+    for_each_class([&]<class Class>() {
+      if (Class::name == V2::name) return;
+      cases.push_back({policy, settings.lengths.front(), settings.ring_sizes.front(), 1, settings.workload,
+                       settings.threads, std::string(Class::name)});
+    });
   });
   nlohmann::json results = nlohmann::json::array();
   for (const MemoryCase& what : cases) {
     nlohmann::json result = nlohmann::json::parse(run_self(what.arguments()));
     const auto& peak = result["peak_minus_baseline_bytes"];
     std::fprintf(
-        stderr, "  memory n=%lld ring=%lld layers=%d %s: caches %.1f KiB, peak %s above the inputs\n",
-        static_cast<long long>(what.n), static_cast<long long>(what.ring_size), what.layers,
-        what.policy.c_str(), result["cache_bytes"].get<double>() / 1024.0,
+        stderr, "  memory %s n=%lld ring=%lld layers=%d %s: caches %.1f KiB, peak %s above the inputs\n",
+        what.attention_class.c_str(), static_cast<long long>(what.n), static_cast<long long>(what.ring_size),
+        what.layers, what.policy.c_str(), result["cache_bytes"].get<double>() / 1024.0,
         peak.is_null() ? "unknown" : (std::to_string(peak.get<std::int64_t>() / 1024) + " KiB").c_str());
     results.push_back(std::move(result));
   }

@@ -4,6 +4,7 @@
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <regex>
 #include <string>
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "class_cases.hpp"
 #include "contended_lookups.hpp"
 #include "policies.hpp"
 #include "progress.hpp"
@@ -27,6 +29,7 @@ struct Fixture {
   const Settings& settings;
   Buffers& buffers;
   Verification verified;
+  std::map<std::string, std::uint64_t> class_digests;
   std::vector<ra::PatternKey> keys;  ///< of one forward call at the shortest sequence length
 
   std::vector<ra::PatternKey> keys_at(std::int64_t n) const {
@@ -202,6 +205,8 @@ inline std::vector<std::string> register_cases(Fixture& fixture) {
       }
     }
   }
+  register_class_cases(cases, settings, fixture.buffers, fixture.class_digests,
+                       single_calls(settings.forward_repetitions));
   return cases.groups();
 }
 
