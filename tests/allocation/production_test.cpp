@@ -1,7 +1,9 @@
 // Heap allocations of RingDilatedAttentionProduction: none in later calls, and what happens when one fails.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <new>
 #include <ring_attention/attention/ring_dilated_attention_production.hpp>
