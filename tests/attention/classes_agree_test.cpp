@@ -14,6 +14,7 @@
 #include "support/check_forward.hpp"
 #include "support/compare.hpp"
 #include "support/distributed.hpp"
+#include "support/random.hpp"
 #include "support/random_case.hpp"
 #include "support/tensors.hpp"
 
@@ -80,23 +81,21 @@ TEMPLATE_TEST_CASE("results do not depend on ring size, layout or class, and rep
     if (rules % 3 == 0) config.mix_gradient = ra::MixGradient::detached;
     const auto reference = run(ra::RingDilatedAttentionV2<TestType>(config), in, grad_out);
     for (const std::int64_t ring_size : {2, 5, 8}) {
-      for (const auto layout : {ra::ShardLayout::contiguous, ra::ShardLayout::zigzag}) {
-        config.ring_size = ring_size;
-        config.shard_layout = layout;
-        const auto check = [&](const char* name, const auto& attention) {
-          INFO(name << ", rules " << rules << ", ring size " << ring_size << ", zigzag "
-                    << (layout == ra::ShardLayout::zigzag));
-          const auto first = run(attention, in, grad_out);
-          const std::string differences = first.differences(reference);
-          INFO(differences);
-          CHECK(differences.empty());
-          CHECK(run(attention, in, grad_out).same_bits(first));
-        };
-        check("V2", ra::RingDilatedAttentionV2<TestType>(config));
-        check("Production", ra::RingDilatedAttentionProduction<TestType>(config));
-        check("TrueRing", ra::TrueRingDilatedAttention<TestType>(config));
-        check("Distributed", test::DistributedOnThreads<TestType>(config));
-      }
+      const bool zigzag = test::Random(rules * 10 + static_cast<std::uint64_t>(ring_size)).chance(0.5);
+      config.ring_size = ring_size;
+      config.shard_layout = zigzag ? ra::ShardLayout::zigzag : ra::ShardLayout::contiguous;
+      const auto check = [&](const char* name, const auto& attention) {
+        INFO(name << ", rules " << rules << ", ring size " << ring_size << ", zigzag " << zigzag);
+        const auto first = run(attention, in, grad_out);
+        const std::string differences = first.differences(reference);
+        INFO(differences);
+        CHECK(differences.empty());
+        CHECK(run(attention, in, grad_out).same_bits(first));
+      };
+      check("V2", ra::RingDilatedAttentionV2<TestType>(config));
+      check("Production", ra::RingDilatedAttentionProduction<TestType>(config));
+      check("TrueRing", ra::TrueRingDilatedAttention<TestType>(config));
+      check("Distributed", test::DistributedOnThreads<TestType>(config));
     }
   }
 }
