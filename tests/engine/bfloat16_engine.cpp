@@ -1,0 +1,3 @@
+#include "support/engine_instantiations.hpp"
+
+RING_ATTENTION_INSTANTIATE_ENGINE(, Eigen::bfloat16)

@@ -1,0 +1,30 @@
+// The engine is compiled once per scalar, in tests/engine/, and not in every test that calls it.
+#pragma once
+
+#include <ring_attention/ring_attention.hpp>
+
+// clang-format off
+#define RING_ATTENTION_INSTANTIATE_ENGINE(PREFIX, SCALAR)                                                             \
+  namespace ring_attention {                                                                                         \
+  inline namespace RING_ATTENTION_CODE_NAMESPACE {                                                                   \
+  namespace engine {                                                                                                 \
+  PREFIX template void forward_whole<SCALAR, PortableKernel<accumulator_t<SCALAR>>>(                                 \
+      const AttentionPlan&, const ForwardTensors<SCALAR>&, const ForwardSizes&, int, WholeWorkspace&);               \
+  PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&);                   \
+  PREFIX template class WholeBackward<SCALAR>;                                                                       \
+  PREFIX template std::uint64_t forward_ring<SCALAR, ThreadCommunicator>(const RingPlace&, ThreadCommunicator&,      \
+                                                                         const ForwardTensors<SCALAR>&);             \
+  PREFIX template class RingBackward<SCALAR, ThreadCommunicator>;                                                    \
+  PREFIX template void forward_blocks<SCALAR>(const BlockSparsePlan&, const ForwardTensors<SCALAR>&);                \
+  PREFIX template void backward_blocks<SCALAR>(const BlockSparsePlan&, const BackwardTensors<SCALAR>&,               \
+                                               const GradientTensors<SCALAR>&);                                      \
+  PREFIX template class BlockProbabilityPass<SCALAR>;                                                                \
+  }                                                                                                                  \
+  }                                                                                                                  \
+  }
+// clang-format on
+
+RING_ATTENTION_INSTANTIATE_ENGINE(extern, float)
+RING_ATTENTION_INSTANTIATE_ENGINE(extern, double)
+RING_ATTENTION_INSTANTIATE_ENGINE(extern, Eigen::half)
+RING_ATTENTION_INSTANTIATE_ENGINE(extern, Eigen::bfloat16)
