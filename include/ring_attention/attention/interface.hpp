@@ -116,7 +116,8 @@ class WholeTensorAttention {
     return cache_policy_.dilated_indices(key);
   }
 
-  /// The same for a class that counts: sets `computed` where the policy can tell that the pattern was not at hand.
+  /// The same for a class that counts: sets `computed` where the policy can tell that the pattern was not at
+  /// hand.
   PatternCache::Pattern apply_dilation(const PatternKey& key, bool& computed) const {
     if constexpr (requires { cache_policy_.dilated_indices(key, computed); }) {
       return cache_policy_.dilated_indices(key, computed);

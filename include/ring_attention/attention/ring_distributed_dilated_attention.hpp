@@ -59,7 +59,7 @@ class RingDistributedDilatedAttention {
         detail::throw_invalid("ring_size", config_.ring_size,
                               "must be 1 or the number of ranks, " + std::to_string(communicator.size()));
       }
-    } catch (const std::invalid_argument& invalid) {
+    } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
       error = invalid.what();
     }
     detail::require_agreement(communicator, detail::agreement_fields(config_), error);
@@ -158,7 +158,7 @@ class RingDistributedDilatedAttention {
       more_checks();
       shape.tokens = total;
       detail::check_lengths(shape, lengths);
-    } catch (const std::invalid_argument& invalid) {
+    } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
       error = invalid.what();
     }
     detail::AgreementFields fields = detail::agreement_fields(shape, total, lengths);

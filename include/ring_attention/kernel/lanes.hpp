@@ -6,7 +6,7 @@
 #include <cstring>
 #include <ring_attention/version.hpp>
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__)  // as in version.hpp, which names the code after it
 #define RING_ATTENTION_VECTOR_BYTES 64
 #define RING_ATTENTION_VECTOR_REGISTERS 32
 #elif defined(__AVX__)
