@@ -96,4 +96,6 @@ TEST_CASE("an invalid configuration is refused with argument, value and rule", "
   CHECK(error_after([](ra::AttentionConfig& c) { c.scale = std::nan(""); }) == "scale = nan: must be finite");
   CHECK(error_after([](ra::AttentionConfig& c) { c.scale = std::numeric_limits<double>::infinity(); }) ==
         "scale = inf: must be finite");
+  CHECK(error_after([](ra::AttentionConfig& c) { c.query_rule = static_cast<ra::QueryRule>(7); }) ==
+        "query_rule = 7: is not a value of its enumeration");
 }

@@ -222,6 +222,17 @@ TEST_CASE("an Eigen map whose last dimension is not contiguous is refused", "[te
         "Eigen tensor layout = ColMajor: the last dimension (d) must be contiguous: use Eigen::RowMajor");
 }
 
+TEST_CASE("a column-major Eigen tensor with one dimension per head is viewed as it lies", "[tensor][eigen]") {
+  Eigen::Tensor<float, 4> column_major(2, 3, 4, 1);
+  for (std::int64_t i = 0; i < column_major.size(); ++i) column_major.data()[i] = static_cast<float>(i);
+  const auto view = ra::view(column_major);
+  for (std::int64_t b = 0; b < 2; ++b) {
+    for (std::int64_t n = 0; n < 3; ++n) {
+      for (std::int64_t h = 0; h < 4; ++h) CHECK(view(b, n, h, 0) == column_major(b, n, h, 0));
+    }
+  }
+}
+
 TEST_CASE("shapes and pointers that cannot be are refused", "[tensor][errors]") {
   const std::int64_t huge = largest_extent();
   CHECK(test::error_text([] { ra::Tensor<float>(1, -2, 3, 4); }) ==

@@ -79,12 +79,27 @@ struct AttentionConfig {
       detail::require_positive(detail::element_name("dilation_rates", i), dilation_rates[i]);
     }
     detail::require_positive("ring_size", ring_size);
+    check_enumerator("head_partition", head_partition, HeadPartition::shared);
+    check_enumerator("offset_rule", offset_rule, OffsetRule::by_head_block);
+    check_enumerator("query_rule", query_rule, QueryRule::dilated);
+    check_enumerator("padding_rule", padding_rule, PaddingRule::zero_attended);
+    check_enumerator("mix_gradient", mix_gradient, MixGradient::detached);
+    check_enumerator("shard_layout", shard_layout, ShardLayout::zigzag);
     if (scale && !std::isfinite(*scale)) {
       detail::throw_invalid("scale", std::to_string(*scale), "must be finite");
     }
   }
 
   friend bool operator==(const AttentionConfig&, const AttentionConfig&) = default;
+
+ private:
+  template <class Enumeration>
+  static void check_enumerator(const char* field, Enumeration value, Enumeration last) {
+    const auto number = static_cast<std::int64_t>(value);
+    if (number < 0 || number > static_cast<std::int64_t>(last)) {
+      detail::throw_invalid(field, number, "is not a value of its enumeration");
+    }
+  }
 };
 
 /// Ring dilated attention: heads divided over the branches, every query served.

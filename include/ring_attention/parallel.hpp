@@ -1,4 +1,5 @@
-// Threads: one pool per process, and a loop over independent pieces of work.
+// Threads: a pool, and a loop over independent pieces of work. There is one pool per process; libraries that
+// are loaded with RTLD_LOCAL may have one each.
 #pragma once
 
 #include <algorithm>

@@ -212,8 +212,10 @@ auto view(E& tensor) {
       detail::throw_invalid("Eigen tensor layout", "ColMajor",
                             "the last dimension (d) must be contiguous: use Eigen::RowMajor");
     }
+    return TensorView<Element>(tensor.data(), shape, Strides{1, shape[0], shape[0] * shape[1]});
+  } else {
+    return TensorView<Element>(tensor.data(), shape);
   }
-  return TensorView<Element>(tensor.data(), shape);
 }
 template <EigenTensorLike E>
 auto view(const E& tensor) {

@@ -5,8 +5,10 @@
 #define RING_ATTENTION_VERSION_MINOR 1
 #define RING_ATTENTION_VERSION_PATCH 0
 
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "ring_attention needs infinities and NaN: build without -ffast-math and -ffinite-math-only"
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error \
+    "ring_attention needs infinities, NaN and exact rounding: build without -ffast-math, -ffinite-math-only and -fassociative-math"
 #endif
 
 #if __cplusplus < 202002L
@@ -28,7 +30,7 @@
 #define RING_ATTENTION_CODE_NAMESPACE v0_1_generic
 #endif
 
-/// One object per process even when shared libraries hide their symbols.
+/// Symbols that shared libraries do not hide even where they hide the others.
 #if defined(__GNUC__) && !defined(_WIN32)
 #define RING_ATTENTION_EXPORT __attribute__((visibility("default")))
 #else

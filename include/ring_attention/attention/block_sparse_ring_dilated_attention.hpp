@@ -46,6 +46,9 @@ class BlockSparseRingDilatedAttention
     sparse_.validate();
   }
 
+  BlockSparseRingDilatedAttention(AttentionConfig config, CachePolicy cache_policy)
+      : BlockSparseRingDilatedAttention(std::move(config), BlockSparseConfig{}, std::move(cache_policy)) {}
+
   const BlockSparseConfig& sparse_config() const { return sparse_; }
 
   /// Output, log-sum-exp, and the probabilities of every active block, which take block_size^2 numbers each.

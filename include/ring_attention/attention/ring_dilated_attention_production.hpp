@@ -27,7 +27,7 @@ struct ProductionOptions {
   /// Working memory of one call, beyond inputs, outputs and one number per row and head in backward. Smaller
   /// values mean smaller chunks, the same result up to rounding, and less speed.
   std::size_t workspace_limit_bytes = std::numeric_limits<std::size_t>::max();
-  /// Refuse inputs that hold infinities or NaN.
+  /// Refuse q, k, v and grad_out that hold infinities or NaN.
   bool check_finite = false;
 };
 
@@ -56,13 +56,14 @@ class OutOfWorkspace : public std::bad_alloc {
 
 /// RingDilatedAttentionV2 for long-running services.
 ///
-/// - Each call works in a workspace that is kept: the second and later forward of a shape into the caller's
-/// tensors
-///   allocates no memory at all (with a cache policy that keeps patterns).
-/// - `workspace_limit_bytes` is honoured by smaller chunks; a limit below what the shape needs is refused
-/// with
-///   std::invalid_argument that names the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at
-///   the end.
+/// - Each call works in a workspace that is kept, for the eight shapes used last: the second and later
+/// forward of
+///   a shape into the caller's tensors allocates no memory at all (with a cache policy that keeps patterns).
+/// - `workspace_limit_bytes` is honoured by smaller chunks; a limit below what the shape needs is refused,
+/// when
+///   it is first called, with std::invalid_argument that names the minimum. Where memory runs out, chunks
+///   shrink; OutOfWorkspace at the end. In backward of half and bfloat16 the sums of the gradients of one
+///   shard, in float, come on top.
 /// - `check_finite` refuses inputs with infinities or NaN and names the first.
 /// - Backward recomputes probabilities: nothing but out and lse is kept.
 /// - counters() can be read at any time.
@@ -102,6 +103,9 @@ class RingDilatedAttentionProduction
   }
 
  private:
+  /// Shapes whose plans and workspaces are kept for calls to come; calls at the same time may need more.
+  static constexpr std::size_t most_shapes = 8;
+
   /// What a call works in: its plan, for calls of the same shape that follow, and its memory.
   struct Slot {
     AttentionPlan plan;
@@ -129,8 +133,10 @@ class RingDilatedAttentionProduction
       const auto matching = std::find_if(shared.idle.begin(), shared.idle.end(), [&](const auto& slot) {
         return slot->plan.shape == shape && slot->lengths == lengths;
       });
-      const auto taken =
-          matching != shared.idle.end() || shared.idle.empty() ? matching : shared.idle.begin();
+      // The slot at the front has been idle for longest.
+      const bool create =
+          matching == shared.idle.end() && (shared.idle.empty() || shared.slots < most_shapes);
+      const auto taken = matching != shared.idle.end() || create ? matching : shared.idle.begin();
       if (taken != shared.idle.end()) {
         slot_ = std::move(*taken);
         shared.idle.erase(taken);

@@ -77,6 +77,14 @@ class RingDistributedDilatedAttention {
   /// What a forward call of this shape would compute and send. Not collective.
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
+    detail::require_positive("heads", heads);
+    detail::require_positive("kv_heads", kv_heads);
+    if (heads % kv_heads != 0) {
+      detail::throw_invalid("heads", heads, "must be a multiple of kv_heads = " + std::to_string(kv_heads));
+    }
+    if (total_sequence_length < 0) {
+      detail::throw_invalid("total_sequence_length", total_sequence_length, "must not be negative");
+    }
     return engine::report_plan(make_plan({1, total_sequence_length, heads, kv_heads, 1}, {}),
                                config_.ring_size, config_.shard_layout);
   }
@@ -86,7 +94,8 @@ class RingDistributedDilatedAttention {
     return plan_report(total_sequence_length, heads, heads);
   }
 
-  /// Payload of all messages that this rank has sent, in bytes.
+  /// Payload of all messages of this rank's successful calls, in bytes. MixGradient::detached with several
+  /// shared branches sends keys and values a second time in backward.
   std::uint64_t bytes_sent() const { return bytes_sent_; }
 
   Tensor<Scalar> forward(Input q, Input k, Input v, std::int64_t total_sequence_length,

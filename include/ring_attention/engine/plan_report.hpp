@@ -32,6 +32,8 @@ struct PlanReport {
 /// Tokens that each member owns, in the order of its shard's rows; empty ranges are left out.
 inline std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::int64_t ring_size,
                                                          ShardLayout layout) {
+  if (n < 0) detail::throw_invalid("n", n, "must not be negative");
+  detail::require_positive("ring_size", ring_size);
   std::vector<std::vector<TokenRange>> ranges;
   for (std::int64_t member = 0; member < ring_size; ++member) {
     auto& own = ranges.emplace_back();

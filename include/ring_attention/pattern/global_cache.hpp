@@ -37,6 +37,8 @@ RING_ATTENTION_EXPORT extern std::atomic<PatternCache*> global_pattern_cache_slo
 RING_ATTENTION_EXPORT inline constinit std::atomic<PatternCache*> global_pattern_cache_slot{nullptr};
 #endif
 #undef RING_ATTENTION_CACHE_SLOT
+static_assert(RING_ATTENTION_VERSION_MAJOR == 0 && RING_ATTENTION_VERSION_MINOR == 1,
+              "the name of the slot, here and in version.hpp's namespaces, follows the version");
 static_assert(sizeof(std::atomic<PatternCache*>) <= 8, "the slot above holds one pointer");
 
 }  // namespace detail

@@ -65,9 +65,10 @@ class PatternCache {
       std::unique_lock lock(mutex_);
       if (Pattern found = find(key)) return found;
       while (!mine) {
-        const auto [position, first] = pending_.try_emplace(key);
+        auto fresh = std::make_shared<Pending>();
+        const auto [position, first] = pending_.try_emplace(key, fresh);
         if (first) {
-          mine = position->second = std::make_shared<Pending>();
+          mine = std::move(fresh);
         } else {
           const std::shared_ptr<Pending> theirs = position->second;
           finished_.wait(lock, [&theirs] { return theirs->finished; });

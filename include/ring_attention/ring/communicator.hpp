@@ -39,6 +39,9 @@ class MemberFailed : public std::runtime_error {
 /// - `wait` returns when the buffer has been taken or filled. Throws PeerLost after the timeout, and
 /// MemberFailed as
 ///   soon as any member has called `fail`.
+/// - `wait` on a request that is empty or done returns at once. After PeerLost or MemberFailed the ring
+/// cannot be used
+///   again. The engine uses the tags 0, 1 and 2.
 /// - `all_gather` hands every member the bytes of all, by rank; sizes may differ. A collective call.
 /// - `fail` tells all members that this one gives up, and why. It does not wait.
 template <class C>

@@ -10,6 +10,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <ring_attention/error.hpp>
 #include <ring_attention/ring/communicator.hpp>
 #include <span>
@@ -155,7 +156,11 @@ class ThreadCommunicator {
     const std::lock_guard lock(ring_->mutex_);
     if (ring_->failed_rank_ >= 0) return;
     ring_->failed_rank_ = rank_;
-    ring_->failure_ = reason;
+    try {
+      ring_->failure_ = reason;
+    } catch (const std::bad_alloc&) {
+      // Without memory for the reason the others still learn of the failure.
+    }
     ring_->changed_.notify_all();
   }
 
@@ -193,7 +198,9 @@ class ThreadCommunicator {
 
   template <class Condition>
   void wait_until(std::unique_lock<std::mutex>& lock, int peer, const Condition& condition) {
-    const auto deadline = std::chrono::steady_clock::now() + ring_->options_.timeout;
+    constexpr std::chrono::milliseconds longest =
+        std::chrono::hours(24 * 365);  // the clock's range is finite
+    const auto deadline = std::chrono::steady_clock::now() + std::min(ring_->options_.timeout, longest);
     const bool in_time =
         ring_->changed_.wait_until(lock, deadline, [&] { return condition() || ring_->failed_rank_ >= 0; });
     if (condition()) return;
