@@ -38,22 +38,36 @@ struct TrueRing : WholeTensors<ra::TrueRingDilatedAttention> {
 
 /// One rank of one: the class's own path without anybody to exchange with. Its output is copied into the
 /// buffers.
-struct Distributed {
-  static constexpr std::string_view name = "Distributed";
-  static constexpr bool dilated = true;
-
-  template <class Policy>
-  static auto make(std::int64_t) {
-    static ra::AloneCommunicator alone;
-    return std::make_unique<ra::RingDistributedDilatedAttention<float, ra::AloneCommunicator, Policy>>(
-        Workload::config(1), alone);
-  }
+struct Shards {
   template <class Attention>
   static void forward(const Attention& attention, Buffers& buffers, std::int64_t n) {
     const ra::Tensor<float> out = attention.forward(buffers.q(n), buffers.k(n), buffers.v(n), n);
     std::copy_n(out.data(), out.size(), buffers.out(n).data());
   }
+  static ra::AloneCommunicator& alone() {
+    static ra::AloneCommunicator communicator;
+    return communicator;
+  }
 };
+
+struct Distributed : Shards {
+  static constexpr std::string_view name = "Distributed";
+  static constexpr bool dilated = true;
+
+  template <class Policy>
+  static auto make(std::int64_t) {
+    return std::make_unique<ra::RingDistributedDilatedAttention<float, ra::AloneCommunicator, Policy>>(
+        Workload::config(1), alone());
+  }
+};
+
+inline ra::BlockSparseConfig window() {
+  ra::BlockSparseConfig sparse;
+  sparse.pattern = ra::BlockPattern::local_window;
+  sparse.block_size = 128;
+  sparse.window = 512;
+  return sparse;
+}
 
 struct BlockSparse : WholeTensors<ra::BlockSparseRingDilatedAttention> {
   static constexpr std::string_view name = "BlockSparse";
@@ -61,12 +75,19 @@ struct BlockSparse : WholeTensors<ra::BlockSparseRingDilatedAttention> {
 
   template <class Policy>
   static auto make(std::int64_t ring_size) {
-    ra::BlockSparseConfig sparse;
-    sparse.pattern = ra::BlockPattern::local_window;
-    sparse.block_size = 128;
-    sparse.window = 512;
     return std::make_unique<ra::BlockSparseRingDilatedAttention<float, Policy>>(Workload::config(ring_size),
-                                                                                sparse);
+                                                                                window());
+  }
+};
+
+struct BlockSparseDistributed : Shards {
+  static constexpr std::string_view name = "BlockSparseDistributed";
+  static constexpr bool dilated = false;
+
+  template <class Policy>
+  static auto make(std::int64_t) {
+    using Attention = ra::BlockSparseRingDistributedDilatedAttention<float, ra::AloneCommunicator, Policy>;
+    return std::make_unique<Attention>(Workload::config(1), window(), alone());
   }
 };
 
@@ -78,6 +99,7 @@ void for_each_class(Action action) {
   action.template operator()<TrueRing>();
   action.template operator()<Distributed>();
   action.template operator()<BlockSparse>();
+  action.template operator()<BlockSparseDistributed>();
 }
 
 }  // namespace benchmarks

@@ -144,7 +144,7 @@ TEST_CASE("a call that is invalid on one member is refused by all", "[ring][disa
   CHECK(
       call_refusal(1, [](Call& c) { c.q[1] = c.k[1] = 24; }) ==
       "invalid_argument: rank 1: q shape = [1, 24, 4, 8]: rank 1 of 3 holds the shard of 8 out of 24 tokens; "
-      "whole tensors are for RingDilatedAttentionV2");
+      "whole tensors are for the classes without a communicator");
   const auto names = [](const char* text, const std::function<void(Call&)>& change) {
     const std::string refused = call_refusal(2, change);
     INFO(refused);

@@ -182,18 +182,13 @@ TEST_CASE("a member that stops answering in the middle is lost to the others", "
     });
     CHECK(std::chrono::steady_clock::now() - start < 30s);
     CHECK(others_ended);
-    int lost = 0;
     for (const auto& end : ends) {
+      // Whoever times out first, on the lost member or on one that waits for it, tells the others; the lost
+      // one hears of it, too, when it answers at last.
       const std::string text = test::describe(end);
-      INFO(text);
-      // Whoever times out first, on the lost member or on one that waits for it, tells the others.
-      const bool is_lost = text.starts_with("PeerLost: ring member ");
-      lost += is_lost;
-      CHECK((is_lost || text.starts_with("MemberFailed: ring member ")));
+      CHECK(text.starts_with("PeerLost: ring member "));
       CHECK(text.find(" waited 300 ms for member ") != std::string::npos);
     }
-    CHECK_FALSE(test::describe(ends[1]).starts_with("PeerLost"));
-    CHECK(lost >= 1);
   }
 }
 

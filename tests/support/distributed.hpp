@@ -1,4 +1,4 @@
-// RingDistributedDilatedAttention on the threads of this process, behind the calls of a class over whole
+// The classes over a communicator on the threads of this process, behind the calls of a class over whole
 // tensors: cuts shards, runs every member, puts the shards together.
 #pragma once
 
@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <ring_attention/attention/block_sparse_ring_distributed_dilated_attention.hpp>
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
 #include <utility>
@@ -66,18 +68,15 @@ void paste_shard(const ra::Tensor<T>& shard, const std::vector<ra::TokenRange>& 
   }
 }
 
-template <class Scalar, class Communicator = ra::ThreadCommunicator,
-          class CachePolicy = ra::use_pattern_cache>
-class DistributedOnThreads {
+/// `Member` is made on each thread from its communicator.
+template <class Scalar, class Member, class Communicator = ra::ThreadCommunicator>
+class MembersOnThreads {
  public:
   using Accumulator = ra::accumulator_t<Scalar>;
   using Input = ra::TensorView<const Scalar>;
-  using Member = ra::RingDistributedDilatedAttention<Scalar, Communicator, CachePolicy>;
 
-  explicit DistributedOnThreads(ra::AttentionConfig config, int members)
-      : config_(std::move(config)), members_(members) {}
-  explicit DistributedOnThreads(const ra::AttentionConfig& config)
-      : DistributedOnThreads(config, static_cast<int>(config.ring_size)) {}
+  MembersOnThreads(int members, std::function<Member(Communicator&)> make)
+      : members_(members), make_(std::move(make)) {}
 
   /// Payload that each member sent in the last call.
   const std::vector<std::uint64_t>& bytes_sent() const { return bytes_sent_; }
@@ -135,15 +134,44 @@ class DistributedOnThreads {
     bytes_sent_.assign(static_cast<std::size_t>(members_), 0);
     run_together(members_, [&](int rank) {
       Communicator communicator(ring, rank);
-      const Member member(config_, communicator);
+      const Member member = make_(communicator);
       body(member, member.shard_ranges(n)[static_cast<std::size_t>(rank)]);
       bytes_sent_[static_cast<std::size_t>(rank)] = member.bytes_sent();
     });
   }
 
-  ra::AttentionConfig config_;
   int members_;
+  std::function<Member(Communicator&)> make_;
   mutable std::vector<std::uint64_t> bytes_sent_;
+};
+
+template <class Scalar, class Communicator = ra::ThreadCommunicator,
+          class CachePolicy = ra::use_pattern_cache>
+class DistributedOnThreads
+    : public MembersOnThreads<Scalar, ra::RingDistributedDilatedAttention<Scalar, Communicator, CachePolicy>,
+                              Communicator> {
+  using Member = ra::RingDistributedDilatedAttention<Scalar, Communicator, CachePolicy>;
+
+ public:
+  DistributedOnThreads(const ra::AttentionConfig& config, int members)
+      : MembersOnThreads<Scalar, Member, Communicator>(
+            members, [config](Communicator& communicator) { return Member(config, communicator); }) {}
+  explicit DistributedOnThreads(const ra::AttentionConfig& config)
+      : DistributedOnThreads(config, static_cast<int>(config.ring_size)) {}
+};
+
+template <class Scalar, class CachePolicy = ra::use_pattern_cache>
+class BlockSparseOnThreads
+    : public MembersOnThreads<Scalar, ra::BlockSparseRingDistributedDilatedAttention<
+                                          Scalar, ra::ThreadCommunicator, CachePolicy>> {
+  using Member = ra::BlockSparseRingDistributedDilatedAttention<Scalar, ra::ThreadCommunicator, CachePolicy>;
+
+ public:
+  BlockSparseOnThreads(const ra::AttentionConfig& config, const ra::BlockSparseConfig& sparse)
+      : MembersOnThreads<Scalar, Member>(static_cast<int>(config.ring_size),
+                                         [config, sparse](ra::ThreadCommunicator& communicator) {
+                                           return Member(config, sparse, communicator);
+                                         }) {}
 };
 
 }  // namespace test

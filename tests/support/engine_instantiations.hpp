@@ -15,8 +15,8 @@
   PREFIX template std::uint64_t forward_ring<SCALAR, ThreadCommunicator>(const RingPlace&, ThreadCommunicator&,      \
                                                                          const ForwardTensors<SCALAR>&);             \
   PREFIX template class RingBackward<SCALAR, ThreadCommunicator>;                                                    \
-  PREFIX template void forward_blocks<SCALAR>(const BlockSparsePlan&, const ForwardTensors<SCALAR>&);                \
-  PREFIX template void backward_blocks<SCALAR>(const BlockSparsePlan&, const BackwardTensors<SCALAR>&,               \
+  PREFIX template void forward_blocks<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&);                  \
+  PREFIX template void backward_blocks<SCALAR>(const AttentionPlan&, const BackwardTensors<SCALAR>&,                 \
                                                const GradientTensors<SCALAR>&);                                      \
   PREFIX template class BlockProbabilityPass<SCALAR>;                                                                \
   }                                                                                                                  \

@@ -45,7 +45,7 @@ class FaultyCommunicator {
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
     return inner_.all_gather(mine);
   }
-  void fail(const std::string& reason) { inner_.fail(reason); }
+  void fail(const std::string& reason, ra::Failure failure) { inner_.fail(reason, failure); }
 
  private:
   void step() {

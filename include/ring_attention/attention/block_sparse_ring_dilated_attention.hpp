@@ -56,7 +56,7 @@ class BlockSparseRingDilatedAttention
                                                        const ForwardOptions& options = {}) const {
     BlockSparseResult<Scalar> result{this->forward_with_lse(q, k, v, options), {}};
     const CallShape shape = detail::check_inputs(q, k, v);
-    const BlockSparsePlan plan = make_block_plan(shape, options.lengths);
+    const AttentionPlan plan = make_block_plan(shape, options.lengths);
     BlockProbabilities<Scalar>& probabilities = result.probabilities;
     probabilities.block_size = plan.block_size;
     probabilities.coordinates = active_blocks(plan);
@@ -74,17 +74,17 @@ class BlockSparseRingDilatedAttention
   }
 
  private:
-  BlockSparsePlan make_block_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+  AttentionPlan make_block_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
     return detail::make_block_plan(this->config(), sparse_, shape, lengths,
                                    [this](const PatternKey& key) { return this->apply_dilation(key); });
   }
 
-  static std::vector<BlockCoordinate> active_blocks(const BlockSparsePlan& plan) {
+  static std::vector<BlockCoordinate> active_blocks(const AttentionPlan& plan) {
     std::vector<BlockCoordinate> coordinates;
-    if (plan.key_blocks.empty()) return coordinates;
-    for (std::int64_t item = 0; item < plan.rows.shape.batch; ++item) {
-      const DilatedIndices& lists = plan.lists_of(item);
-      for (std::int64_t head = 0; head < plan.rows.shape.heads; ++head) {
+    if (plan.shape.tokens == 0) return coordinates;
+    for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
+      const DilatedIndices& lists = detail::block_lists(plan.sequence_of(item));
+      for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
         for (std::size_t block = 0; block < lists.branches(); ++block) {
           for (const std::int64_t key_block : lists.rows(block)) {
             coordinates.push_back({item, head, static_cast<std::int64_t>(block), key_block});

@@ -64,12 +64,8 @@ class TrueRingDilatedAttention
     const auto run = [&](int rank) {
       ThreadCommunicator communicator(ring, rank);
       try {
-        member(communicator);
-      } catch (const std::exception& error) {
-        communicator.fail(error.what());
-        errors[static_cast<std::size_t>(rank)] = std::current_exception();
+        detail::tell_failure(communicator, [&] { member(communicator); });
       } catch (...) {
-        communicator.fail("unknown exception");
         errors[static_cast<std::size_t>(rank)] = std::current_exception();
       }
     };

@@ -1,10 +1,14 @@
 // What the ranks of a ring compare before data moves, as names and values.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <ring_attention/config.hpp>
 #include <ring_attention/engine/plan.hpp>
+#include <ring_attention/pattern/block_sparse_config.hpp>
+#include <ring_attention/pattern/xxh64.hpp>
 #include <ring_attention/ring/agreement.hpp>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -35,6 +39,19 @@ inline AgreementFields agreement_fields(const AttentionConfig& config) {
           {"padding_rule", number(config.padding_rule)},
           {"mix_gradient", number(config.mix_gradient)},
           {"shard_layout", number(config.shard_layout)}};
+}
+
+inline AgreementFields agreement_fields(const BlockSparseConfig& sparse) {
+  std::vector<BlockPair> blocks = sparse.blocks;  // in any order, and duplicates count once
+  std::sort(blocks.begin(), blocks.end());
+  blocks.erase(std::unique(blocks.begin(), blocks.end()), blocks.end());
+  const std::uint64_t checksum = xxh64(std::as_bytes(std::span(blocks)));
+  return {{"pattern", std::to_string(static_cast<std::int64_t>(sparse.pattern))},
+          {"block_size", std::to_string(sparse.block_size)},
+          {"window", std::to_string(sparse.window)},
+          {"global_tokens", std::to_string(sparse.global_tokens)},
+          {"block-sparse dilation_rates", text_of(sparse.dilation_rates)},
+          {"blocks", std::to_string(blocks.size()) + " pairs with checksum " + std::to_string(checksum)}};
 }
 
 inline AgreementFields agreement_fields(const CallShape& shape, std::int64_t total_sequence_length,

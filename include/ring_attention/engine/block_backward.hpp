@@ -38,29 +38,27 @@ class BlockBackward {
   using Workspace = BackwardWorkspace<Scalar>;
 
  public:
-  BlockBackward(const BlockSparsePlan& plan, const BackwardTensors<Scalar>& tensors, int threads)
+  BlockBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors, int threads)
       : plan_(plan),
         tensors_(tensors),
         threads_(threads),
-        group_(plan.rows.shape.heads / plan.rows.shape.kv_heads),
-        delta_storage_(1, plan.rows.shape.batch, plan.rows.shape.heads, plan.rows.shape.tokens),
-        tiles_({tensors.q, tensors.grad_out, tensors.lse}, delta(), plan.rows.scale, plan.rows.causal,
-               plan.rows.shape.head_dim) {}
+        group_(plan.shape.heads / plan.shape.kv_heads),
+        delta_storage_(1, plan.shape.batch, plan.shape.heads, plan.shape.tokens),
+        tiles_({tensors.q, tensors.grad_out, tensors.lse}, delta(), plan.scale, plan.causal,
+               plan.shape.head_dim) {}
 
   void run(const GradientTensors<Scalar>& grads) {
-    row_deltas(plan_.rows, {0, plan_.rows.shape.tokens, 0, 0},
+    row_deltas(plan_, {0, plan_.shape.tokens, 0, 0},
                BackwardQueries<Scalar>{tensors_.q, tensors_.grad_out, tensors_.lse}, tensors_.out,
                tensors_.grad_lse, delta(), threads_);
-    const std::int64_t columns = plan_.rows.shape.batch * plan_.rows.shape.kv_heads;
+    const std::int64_t columns = plan_.shape.batch * plan_.shape.kv_heads;
     const bool in_place = std::is_same_v<T, Scalar> && (threads_ == 1 || columns >= 2 * threads_);
     if (!in_place) query_pass(grads.q);
     key_pass(grads, in_place);
   }
 
  private:
-  RowNumbers<T> delta() {
-    return {delta_storage_.data(), plan_.rows.shape.heads, plan_.rows.shape.tokens, 0};
-  }
+  RowNumbers<T> delta() { return {delta_storage_.data(), plan_.shape.heads, plan_.shape.tokens, 0}; }
 
   /// Calls body(task, workspace, cursors) for every task, on all threads; `by_column`: one thread for all
   /// tasks of a batch item and key/value head.
@@ -68,7 +66,7 @@ class BlockBackward {
   void for_each_task(const detail::SlotTasks& tasks, const BackwardSizes& sizes, bool by_column,
                      const Body& body) {
     detail::Carver count;
-    Workspace(count, sizes, plan_.rows.shape);
+    Workspace(count, sizes, plan_.shape);
     std::byte* const memory = memory_.reserve(count.used() * static_cast<std::size_t>(threads_));
     std::vector<std::vector<detail::ListCursor>> cursors(
         static_cast<std::size_t>(threads_),
@@ -77,7 +75,7 @@ class BlockBackward {
     detail::parallel_for(columns, threads_, [&](std::int64_t column, int worker) {
       const auto thread = static_cast<std::size_t>(worker);
       detail::Carver carver(memory + count.used() * thread);
-      Workspace work(carver, sizes, plan_.rows.shape);
+      Workspace work(carver, sizes, plan_.shape);
       for (std::int64_t index = column; index < tasks.count(); index += columns) {
         const detail::SlotTask task = tasks.task(index);
         std::iota(work.heads, work.heads + group_, task.kv_head * group_);
@@ -89,14 +87,14 @@ class BlockBackward {
   void query_pass(const TensorView<Scalar>& grad_q) {
     BackwardSizes sizes;
     const std::int64_t rows = std::max<std::int64_t>(1, sizes.group_entries / group_);
-    const detail::BlockSlots slots(plan_.rows.shape.tokens, plan_.block_size, rows);
-    const detail::SlotTasks tasks(plan_.rows.shape, slots, rows, threads_);
+    const detail::BlockSlots slots(plan_.shape.tokens, plan_.block_size, rows);
+    const detail::SlotTasks tasks(plan_.shape, slots, rows, threads_);
     const std::int64_t tiles_per_slot = detail::ceil_div(group_ * slots.rows(), Tiles::most);
     sizes.group_entries = tasks.slots_per_task() * tiles_per_slot * Tiles::most;
     constexpr GradientsWanted wanted{.queries = true};
     for_each_task(
         tasks, sizes, false, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
-          const std::int64_t length = plan_.rows.sequence_of(task.item).length;
+          const std::int64_t length = plan_.sequence_of(task.item).length;
           const auto query_set = [&](std::size_t i) {
             return QuerySet{task.item, work.heads,
                             group_,    slots.tokens(task.begin + static_cast<std::int64_t>(i), length),
@@ -109,15 +107,16 @@ class BlockBackward {
             const std::int64_t block = slots.block(task.begin + static_cast<std::int64_t>(i));
             cursors[i] = {};
             if (loaded(i).entries == 0) continue;
-            cursors[i] = detail::ListCursor(detail::list_of(plan_.lists_of(task.item), block));
+            cursors[i] =
+                detail::ListCursor(detail::list_of(detail::block_lists(plan_.sequence_of(task.item)), block));
             tiles_.load(query_set(i), 0, loaded(i), 0, work);
           }
           detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
             const detail::TokenList keys = detail::block_tokens(begin, end, plan_.block_size, length);
             for (std::int64_t first = 0; first < keys.count; first += sizes.run_keys) {
               const detail::TokenList run = keys.sub(first, std::min(first + sizes.run_keys, keys.count));
-              tiles_.pack(contiguous_piece(tensors_.k, tensors_.v, run, task.item, task.kv_head), run.count,
-                          0, wanted, work);
+              tiles_.pack(piece_of(tensors_.k, tensors_.v, run, 0, task.item, task.kv_head), run.count, 0,
+                          wanted, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
                 if (cursors[i].begin() == begin) tiles_.accumulate(loaded(i), run, 0, wanted, work);
               }
@@ -136,19 +135,21 @@ class BlockBackward {
   /// `with_queries`: adds the gradients of queries to grads.q, too.
   void key_pass(const GradientTensors<Scalar>& grads, bool with_queries) {
     std::vector<DilatedIndices> query_blocks;
-    for (const auto& lists : plan_.key_blocks) query_blocks.push_back(detail::transpose_lists(*lists));
+    for (const SequencePlan& sequence : plan_.sequences) {
+      query_blocks.push_back(detail::transpose_lists(detail::block_lists(sequence)));
+    }
     BackwardSizes sizes;
     sizes.group_entries = std::max(sizes.group_entries / Tiles::most, std::int64_t{1}) * Tiles::most;
-    const detail::BlockSlots slots(plan_.rows.shape.tokens, plan_.block_size, sizes.run_keys);
-    const detail::SlotTasks tasks(plan_.rows.shape, slots, sizes.run_keys, with_queries ? 1 : threads_);
+    const detail::BlockSlots slots(plan_.shape.tokens, plan_.block_size, sizes.run_keys);
+    const detail::SlotTasks tasks(plan_.shape, slots, sizes.run_keys, with_queries ? 1 : threads_);
     const std::int64_t keys_per_slot = PortableKernel<T>::padded(slots.rows());
     sizes.run_keys = tasks.slots_per_task() * keys_per_slot;
     const GradientsWanted wanted{.queries = with_queries, .keys = true};
     for_each_task(
         tasks, sizes, with_queries, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
-          const std::int64_t length = plan_.rows.sequence_of(task.item).length;
+          const std::int64_t length = plan_.sequence_of(task.item).length;
           const DilatedIndices& lists =
-              query_blocks[plan_.rows.sequence_of_item[static_cast<std::size_t>(task.item)]];
+              query_blocks[plan_.sequence_of_item[static_cast<std::size_t>(task.item)]];
           const auto keys = [&](std::size_t i) {
             return slots.tokens(task.begin + static_cast<std::int64_t>(i), length);
           };
@@ -158,8 +159,8 @@ class BlockBackward {
             cursors[i] = {};
             if (keys(i).count == 0) continue;
             cursors[i] = detail::ListCursor(detail::list_of(lists, block));
-            tiles_.pack(contiguous_piece(tensors_.k, tensors_.v, keys(i), task.item, task.kv_head),
-                        keys(i).count, position(i), wanted, work);
+            tiles_.pack(piece_of(tensors_.k, tensors_.v, keys(i), 0, task.item, task.kv_head), keys(i).count,
+                        position(i), wanted, work);
           }
           detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
             const QuerySet set{task.item, work.heads,
@@ -191,18 +192,17 @@ class BlockBackward {
     for (std::int64_t local = 0; local < loaded.entries; ++local) {
       Scalar* to = grad_q.row(set.item, set.token(first + local), set.head(first + local));
       const T* from = tiles_.grad_query(loaded, local, work);
-      for (std::int64_t d = 0; d < plan_.rows.shape.head_dim; ++d) {
+      for (std::int64_t d = 0; d < plan_.shape.head_dim; ++d) {
         to[d] = static_cast<Scalar>(static_cast<T>(to[d]) + tiles_.scale() * from[d]);
       }
     }
   }
 
   void write_row(Scalar* to, const T* from, T factor) const {
-    for (std::int64_t d = 0; d < plan_.rows.shape.head_dim; ++d)
-      to[d] = static_cast<Scalar>(factor * from[d]);
+    for (std::int64_t d = 0; d < plan_.shape.head_dim; ++d) to[d] = static_cast<Scalar>(factor * from[d]);
   }
 
-  const BlockSparsePlan& plan_;
+  const AttentionPlan& plan_;
   const BackwardTensors<Scalar>& tensors_;
   int threads_;
   std::int64_t group_;
@@ -213,9 +213,9 @@ class BlockBackward {
 
 /// Writes the gradients of one call; `grads` holds zeros.
 template <class Scalar>
-void backward_blocks(const BlockSparsePlan& plan, const BackwardTensors<Scalar>& tensors,
+void backward_blocks(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
                      const GradientTensors<Scalar>& grads) {
-  if (plan.rows.shape.batch == 0 || plan.rows.shape.tokens == 0) return;
+  if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
   BlockBackward<Scalar>(plan, tensors, num_threads()).run(grads);
 }
 

@@ -23,15 +23,6 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// Contiguous keys of one batch item and key/value head.
-template <class Scalar>
-KeyPiece<Scalar> contiguous_piece(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
-                                  const detail::TokenList& tokens, std::int64_t item, std::int64_t kv_head) {
-  return {tokens,
-          {k.row(item, 0, kv_head), k.strides()[1], nullptr, tokens.base},
-          {v.row(item, 0, kv_head), v.strides()[1], nullptr, tokens.base}};
-}
-
 /// Rows that a task serves at once: many, because each packed key then meets more queries, yet few enough
 /// that queries and outputs stay in the second-level cache.
 template <class T>
@@ -49,15 +40,15 @@ class BlockForward {
   static constexpr std::int64_t run_keys = 512;
 
  public:
-  BlockForward(const BlockSparsePlan& plan, const ForwardTensors<Scalar>& tensors, int threads)
+  BlockForward(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors, int threads)
       : plan_(plan),
         tensors_(tensors),
         threads_(threads),
-        group_(plan.rows.shape.heads / plan.rows.shape.kv_heads),
-        rows_(block_rows_per_task<T>(plan.rows.shape)),
-        slots_(plan.rows.shape.tokens, plan.block_size, rows_),
-        tasks_(plan.rows.shape, slots_, rows_, threads),
-        pass_(plan.rows, tensors) {}
+        group_(plan.shape.heads / plan.shape.kv_heads),
+        rows_(block_rows_per_task<T>(plan.shape)),
+        slots_(plan.shape.tokens, plan.block_size, rows_),
+        tasks_(plan.shape, slots_, rows_, threads),
+        pass_(plan, tensors) {}
 
   void run() const {
     detail::Carver count;
@@ -78,12 +69,12 @@ class BlockForward {
   /// Memory of one thread.
   struct Workspace {
     Workspace(detail::Carver& carver, const BlockForward& call)
-        : buffers(carver, {0, run_keys, call.plan_.rows.shape.head_dim}) {
+        : buffers(carver, {0, run_keys, call.plan_.shape.head_dim}) {
       const auto slots = static_cast<std::size_t>(call.tasks_.slots_per_task());
       const std::int64_t entries = call.group_ * call.slots_.rows();
       for (std::size_t i = 0; i < slots; ++i) tiles.emplace_back(carver, entries, buffers);
       const std::int64_t rows = entries * call.tasks_.slots_per_task();
-      states.output = carver.take<T>(rows * Kernel::padded(call.plan_.rows.shape.head_dim));
+      states.output = carver.take<T>(rows * Kernel::padded(call.plan_.shape.head_dim));
       states.maximum = carver.take<T>(rows);
       states.sum = carver.take<T>(rows);
       heads.resize(static_cast<std::size_t>(call.group_));
@@ -98,7 +89,7 @@ class BlockForward {
   };
 
   void attend(const detail::SlotTask& slots, Workspace& work) const {
-    const std::int64_t length = plan_.rows.sequence_of(slots.item).length;
+    const std::int64_t length = plan_.sequence_of(slots.item).length;
     const ForwardTask task = rows_of(slots, length);
     RowStates<T> states = work.states;
     states.head_stride = task.end - task.begin;
@@ -110,7 +101,7 @@ class BlockForward {
       return QuerySet{slots.item, work.heads.data(), group_, slots_.tokens(slot, length), 0, 0};
     };
 
-    const DilatedIndices& lists = plan_.lists_of(slots.item);
+    const DilatedIndices& lists = detail::block_lists(plan_.sequence_of(slots.item));
     const std::span cursors(work.cursors.data(), static_cast<std::size_t>(slots.end - slots.begin));
     for (std::size_t i = 0; i < cursors.size(); ++i) {
       const QuerySet set = query_set(slots.begin + static_cast<std::int64_t>(i));
@@ -118,15 +109,15 @@ class BlockForward {
       if (set.tokens.count == 0) continue;
       cursors[i] = detail::ListCursor(
           detail::list_of(lists, slots_.block(slots.begin + static_cast<std::int64_t>(i))));
-      work.tiles[i].load(set, tensors_.q, plan_.rows.scale, states);
+      work.tiles[i].load(set, tensors_.q, plan_.scale, states);
     }
     detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
       const detail::TokenList tokens = detail::block_tokens(begin, end, plan_.block_size, length);
-      work.buffers.for_each_run(contiguous_piece(tensors_.k, tensors_.v, tokens, slots.item, slots.kv_head),
+      work.buffers.for_each_run(piece_of(tensors_.k, tensors_.v, tokens, 0, slots.item, slots.kv_head),
                                 [&](const PackedKeys<T>& packed, const detail::TokenList& run) {
                                   for (std::size_t i = 0; i < cursors.size(); ++i) {
                                     if (cursors[i].begin() != begin) continue;
-                                    work.tiles[i].attend(packed, run, plan_.rows.causal);
+                                    work.tiles[i].attend(packed, run, plan_.causal);
                                   }
                                 });
     });
@@ -143,13 +134,13 @@ class BlockForward {
     task.kv_head = slots.kv_head;
     task.head_begin = slots.kv_head * group_;
     task.head_end = task.head_begin + group_;
-    task.begin = std::min(slots_.begin(slots.begin), plan_.rows.shape.tokens);
-    task.end = std::min(slots_.begin(slots.end), plan_.rows.shape.tokens);
+    task.begin = std::min(slots_.begin(slots.begin), plan_.shape.tokens);
+    task.end = std::min(slots_.begin(slots.end), plan_.shape.tokens);
     task.valid_end = std::clamp(length, task.begin, task.end);
     return task;
   }
 
-  const BlockSparsePlan& plan_;
+  const AttentionPlan& plan_;
   const ForwardTensors<Scalar>& tensors_;
   int threads_;
   std::int64_t group_, rows_;
@@ -159,8 +150,8 @@ class BlockForward {
 };
 
 template <class Scalar>
-void forward_blocks(const BlockSparsePlan& plan, const ForwardTensors<Scalar>& tensors) {
-  if (plan.rows.shape.batch == 0 || plan.rows.shape.tokens == 0) return;
+void forward_blocks(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors) {
+  if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
   BlockForward<Scalar, PortableKernel<accumulator_t<Scalar>>>(plan, tensors, num_threads()).run();
 }
 

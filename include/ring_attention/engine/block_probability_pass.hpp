@@ -27,20 +27,20 @@ class BlockProbabilityPass {
   static constexpr std::int64_t most = Tile::max_queries;
 
  public:
-  BlockProbabilityPass(const BlockSparsePlan& plan, const TensorView<const Scalar>& q,
+  BlockProbabilityPass(const AttentionPlan& plan, const TensorView<const Scalar>& q,
                        const TensorView<const Scalar>& k, const TensorView<const T>& lse)
-      : plan_(plan), q_(q), k_(k), lse_(lse), head_dim_(plan.rows.shape.head_dim) {}
+      : plan_(plan), q_(q), k_(k), lse_(lse), head_dim_(plan.shape.head_dim) {}
 
   /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros.
   void run(std::int64_t item, std::int64_t head, std::int64_t query_block, std::int64_t key_block, T* values,
            std::vector<T>& memory) const {
-    const std::int64_t length = plan_.rows.sequence_of(item).length;
+    const std::int64_t length = plan_.sequence_of(item).length;
     const auto tokens = [&](std::int64_t block) {
       return detail::block_tokens(block, block + 1, plan_.block_size, length);
     };
     const detail::TokenList queries = tokens(query_block);
     const detail::TokenList keys = tokens(key_block);
-    const std::int64_t kv_head = head / (plan_.rows.shape.heads / plan_.rows.shape.kv_heads);
+    const std::int64_t kv_head = head / (plan_.shape.heads / plan_.shape.kv_heads);
     memory.resize(static_cast<std::size_t>((most + Tile::key_block) * head_dim_ + most +
                                            PortableBackward<T>::scratch_elements));
     T* const query = memory.data();
@@ -59,7 +59,7 @@ class BlockProbabilityPass {
         for (std::int64_t lane = 0; lane < width; ++lane) {
           load(item, head, queries[first + lane], lane < rows, lane, width, query, row_lse);
           limits[lane] = static_cast<LaneIndex<T>>(
-              plan_.rows.causal ? keys.sub(k, k + count).count_until(queries[first + lane]) : count);
+              plan_.causal ? keys.sub(k, k + count).count_until(queries[first + lane]) : count);
         }
         PortableBackward<T>::probabilities(packed, count, {query, row_lse, vectors}, limits, head_dim_,
                                            scores);
@@ -79,13 +79,13 @@ class BlockProbabilityPass {
       for (std::int64_t d = 0; d < head_dim_; ++d) query[d * width + lane] = T{0};
       return;
     }
-    const T factor = static_cast<T>(plan_.rows.scale * std::numbers::log2e);
+    const T factor = static_cast<T>(plan_.scale * std::numbers::log2e);
     const Scalar* row = q_.row(item, token, head);
     row_lse[lane] = *lse_.row(item, head, token) * std::numbers::log2e_v<T>;
     for (std::int64_t d = 0; d < head_dim_; ++d) query[d * width + lane] = static_cast<T>(row[d]) * factor;
   }
 
-  const BlockSparsePlan& plan_;
+  const AttentionPlan& plan_;
   TensorView<const Scalar> q_, k_;
   TensorView<const T> lse_;
   std::int64_t head_dim_;

@@ -17,19 +17,29 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// Kept rows of one segment and offset class that one run of the sender holds.
+/// Key rows of one segment and offset class, or of consecutive listed blocks, that one run of the sender
+/// holds.
 struct TransferPiece {
   std::int64_t item;
   std::size_t branch;
   std::int64_t kv_head;
   std::size_t offset;
-  std::int64_t segment_begin;
   detail::TokenList tokens;
   std::int64_t first_row;  // in the message
   std::int64_t row_shift;  // of the sender's run
   std::int64_t number_shift;
 
-  auto place() const { return std::tuple(item, branch, kv_head, offset, segment_begin); }
+  std::int64_t last_token() const { return tokens[tokens.count - 1]; }
+  auto place() const { return std::tuple(item, branch, kv_head, offset); }
+
+  /// Its rows from token `first` to token `last`.
+  TransferPiece part(std::int64_t first, std::int64_t last) const {
+    TransferPiece piece = *this;
+    const std::int64_t skipped = tokens.count_until(first - 1);
+    piece.tokens = tokens.sub(skipped, tokens.count_until(last));
+    piece.first_row += skipped;
+    return piece;
+  }
 };
 
 /// The rows of one message in order; sender and receiver derive the same list from the plan.
@@ -52,7 +62,7 @@ class Transfer {
               continue;
             }
             add(plan, sequence.length, branch, branch.offsets[o], sender, receiver,
-                {item, b, kv_head, o, 0, {}, 0, 0, 0});
+                {item, b, kv_head, o, {}, 0, 0, 0});
           }
         }
       }
@@ -62,23 +72,29 @@ class Transfer {
   std::int64_t rows() const { return rows_; }
   const std::vector<TransferPiece>& pieces() const { return pieces_; }
 
-  /// Calls visit(piece) for the pieces of one segment.
+  /// Calls visit(piece) for the rows of one segment's keys.
   template <class Visit>
   void for_each_piece(std::int64_t item, std::size_t branch, std::int64_t kv_head, std::size_t offset,
-                      std::int64_t segment_begin, const Visit& visit) const {
-    const auto place = std::tuple(item, branch, kv_head, offset, segment_begin);
-    auto at =
-        std::lower_bound(pieces_.begin(), pieces_.end(), place,
-                         [](const TransferPiece& piece, const auto& key) { return piece.place() < key; });
-    for (; at != pieces_.end() && at->place() == place; ++at) visit(*at);
+                      const detail::Segment& segment, const Visit& visit) const {
+    const auto place = std::tuple(item, branch, kv_head, offset);
+    detail::for_each_key_run(segment, segment.begin, segment.end, [&](const detail::TokenList& keys) {
+      const std::int64_t first = keys[0];
+      const std::int64_t last = keys[keys.count - 1];
+      const auto ends_before = [&](const TransferPiece& piece, std::int64_t token) {
+        return piece.place() < place || (piece.place() == place && piece.last_token() < token);
+      };
+      auto at = std::lower_bound(pieces_.begin(), pieces_.end(), first, ends_before);
+      for (; at != pieces_.end() && at->place() == place && at->tokens[0] <= last; ++at) {
+        visit(at->part(first, last));
+      }
+    });
   }
 
  private:
   void add(const AttentionPlan& plan, std::int64_t length, const BranchPlan& branch,
            const BranchPlan::Offset& offset, const detail::MemberTokens& sender,
            const detail::MemberTokens& receiver, TransferPiece piece) {
-    // The receiver's queries of a segment: its runs ascend, so the last one seen is the latest query.
-    const std::size_t first_piece = pieces_.size();
+    std::vector<TransferPiece> wanted;
     for (const detail::TokenRun& queries : receiver.runs) {
       for (const detail::TokenRun& run : sender.runs) {
         if (run.size() == 0 || queries.size() == 0) continue;
@@ -88,37 +104,39 @@ class Transfer {
         const std::int64_t to = std::min(queries.end, detail::ceil_div(run.end, w) * w);
         detail::for_each_segment(
             plan, length, branch, offset, from, std::max(from, to), [&](const detail::Segment& segment) {
-              piece.segment_begin = segment.begin;
-              piece.tokens = detail::kept_within(segment, run.begin, run.end);
-              piece.row_shift = run.row_shift;
-              piece.number_shift = run.number_shift;
-              if (plan.causal) {
-                const std::int64_t last_query = segment.queries[segment.queries.count - 1];
-                piece.tokens = piece.tokens.sub(0, piece.tokens.count_until(last_query));
-              }
-              if (piece.tokens.count > 0) merge(piece, first_piece);
+              const std::int64_t last_query = segment.queries[segment.queries.count - 1];
+              const std::int64_t end = plan.causal ? std::min(run.end, last_query + 1) : run.end;
+              detail::for_each_key_run(segment, run.begin, end, [&](const detail::TokenList& tokens) {
+                piece.tokens = tokens;
+                piece.row_shift = run.row_shift;
+                piece.number_shift = run.number_shift;
+                wanted.push_back(piece);
+              });
             });
       }
     }
-    std::sort(pieces_.begin() + static_cast<std::ptrdiff_t>(first_piece), pieces_.end(),
-              [](const TransferPiece& x, const TransferPiece& y) {
-                return std::pair(x.segment_begin, x.tokens[0]) < std::pair(y.segment_begin, y.tokens[0]);
-              });
+    std::sort(wanted.begin(), wanted.end(),
+              [](const TransferPiece& x, const TransferPiece& y) { return x.tokens[0] < y.tokens[0]; });
+    const std::size_t first_piece = pieces_.size();
+    for (const TransferPiece& next : wanted) {
+      if (pieces_.size() == first_piece || !unite(pieces_.back(), next)) pieces_.push_back(next);
+    }
     for (std::size_t i = first_piece; i < pieces_.size(); ++i) {
       pieces_[i].first_row = rows_;
       rows_ += pieces_[i].tokens.count;
     }
   }
 
-  /// Both runs of a receiver may ask for the same rows; they travel once. Pieces of one run start alike.
-  void merge(const TransferPiece& piece, std::size_t first_piece) {
-    for (std::size_t i = first_piece; i < pieces_.size(); ++i) {
-      if (pieces_[i].segment_begin == piece.segment_begin && pieces_[i].tokens[0] == piece.tokens[0]) {
-        if (piece.tokens.count > pieces_[i].tokens.count) pieces_[i].tokens = piece.tokens;
-        return;
-      }
-    }
-    pieces_.push_back(piece);
+  /// Several queries of a receiver ask for the same rows, which travel once. Adds `next`, which begins no
+  /// earlier, where the two overlap or touch; overlapping pieces of a segment begin alike.
+  static bool unite(TransferPiece& piece, const TransferPiece& next) {
+    detail::TokenList& tokens = piece.tokens;
+    const bool touch = tokens.index == nullptr && piece.row_shift == next.row_shift &&
+                       next.tokens[0] == piece.last_token() + 1;
+    if (!touch && next.tokens[0] > piece.last_token()) return false;
+    tokens.count = tokens.index == nullptr ? std::max(piece.last_token(), next.last_token()) + 1 - tokens.base
+                                           : std::max(tokens.count, next.tokens.count);
+    return true;
   }
 
   std::vector<TransferPiece> pieces_;

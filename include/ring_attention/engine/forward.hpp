@@ -220,16 +220,25 @@ class ForwardPass {
   std::int64_t padded_dim_;
 };
 
-/// The piece of a segment's kept rows that lies in a run of a member's own tensors.
+/// Tokens of a member's own tensors, whose rows are `token + row_shift`.
 template <class Scalar>
-KeyPiece<Scalar> local_piece(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
-                             const detail::TokenRun& run, const detail::Segment& segment, std::int64_t item,
-                             std::int64_t kv_head) {
-  const detail::TokenList tokens = detail::kept_within(segment, run.begin, run.end);
-  const std::int64_t shift = tokens.base + run.row_shift;
+KeyPiece<Scalar> piece_of(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
+                          const detail::TokenList& tokens, std::int64_t row_shift, std::int64_t item,
+                          std::int64_t kv_head) {
+  const std::int64_t shift = tokens.base + row_shift;
   return {tokens,
           {k.row(item, 0, kv_head), k.strides()[1], tokens.index, shift},
           {v.row(item, 0, kv_head), v.strides()[1], tokens.index, shift}};
+}
+
+/// Calls visit(piece) for the pieces of a segment's keys that lie in a run of a member's own tensors.
+template <class Scalar, class Visit>
+void for_each_local_piece(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
+                          const detail::TokenRun& run, const detail::Segment& segment, std::int64_t item,
+                          std::int64_t kv_head, const Visit& visit) {
+  detail::for_each_key_run(segment, run.begin, run.end, [&](const detail::TokenList& tokens) {
+    visit(piece_of(k, v, tokens, run.row_shift, item, kv_head));
+  });
 }
 
 }  // namespace engine

@@ -36,7 +36,8 @@ struct BranchPlan {
   struct Offset {
     std::int64_t offset = 0;
     PatternKey key;
-    PatternCache::Pattern pattern;  ///< one branch: kept rows relative to a segment's start, ascending
+    PatternCache::Pattern pattern;  ///< one list: kept rows relative to a segment's start, ascending; of a
+                                    ///< block-sparse plan, for each query block its key blocks
   };
 
   std::int64_t segment_length = 0;  ///< clipped to the sequence
@@ -62,6 +63,9 @@ struct AttentionPlan {
   /// Backward takes the weights that mix the branches of a head for constants.
   bool detached_mix = false;
   std::int64_t ring_size = 1;
+  /// Not 0: block-sparse, with blocks of that many tokens, clipped to the sequence. Each sequence then has
+  /// one branch, one segment long.
+  std::int64_t block_size = 0;
   std::vector<SequencePlan> sequences;        ///< one per distinct valid length
   std::vector<std::size_t> sequence_of_item;  ///< position in sequences, by batch item
 

@@ -56,13 +56,16 @@ inline double count_pairs(const AttentionPlan& plan, const detail::TokenRun& run
         const std::int64_t count = detail::heads_with_offset(branch, o, 0, plan.shape.heads, heads.data());
         const auto add = [&](const detail::Segment& segment) {
           double seen = 0;
-          if (plan.causal) {
-            for (std::int64_t q = 0; q < segment.queries.count; ++q) {
-              seen += static_cast<double>(segment.kept.count_until(segment.queries[q]));
+          detail::for_each_key_run(segment, 0, segment.end, [&](const detail::TokenList& keys) {
+            const auto queries = static_cast<double>(segment.queries.count);
+            if (!plan.causal || keys[keys.count - 1] <= segment.queries[0]) {
+              seen += queries * static_cast<double>(keys.count);
+              return;
             }
-          } else {
-            seen = static_cast<double>(segment.queries.count) * static_cast<double>(segment.kept.count);
-          }
+            for (std::int64_t q = 0; q < segment.queries.count; ++q) {
+              seen += static_cast<double>(keys.count_until(segment.queries[q]));
+            }
+          });
           pairs += seen * static_cast<double>(count);
         };
         detail::for_each_segment(plan, sequence.length, branch, branch.offsets[o], run.begin, run.end, add);

@@ -179,9 +179,9 @@ class RingBackward {
           const auto find = [&](std::size_t branch, std::size_t offset, const detail::Segment& segment,
                                 const BackwardUnit& unit, const auto& visit) {
             if (step == 0) {
-              for (const detail::TokenRun& run : mine_.runs) visit(own_piece(run, segment, unit));
+              for (const detail::TokenRun& run : mine_.runs) for_each_own_piece(run, segment, unit, visit);
             } else {
-              in.for_each_piece(unit.item, branch, unit.kv_head, offset, segment.begin,
+              in.for_each_piece(unit.item, branch, unit.kv_head, offset, segment,
                                 [&](const TransferPiece& piece) {
                                   visit(received_piece(in, message, piece, unit, leaving));
                                 });
@@ -193,19 +193,27 @@ class RingBackward {
         });
   }
 
-  GradientPiece<Scalar> own_piece(const detail::TokenRun& run, const detail::Segment& segment,
-                                  const BackwardUnit& unit) {
+  template <class Visit>
+  void for_each_own_piece(const detail::TokenRun& run, const detail::Segment& segment,
+                          const BackwardUnit& unit, const Visit& visit) {
     detail::TokenRun part = run;
     part.begin = std::max(run.begin, unit.key_begin);
     part.end = std::max(part.begin, std::min(run.end, unit.key_end));
-    GradientPiece<Scalar> own{
-        local_piece(tensors_.k, tensors_.v, part, segment, unit.item, unit.kv_head), {}, {}};
-    if (grad_k_.size() == 0) return own;
-    const std::int64_t shift = own.piece.tokens.base + run.number_shift;
-    const TensorView<T> k = grad_k_, v = grad_v_;
-    own.grad_keys = {k.row(unit.item, 0, unit.kv_head), k.strides()[1], own.piece.tokens.index, shift};
-    own.grad_values = {v.row(unit.item, 0, unit.kv_head), v.strides()[1], own.piece.tokens.index, shift};
-    return own;
+    for_each_local_piece(tensors_.k, tensors_.v, part, segment, unit.item, unit.kv_head,
+                         [&](const KeyPiece<Scalar>& piece) {
+                           GradientPiece<Scalar> own{piece, {}, {}};
+                           if (grad_k_.size() > 0) {
+                             own.grad_keys = own_gradients(grad_k_, piece.tokens, run, unit);
+                             own.grad_values = own_gradients(grad_v_, piece.tokens, run, unit);
+                           }
+                           visit(own);
+                         });
+  }
+
+  static Rows<T> own_gradients(const TensorView<T>& grads, const detail::TokenList& tokens,
+                               const detail::TokenRun& run, const BackwardUnit& unit) {
+    return {grads.row(unit.item, 0, unit.kv_head), grads.strides()[1], tokens.index,
+            tokens.base + run.number_shift};
   }
 
   GradientPiece<Scalar> received_piece(const Transfer& in, const KeyMessage<Scalar>& message,

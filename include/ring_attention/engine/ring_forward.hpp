@@ -157,7 +157,8 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
                         [&](std::size_t, std::size_t, const detail::Segment& segment, const ForwardTask&,
                             const auto& visit) {
                           for (const detail::TokenRun& run : mine.runs) {
-                            visit(local_piece(tensors.k, tensors.v, run, segment, task.item, task.kv_head));
+                            for_each_local_piece(tensors.k, tensors.v, run, segment, task.item, task.kv_head,
+                                                 visit);
                           }
                         });
           });
@@ -168,7 +169,7 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
           pass.attend(task, task_states, work,
                       [&](std::size_t branch, std::size_t offset, const detail::Segment& segment,
                           const ForwardTask&, const auto& visit) {
-                        transfer.for_each_piece(task.item, branch, task.kv_head, offset, segment.begin,
+                        transfer.for_each_piece(task.item, branch, task.kv_head, offset, segment,
                                                 [&](const TransferPiece& piece) {
                                                   visit(message.piece(transfer, piece, shape.head_dim));
                                                 });

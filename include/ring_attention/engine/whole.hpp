@@ -99,7 +99,8 @@ void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tens
           const std::int64_t count = shards.of_token(segment.end - 1) - first + 1;
           for (std::int64_t step = 0; step < count; ++step) {
             const std::int64_t source = first + (shard - first - step + count) % count;
-            visit(local_piece(tensors.k, tensors.v, run_of(source), segment, task.item, task.kv_head));
+            for_each_local_piece(tensors.k, tensors.v, run_of(source), segment, task.item, task.kv_head,
+                                 visit);
           }
         });
     pass.finish(task, states);

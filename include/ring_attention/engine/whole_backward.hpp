@@ -154,17 +154,19 @@ class WholeBackward {
                      const detail::TokenRun at_hand{std::max(keys.begin, unit.key_begin),
                                                     std::max(keys.begin, std::min(keys.end, unit.key_end)), 0,
                                                     0};
-                     const KeyPiece<Scalar> piece =
-                         local_piece(tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head);
-                     GradientPiece<Scalar> with_gradients{piece, {}, {}};
-                     if (targets.grad_keys) {
-                       const std::int64_t shift = piece.tokens.base - keys.begin;
-                       with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head),
-                                                   grad_k.strides()[1], piece.tokens.index, shift};
-                       with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head),
-                                                     grad_v.strides()[1], piece.tokens.index, shift};
-                     }
-                     visit(with_gradients);
+                     for_each_local_piece(
+                         tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
+                         [&](const KeyPiece<Scalar>& piece) {
+                           GradientPiece<Scalar> with_gradients{piece, {}, {}};
+                           if (targets.grad_keys) {
+                             const std::int64_t shift = piece.tokens.base - keys.begin;
+                             with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head),
+                                                         grad_k.strides()[1], piece.tokens.index, shift};
+                             with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head),
+                                                           grad_v.strides()[1], piece.tokens.index, shift};
+                           }
+                           visit(with_gradients);
+                         });
                    });
         });
   }

@@ -63,6 +63,7 @@ class ThreadRing {
   std::list<Gathering> gatherings_;        // the oldest first; every member takes part in each once, in order
   std::size_t gatherings_begun_ = 0;       // number of the first in the list
   int failed_rank_ = -1;
+  Failure failure_kind_ = Failure::error;
   std::string failure_;
 };
 
@@ -152,10 +153,11 @@ class ThreadCommunicator {
     return parts;
   }
 
-  void fail(const std::string& reason) {
+  void fail(const std::string& reason, Failure failure = Failure::error) {
     const std::lock_guard lock(ring_->mutex_);
     if (ring_->failed_rank_ >= 0) return;
     ring_->failed_rank_ = rank_;
+    ring_->failure_kind_ = failure;
     try {
       ring_->failure_ = reason;
     } catch (const std::bad_alloc&) {
@@ -214,6 +216,7 @@ class ThreadCommunicator {
 
   void throw_failure() const {
     if (ring_->failed_rank_ >= 0) {  // this member, too: the others have given up
+      if (ring_->failure_kind_ == Failure::peer_lost) throw PeerLost(ring_->failure_);
       throw MemberFailed("ring member " + std::to_string(ring_->failed_rank_) +
                          " failed: " + ring_->failure_);
     }

@@ -1,0 +1,202 @@
+// What the attention classes over a communicator have in common: collective calls that take and give shards,
+// their checks, and pattern lookup.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <ring_attention/attention/interface.hpp>
+#include <ring_attention/attention/options.hpp>
+#include <ring_attention/engine/agreement_fields.hpp>
+#include <ring_attention/engine/plan_report.hpp>
+#include <ring_attention/engine/ring_backward.hpp>
+#include <ring_attention/engine/ring_forward.hpp>
+#include <ring_attention/parallel.hpp>
+#include <ring_attention/ring/agreement.hpp>
+#include <ring_attention/ring/communicator.hpp>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+
+/// Calls of an attention class over a sequence that is spread over the ranks of a communicator. `Derived`
+/// says what is computed, by `make_plan(shape, lengths)`, and checks a call beyond its shapes, by
+/// `check_call(shape)`.
+///
+/// Rank p holds the rows of its tokens (`shard_ranges(n)`) of q, k and v, in order, and gets the same rows of
+/// the output; memory per rank is O(n / P). Only key/value rows that a remote query can see travel.
+///
+/// Constructor and calls are collective: every rank makes them in the same order. Configuration and shapes
+/// are compared before data moves; where they are invalid or differ, every rank throws std::invalid_argument
+/// that names the rank and the field. When a rank throws later, the others throw MemberFailed; when one does
+/// not answer within the communicator's timeout, PeerLost. One call at a time.
+///
+/// Shapes on a rank with m tokens: q, out and grad_out [b, m, h, d]; k and v [b, m, h_kv, d]; lse {b, h, m,
+/// 1}. `lengths` counts tokens of the whole sequence and is the same on every rank.
+template <class Derived, typename Scalar, typename Communicator, typename CachePolicy>
+class ShardAttention {
+  static_assert(AttentionScalar<Scalar>, "Scalar must be float, double, Eigen::half or Eigen::bfloat16");
+  static_assert(RingCommunicator<Communicator>,
+                "Communicator must offer rank, size, send, receive, wait, all_gather and fail: see "
+                "ring_attention/ring/communicator.hpp");
+  static_assert(
+      PatternCachePolicy<CachePolicy>,
+      "CachePolicy must be use_pattern_cache, use_local_cache, use_no_cache or a copyable type with "
+      "`dilated_indices(const PatternKey&) const`");
+
+ public:
+  using Accumulator = accumulator_t<Scalar>;
+  using Input = TensorView<const Scalar>;
+
+  const AttentionConfig& config() const { return config_; }
+  const CachePolicy& cache_policy() const { return cache_policy_; }
+
+  /// Tokens that each rank owns, in the order of its shard's rows.
+  std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t total_sequence_length) const {
+    return ring_attention::shard_ranges(total_sequence_length, config_.ring_size, config_.shard_layout);
+  }
+
+  /// What a forward call of this shape would compute and send. Not collective.
+  PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
+                         std::int64_t kv_heads) const {
+    detail::require_positive("heads", heads);
+    detail::require_positive("kv_heads", kv_heads);
+    if (heads % kv_heads != 0) {
+      detail::throw_invalid("heads", heads, "must be a multiple of kv_heads = " + std::to_string(kv_heads));
+    }
+    if (total_sequence_length < 0) {
+      detail::throw_invalid("total_sequence_length", total_sequence_length, "must not be negative");
+    }
+    return engine::report_plan(derived().make_plan({1, total_sequence_length, heads, kv_heads, 1}, {}),
+                               config_.ring_size, config_.shard_layout);
+  }
+
+  /// Payload of all messages of this rank's successful calls, in bytes.
+  std::uint64_t bytes_sent() const { return bytes_sent_; }
+
+  Tensor<Scalar> forward(Input q, Input k, Input v, std::int64_t total_sequence_length,
+                         const ForwardOptions& options = {}) const {
+    return run_forward(q, k, v, total_sequence_length, options, false).out;
+  }
+
+  AttentionResult<Scalar> forward_with_lse(Input q, Input k, Input v, std::int64_t total_sequence_length,
+                                           const ForwardOptions& options = {}) const {
+    return run_forward(q, k, v, total_sequence_length, options, true);
+  }
+
+  /// Gradients of the rank's own rows; see WholeTensorAttention::backward.
+  Gradients<Scalar> backward(Input q, Input k, Input v, const AttentionResult<Scalar>& result, Input grad_out,
+                             std::int64_t total_sequence_length, const BackwardOptions& options = {}) const {
+    TensorView<const Accumulator> grad_lse;
+    const CallShape shape = agree("backward", q, k, v, total_sequence_length, options.lengths, [&] {
+      detail::check_shape("result.out", result.out.shape(), q.shape());
+      detail::check_shape("result.lse", result.lse.shape(), detail::lse_shape(q.shape()));
+      detail::check_shape("grad_out", grad_out.shape(), q.shape());
+      grad_lse = engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(q.shape()));
+    });
+    return detail::tell_failure(*communicator_, [&] {
+      Gradients<Scalar> grads{Tensor<Scalar>(q.shape()), Tensor<Scalar>(k.shape()),
+                              Tensor<Scalar>(v.shape())};
+      if (shape.batch == 0 || shape.tokens == 0) return grads;
+      const AttentionPlan plan = derived().make_plan(shape, options.lengths);
+      const engine::BackwardTensors<Scalar> tensors{q, k, v, result.out, grad_out, result.lse, grad_lse};
+      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(plan), *communicator_, tensors)
+                         .run({grads.q, grads.k, grads.v});
+      return grads;
+    });
+  }
+
+ protected:
+  /// `more_checks()` throws where something of the derived class is invalid, `more_fields` must be equal on
+  /// every rank.
+  template <class MoreChecks>
+  ShardAttention(AttentionConfig config, Communicator& communicator, CachePolicy cache_policy,
+                 const MoreChecks& more_checks, const detail::AgreementFields& more_fields)
+      : config_(std::move(config)), communicator_(&communicator), cache_policy_(std::move(cache_policy)) {
+    std::string error;
+    try {
+      config_.validate();
+      if (config_.ring_size != 1 && config_.ring_size != communicator.size()) {
+        detail::throw_invalid("ring_size", config_.ring_size,
+                              "must be 1 or the number of ranks, " + std::to_string(communicator.size()));
+      }
+      more_checks();
+    } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
+      error = invalid.what();
+    }
+    detail::AgreementFields fields = detail::agreement_fields(config_);
+    fields.insert(fields.end(), more_fields.begin(), more_fields.end());
+    detail::require_agreement(communicator, fields, error);
+    config_.ring_size = communicator.size();
+  }
+
+  /// The one place where indices are looked up, and only through the policy.
+  PatternCache::Pattern apply_dilation(const PatternKey& key) const {
+    return cache_policy_.dilated_indices(key);
+  }
+
+ private:
+  AttentionResult<Scalar> run_forward(const Input& q, const Input& k, const Input& v, std::int64_t total,
+                                      const ForwardOptions& options, bool with_lse) const {
+    const CallShape shape = agree("forward", q, k, v, total, options.lengths, [] {});
+    return detail::tell_failure(*communicator_, [&] {
+      AttentionResult<Scalar> result{Tensor<Scalar>(q.shape(), detail::Uninitialized{}), {}};
+      if (with_lse) result.lse = Tensor<Accumulator>(detail::lse_shape(q.shape()), detail::Uninitialized{});
+      if (shape.batch == 0 || shape.tokens == 0) return result;
+      const AttentionPlan plan = derived().make_plan(shape, options.lengths);
+      const engine::ForwardTensors<Scalar> tensors{q, k, v, result.out, result.lse};
+      bytes_sent_ += engine::forward_ring<Scalar>(place(plan), *communicator_, tensors);
+      return result;
+    });
+  }
+
+  /// Checks a call's arguments on every rank together; returns the shape of the whole call.
+  template <class MoreChecks>
+  CallShape agree(const char* call, const Input& q, const Input& k, const Input& v, std::int64_t total,
+                  const std::vector<std::int64_t>& lengths, const MoreChecks& more_checks) const {
+    CallShape shape;
+    std::string error;
+    try {
+      if (total < 0) detail::throw_invalid("total_sequence_length", total, "must not be negative");
+      shape = detail::check_inputs(q, k, v);
+      const std::int64_t own =
+          detail::member_tokens(total, config_.ring_size, config_.shard_layout, communicator_->rank(), false)
+              .size();
+      if (shape.tokens != own) {
+        detail::throw_invalid("q shape", to_string(q.shape()),
+                              "rank " + std::to_string(communicator_->rank()) + " of " +
+                                  std::to_string(config_.ring_size) + " holds the shard of " +
+                                  std::to_string(own) + " out of " + std::to_string(total) +
+                                  " tokens; whole tensors are for the classes without a communicator");
+      }
+      more_checks();
+      shape.tokens = total;
+      detail::check_lengths(shape, lengths);
+      derived().check_call(shape);
+    } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
+      error = invalid.what();
+    }
+    detail::AgreementFields fields = detail::agreement_fields(shape, total, lengths);
+    fields.emplace_back("call", call);
+    fields.emplace_back("Scalar",
+                        std::to_string(sizeof(Scalar)) + (std::is_same_v<Scalar, Eigen::half> ? "h" : ""));
+    detail::require_agreement(*communicator_, fields, error);
+    return shape;
+  }
+
+  engine::RingPlace place(const AttentionPlan& plan) const {
+    return {&plan, config_.shard_layout, /*whole_tensors=*/false, num_threads()};
+  }
+
+  const Derived& derived() const { return static_cast<const Derived&>(*this); }
+
+  AttentionConfig config_;
+  Communicator* communicator_;
+  CachePolicy cache_policy_;
+  mutable std::uint64_t bytes_sent_ = 0;
+};
+
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

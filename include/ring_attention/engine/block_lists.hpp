@@ -1,0 +1,105 @@
+// Lists of key blocks, one per query block: how they are walked.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <ring_attention/engine/token_list.hpp>
+#include <ring_attention/pattern/block_sparse_config.hpp>
+#include <ring_attention/pattern/dilated_indices.hpp>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+/// For each key block the query blocks that list it, ascending.
+inline DilatedIndices transpose_lists(const DilatedIndices& lists) {
+  const std::size_t blocks = lists.branches();
+  std::vector<std::int64_t> begin(blocks + 1);
+  for (std::size_t q = 0; q < blocks; ++q) {
+    for (const std::int64_t k : lists.rows(q)) ++begin[static_cast<std::size_t>(k) + 1];
+  }
+  for (std::size_t k = 0; k < blocks; ++k) begin[k + 1] += begin[k];
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(begin.back()));
+  std::vector<std::int64_t> next(begin.begin(), begin.end() - 1);
+  for (std::size_t q = 0; q < blocks; ++q) {
+    for (const std::int64_t k : lists.rows(q)) {
+      rows[static_cast<std::size_t>(next[static_cast<std::size_t>(k)]++)] = static_cast<std::int64_t>(q);
+    }
+  }
+  return DilatedIndices(std::move(begin), std::move(rows));
+}
+
+/// A place in an ascending list of blocks: the run of consecutive blocks that comes next.
+class ListCursor {
+ public:
+  static constexpr std::int64_t none = std::numeric_limits<std::int64_t>::max();
+
+  ListCursor() = default;
+  explicit ListCursor(std::span<const std::int64_t> list) : rest_(list) { next_run(); }
+
+  /// First block of the run; none at the end of the list.
+  std::int64_t begin() const { return begin_; }
+  std::int64_t end() const { return end_; }
+
+  /// Leaves out the blocks before `block`, which lies in the run or at its end.
+  void advance(std::int64_t block) {
+    begin_ = block;
+    if (begin_ == end_) next_run();
+  }
+
+ private:
+  void next_run() {
+    begin_ = end_ = none;
+    if (rest_.empty()) return;
+    begin_ = rest_.front();
+    std::size_t count = 1;
+    while (count < rest_.size() && rest_[count] == rest_[count - 1] + 1) ++count;
+    end_ = begin_ + static_cast<std::int64_t>(count);
+    rest_ = rest_.subspan(count);
+  }
+
+  std::span<const std::int64_t> rest_;
+  std::int64_t begin_ = none;
+  std::int64_t end_ = none;
+};
+
+/// Walks ascending lists together: calls visit(begin, end) for the longest runs of blocks that the same lists
+/// hold, in order. Those are the lists whose cursor begins at `begin`.
+template <class Visit>
+void walk_lists(std::span<ListCursor> cursors, const Visit& visit) {
+  for (;;) {
+    std::int64_t begin = ListCursor::none;
+    for (const ListCursor& cursor : cursors) begin = std::min(begin, cursor.begin());
+    if (begin == ListCursor::none) return;
+    std::int64_t end = ListCursor::none;
+    for (const ListCursor& cursor : cursors) {
+      end = std::min(end, cursor.begin() == begin ? cursor.end() : cursor.begin());
+    }
+    visit(begin, end);
+    for (ListCursor& cursor : cursors) {
+      if (cursor.begin() == begin) cursor.advance(end);
+    }
+  }
+}
+
+/// The list of a block; empty for blocks past an item's length.
+inline std::span<const std::int64_t> list_of(const DilatedIndices& lists, std::int64_t block) {
+  const auto index = static_cast<std::size_t>(block);
+  return index < lists.branches() ? lists.rows(index) : std::span<const std::int64_t>();
+}
+
+/// Tokens of the blocks [begin, end).
+inline TokenList block_tokens(std::int64_t begin, std::int64_t end, std::int64_t block_size,
+                              std::int64_t length) {
+  const std::int64_t first = begin * block_size;
+  return {first, nullptr, (end < blocks_of(length, block_size) ? end * block_size : length) - first};
+}
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
