@@ -1,54 +1,5 @@
-// PortableBackward: gradients of a tile of queries and a run of keys, with probabilities recomputed from the
-// log-sum-exp.
-#pragma once
-
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <ring_attention/kernel/exp2.hpp>
-#include <ring_attention/kernel/lanes.hpp>
-#include <ring_attention/kernel/portable_kernel.hpp>
-#include <ring_attention/kernel/register_tile.hpp>
-#include <ring_attention/kernel/rows.hpp>
-
-namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
-
-/// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors.
-template <class T>
-struct GradientTile {
-  T* query;          // [head_dim][width], scaled into base-2 logarithms
-  T* grad_out;       // [head_dim][width]
-  T* query_rows;     // [width][row_dim], as given
-  T* grad_out_rows;  // [width][row_dim]
-  T* lse;            // [width], base 2; +infinity for lanes without a query or without keys
-  T* delta;          // [width], sum_d dO O minus the gradient of the log-sum-exp
-  T* grad_query;     // [width rounded up to panels][row_dim], summed up; null: not wanted
-  T* probability;    // [width], sum of probabilities; null: not wanted
-  T* weighted;       // [width], sum of probabilities times dO.v; null: not wanted
-  int vectors;
-};
-
-/// Queries whose probabilities are recomputed; fields as those of GradientTile.
-template <class T>
-struct ProbabilityTile {
-  const T* query;
-  const T* lse;
-  int vectors;
-};
-
-/// A run of keys for backward.
-template <class T>
-struct GradientKeys {
-  T* keys;         // panels, as PortableKernel::pack_keys
-  T* values;       // panels of the same form
-  T* key_rows;     // [count][row_dim]
-  T* grad_keys;    // [padded count][row_dim], summed up; null: not wanted
-  T* grad_values;  // [padded count][row_dim]
-  std::int64_t count;
-};
+// Gradients of a tile of queries and a run of keys, with probabilities recomputed from the log-sum-exp. Part of the
+// body of a target.
 
 /// With P = 2^(S - lse), the gradients of out = sum_k P_k v_k are (FlashAttention-2, arXiv 2307.08691,
 /// section 2.3)
@@ -56,9 +7,10 @@ struct GradientKeys {
 ///   dV = P^T dO,   dP = dO V^T,   dS = P * (dP - delta),   dQ = scale * dS K,   dK = scale * dS^T Q
 ///
 /// where scale is left to the caller.
-template <class T>
-struct PortableBackward {
-  using Forward = PortableKernel<T>;
+template <class Scalar>
+struct Backward {
+  using T = accumulator_t<Scalar>;
+  using Tiles = Forward<Scalar>;
   using Index = LaneIndex<T>;
   static constexpr int lanes = lane_count<T>;
 
@@ -67,15 +19,26 @@ struct PortableBackward {
     return (head_dim + lanes - 1) / lanes * lanes;
   }
   /// Elements of scratch for scores and their gradients; the tail is read past a tile's last query.
-  static constexpr std::int64_t scratch_elements = 2 * (Forward::score_elements + panel);
+  static constexpr std::int64_t scratch_elements = 2 * (Tiles::score_elements + panel);
 
-  template <class Scalar>
   static void pack_rows(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to) {
-    const std::int64_t width = row_dim(head_dim);
-    for (std::int64_t i = 0; i < count; ++i, to += width) {
-      const Scalar* row = rows[i];
-      for (std::int64_t d = 0; d < head_dim; ++d) to[d] = static_cast<T>(row[d]);
-      std::fill(to + head_dim, to + width, T{0});
+    for (std::int64_t i = 0; i < count; ++i, to += row_dim(head_dim)) copy_row(rows[i], head_dim, to);
+  }
+
+  static void load_gradients(const Scalar* const* queries, const Scalar* const* grads, std::int64_t head_dim,
+                             T query_scale, const GradientTile<T>& tile) {
+    const std::int64_t width = tile.vectors * lanes;
+    for (int v = 0; v < tile.vectors; ++v) {
+      read_transposed(queries + v * lanes, head_dim, [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
+        store(tile.query + d * width + v * lanes, of_dim * query_scale);
+      });
+      read_transposed(grads + v * lanes, head_dim, [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
+        store(tile.grad_out + d * width + v * lanes, of_dim);
+      });
+    }
+    for (std::int64_t i = 0; i < width; ++i) {
+      copy_row(queries[i], head_dim, tile.query_rows + i * row_dim(head_dim));
+      copy_row(grads[i], head_dim, tile.grad_out_rows + i * row_dim(head_dim));
     }
   }
 
@@ -107,6 +70,16 @@ struct PortableBackward {
   }
 
  private:
+  /// Padded with zeros to whole vectors; all zeros where there is no row.
+  static void copy_row(const Scalar* row, std::int64_t head_dim, T* to) {
+    for (std::int64_t d = 0; d < head_dim; d += lanes) {
+      const std::int64_t left = head_dim - d;
+      store(to + d, row == nullptr  ? Lanes<T>{}
+                    : left >= lanes ? load_wide(row + d)
+                                    : load_wide(row + d, left));
+    }
+  }
+
   template <int Vectors>
   static void write_probabilities(const T* packed_keys, std::int64_t count, const ProbabilityTile<T>& tile,
                                   const Index* limits, std::int64_t head_dim, T* to) {
@@ -122,12 +95,12 @@ struct PortableBackward {
     constexpr int width = Vectors * lanes;
     const std::int64_t dims = row_dim(head_dim);
     T* const scores = scratch;
-    T* const grads = scratch + Forward::score_elements + panel;
+    T* const grads = scratch + Tiles::score_elements + panel;
     std::int64_t visible = keys.count;
     if (limits != nullptr)
       visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    for (std::int64_t begin = 0; begin < visible; begin += Forward::key_block) {
-      const std::int64_t count = std::min(Forward::key_block, visible - begin);
+    for (std::int64_t begin = 0; begin < visible; begin += Tiles::key_block) {
+      const std::int64_t count = std::min(Tiles::key_block, visible - begin);
       for (std::int64_t k = 0; k < count; k += panel) {
         dot_products<T, Vectors>(keys.keys + (begin + k) * head_dim, tile.query, head_dim,
                                  scores + k * width);
@@ -136,8 +109,8 @@ struct PortableBackward {
       }
       to_probabilities<Vectors>(scores, begin, count, tile.lse, limits);
       // Keys of the last panel that no query sees take part in its multiplies with probability 0.
-      std::fill(scores + count * width, scores + Forward::padded(count) * width, T{0});
-      std::fill(grads + count * width, grads + Forward::padded(count) * width, T{0});
+      std::fill(scores + count * width, scores + Tiles::padded(count) * width, T{0});
+      std::fill(grads + count * width, grads + Tiles::padded(count) * width, T{0});
       if (tile.probability != nullptr) sum_probabilities<Vectors>(scores, grads, count, tile);
       if (keys.grad_values != nullptr) {
         for (std::int64_t k = 0; k < count; k += panel) {
@@ -208,7 +181,3 @@ struct PortableBackward {
     }
   }
 };
-
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
-}  // namespace ring_attention

@@ -1,16 +1,8 @@
-// The one multiply of the portable kernels: a block of sums that stays in registers.
-#pragma once
-
-#include <cstdint>
-#include <ring_attention/kernel/lanes.hpp>
-
-namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
+// The one multiply of the kernels: a block of sums that stays in registers. Part of the body of a target.
 
 // `panel` rows x `max_vectors` vectors of sums leave room for max_vectors operands and one broadcast.
 inline constexpr int max_vectors = 3;
-inline constexpr int panel = RING_ATTENTION_VECTOR_REGISTERS == 32 ? 8 : 4;
+inline constexpr int panel = vector_registers == 32 ? 8 : 4;
 
 /// Where the factors that are broadcast lie: element (k, p) at `data[k * depth_stride + p * row_stride]`.
 template <class T>
@@ -78,7 +70,3 @@ inline void multiply_rows(const Factors<T>& a, const T* b, std::int64_t b_stride
     vectors -= taken;
   }
 }
-
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
-}  // namespace ring_attention

@@ -1,11 +1,4 @@
-// 2^x of every lane, for the differences of scores from their maximum.
-#pragma once
-
-#include <ring_attention/kernel/lanes.hpp>
-
-namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
+// 2^x of every lane, for the differences of scores from their maximum. Part of the body of a target.
 
 /// Constants of 2^x = P(x - round(x)) * 2^round(x) on [-1/2, 1/2]. P(0) = 1 exactly; the coefficients
 /// minimise the largest relative error (Remez exchange).
@@ -56,7 +49,3 @@ inline Lanes<T> exp2_lanes(Lanes<T> x) {
   const Lanes<T> result = polynomial * power;
   return x < C::lowest ? Lanes<T>{} : result;
 }
-
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
-}  // namespace ring_attention

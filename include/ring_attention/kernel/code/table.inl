@@ -1,0 +1,29 @@
+// The table of a target. Part of its body.
+
+template <class Scalar>
+inline constexpr TileKernel<Scalar> kernel{
+    .name = RING_ATTENTION_TARGET_NAME,
+    .lanes = Forward<Scalar>::lanes,
+    .max_vectors = max_vectors,
+    .panel = panel,
+    .key_block = Forward<Scalar>::key_block,
+    .forward_scratch = Forward<Scalar>::score_elements,
+    .backward_scratch = Backward<Scalar>::scratch_elements,
+    .query_bytes = Forward<Scalar>::query_bytes,
+    .key_bytes = Forward<Scalar>::key_bytes,
+    .value_bytes = Forward<Scalar>::value_bytes,
+    .pack_keys = Forward<Scalar>::pack_keys,
+    .pack_values = Forward<Scalar>::pack_values,
+    .load_queries = Forward<Scalar>::load_queries,
+    .load_states = Forward<Scalar>::load_states,
+    .store_states = Forward<Scalar>::store_states,
+    .attend = Forward<Scalar>::attend,
+    .pack_panels = Forward<Scalar>::pack_panels,
+    .pack_rows = Backward<Scalar>::pack_rows,
+    .load_gradients = Backward<Scalar>::load_gradients,
+    .accumulate = Backward<Scalar>::accumulate,
+    .probabilities = Backward<Scalar>::probabilities,
+    .round_row = round_row<Scalar>,
+    .add_row = add_row<accumulator_t<Scalar>>,
+    .dot = dot<Scalar>,
+};

@@ -1,0 +1,112 @@
+// Which kernels this processor runs, and which of them is used.
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+#include <ring_attention/error.hpp>
+#include <ring_attention/kernel/instruction_sets.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/version.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+/// The process's choice by name: none is the best kernel. Names live forever.
+inline std::atomic<const char*>& chosen_kernel() {
+  static std::atomic<const char*> name{nullptr};
+  return name;
+}
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// Calls visit(isa) for the instruction sets of this processor, the best first, until it returns true.
+template <class Visit, class... Isa>
+void for_each_supported(InstructionSets<Isa...>, const Visit& visit) {
+  (void)((Isa::supported() && visit(Isa{})) || ...);
+}
+
+/// The supported instruction set of a name as a string that lives forever; null: there is none.
+inline const char* find_kernel(std::string_view name) {
+  const char* found = nullptr;
+  for_each_supported(KnownInstructionSets{}, [&](auto isa) {
+    if (name == isa.name) found = isa.name;
+    return found != nullptr;
+  });
+  return found;
+}
+
+/// What RING_ATTENTION_KERNEL asks for, read once; null where it is not set or empty.
+const char* kernel_of_environment();
+
+}  // namespace engine
+
+/// Names of the kernels that this processor runs, the best first: of "avx512", "avx2" and "generic". The name says
+/// which instructions serve; a scalar for which an instruction set has nothing of its own uses the next.
+inline std::vector<std::string> available_kernels() {
+  std::vector<std::string> names;
+  engine::for_each_supported(engine::KnownInstructionSets{}, [&names](auto isa) {
+    names.emplace_back(isa.name);
+    return false;
+  });
+  return names;
+}
+
+namespace detail {
+
+[[noreturn]] inline void throw_unknown_kernel(std::string_view argument, std::string_view name) {
+  std::string known;
+  for (const std::string& available : available_kernels()) known += (known.empty() ? "" : ", ") + available;
+  throw_invalid(std::string(argument), "\"" + std::string(name) + "\"",
+                "must be empty for the best kernel, or one that this processor runs: " + known);
+}
+
+}  // namespace detail
+
+/// Chooses the kernel of all calls that begin from now on, in the whole process; an empty name: the best one.
+/// Calls that are in progress keep theirs. Results of different kernels agree up to rounding. Throws
+/// std::invalid_argument for a name that available_kernels() does not list.
+inline void set_kernel(std::string_view name) {
+  const char* chosen = name.empty() ? nullptr : engine::find_kernel(name);
+  if (chosen == nullptr && !name.empty()) detail::throw_unknown_kernel("kernel", name);
+  detail::chosen_kernel() = chosen;
+}
+
+namespace engine {
+
+inline const char* kernel_of_environment() {
+  static const char* const chosen = [] {
+    const char* name = std::getenv("RING_ATTENTION_KERNEL");
+    if (name == nullptr || *name == '\0') return static_cast<const char*>(nullptr);
+    const char* found = find_kernel(name);
+    if (found == nullptr) detail::throw_unknown_kernel("RING_ATTENTION_KERNEL", name);
+    return found;
+  }();
+  return chosen;
+}
+
+/// The kernel that serves a scalar: what set_kernel chose, else what the environment variable
+/// RING_ATTENTION_KERNEL names, else the best.
+template <class Scalar>
+const TileKernel<Scalar>& active_kernel() {
+  const char* name = detail::chosen_kernel();
+  if (name == nullptr) name = kernel_of_environment();
+  const TileKernel<Scalar>* kernel = nullptr;
+  for_each_supported(KnownInstructionSets{}, [&](auto isa) {
+    if (name == nullptr || std::string_view(name) == isa.name) kernel = &isa.template kernel<Scalar>();
+    return kernel != nullptr;
+  });
+  return *kernel;
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

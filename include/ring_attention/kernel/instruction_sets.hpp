@@ -1,0 +1,59 @@
+// Instruction sets as tags: each inherits from the one that serves where it has no kernel of its own.
+#pragma once
+
+#include <ring_attention/kernel/targets.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/version.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+struct generic_isa {
+  static constexpr const char* name = "generic";
+  /// Whether the processor and the operating system have it.
+  static bool supported() { return true; }
+  template <class Scalar>
+  static const TileKernel<Scalar>& kernel() {
+    return generic::kernel<Scalar>;
+  }
+};
+
+#if RING_ATTENTION_X86_TARGETS
+
+struct avx2_isa : generic_isa {
+  static constexpr const char* name = "avx2";
+  static bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+  template <class Scalar>
+  static const TileKernel<Scalar>& kernel() {
+    return avx2::kernel<Scalar>;
+  }
+};
+
+struct avx512_isa : avx2_isa {
+  static constexpr const char* name = "avx512";
+  static bool supported() {
+    return avx2_isa::supported() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+  template <class Scalar>
+  static const TileKernel<Scalar>& kernel() {
+    return avx512::kernel<Scalar>;
+  }
+};
+
+#endif
+
+template <class... Isa>
+struct InstructionSets {};
+
+/// The best first.
+#if RING_ATTENTION_X86_TARGETS
+using KnownInstructionSets = InstructionSets<avx512_isa, avx2_isa, generic_isa>;
+#else
+using KnownInstructionSets = InstructionSets<generic_isa>;
+#endif
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention

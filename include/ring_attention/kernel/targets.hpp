@@ -1,0 +1,116 @@
+// The kernels of every instruction set that this compiler can make for this kind of processor. Each is compiled from
+// the same text in a namespace and, by the compiler's target pragma, with the instructions of its own: a program that
+// was built for any processor has the code for the best ones, too.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <ring_attention/kernel/rows.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/scalar.hpp>
+#include <type_traits>
+#include <utility>
+
+// 1 where there are kernels for several instruction sets.
+#if defined(__x86_64__) && !defined(RING_ATTENTION_PORTABLE)
+#define RING_ATTENTION_X86_TARGETS 1
+#include <immintrin.h>
+#else
+#define RING_ATTENTION_X86_TARGETS 0
+#endif
+
+// Register tiles need their short loops unrolled, which g++ leaves undone at -O2.
+#if defined(__clang__)
+#define RING_ATTENTION_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define RING_ATTENTION_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define RING_ATTENTION_TARGET_NAME "generic"
+#define RING_ATTENTION_TARGET_BYTES 16
+#define RING_ATTENTION_TARGET_F16C 0
+#define RING_ATTENTION_TARGET_LAMBDA __attribute__((always_inline))
+#if defined(__aarch64__)
+#define RING_ATTENTION_TARGET_REGISTERS 32
+#else
+#define RING_ATTENTION_TARGET_REGISTERS 16
+#endif
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+namespace generic {
+#include <ring_attention/kernel/code/body.inl>
+}  // namespace generic
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
+#undef RING_ATTENTION_TARGET_NAME
+#undef RING_ATTENTION_TARGET_BYTES
+#undef RING_ATTENTION_TARGET_F16C
+#undef RING_ATTENTION_TARGET_REGISTERS
+
+#if RING_ATTENTION_X86_TARGETS
+
+#define RING_ATTENTION_TARGET_NAME "avx2"
+#define RING_ATTENTION_TARGET_BYTES 32
+#define RING_ATTENTION_TARGET_F16C 1
+#define RING_ATTENTION_TARGET_REGISTERS 16
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+namespace avx2 {
+#include <ring_attention/kernel/code/body.inl>
+}  // namespace avx2
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef RING_ATTENTION_TARGET_NAME
+#undef RING_ATTENTION_TARGET_BYTES
+#undef RING_ATTENTION_TARGET_F16C
+#undef RING_ATTENTION_TARGET_REGISTERS
+
+#define RING_ATTENTION_TARGET_NAME "avx512"
+#define RING_ATTENTION_TARGET_BYTES 64
+#define RING_ATTENTION_TARGET_F16C 1
+#define RING_ATTENTION_TARGET_REGISTERS 32
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+namespace avx512 {
+#include <ring_attention/kernel/code/body.inl>
+}  // namespace avx512
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef RING_ATTENTION_TARGET_NAME
+#undef RING_ATTENTION_TARGET_BYTES
+#undef RING_ATTENTION_TARGET_F16C
+#undef RING_ATTENTION_TARGET_REGISTERS
+
+#endif
+#undef RING_ATTENTION_TARGET_LAMBDA
