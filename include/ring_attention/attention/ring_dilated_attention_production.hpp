@@ -169,21 +169,21 @@ class RingDilatedAttentionProduction
       engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan);
     }
     if (shape.batch > 0 && shape.tokens > 0) {
-      const auto bytes_per_thread = [&shape](const engine::BackwardSizes& sizes) {
-        return engine::WholeBackward<Scalar>::bytes_per_thread(sizes, shape);
+      const auto bytes = [&slot](const engine::BackwardSizes& sizes, int threads) {
+        return engine::WholeBackward<Scalar>::bytes(slot->plan, sizes, threads);
       };
-      auto fitted = engine::fit(engine::BackwardSizes{}, num_threads(), options_.workspace_limit_bytes,
-                                bytes_per_thread);
+      const auto fast = engine::fast_backward_sizes<Scalar>(slot->plan);
+      auto fitted = engine::fit(fast, num_threads(), options_.workspace_limit_bytes, bytes);
       std::optional<engine::WholeBackward<Scalar>> backward;
       while (!backward) {
         try {
           backward.emplace(slot->plan, tensors, fitted.sizes, fitted.threads);
         } catch (const std::bad_alloc&) {
-          fitted = smaller(fitted, engine::BackwardSizes{}, bytes_per_thread);
+          fitted = smaller(fitted, fast, bytes);
         }
       }
-      backward->run(grads);
       note_workspace(fitted.bytes);
+      backward->run(grads);
     }
     ++shared_->backward_calls;
     shared_->tokens += static_cast<std::uint64_t>(shape.batch * shape.tokens);
@@ -227,26 +227,28 @@ class RingDilatedAttentionProduction
     const auto bytes_per_thread = [&shape](const engine::ForwardSizes& sizes) {
       return engine::WholeWorkspace::bytes_per_thread<Scalar, Kernel>(sizes, shape.head_dim);
     };
+    const auto bytes = [&](const engine::ForwardSizes& sizes, int sharing) {
+      return bytes_per_thread(sizes) * static_cast<std::size_t>(sharing);
+    };
     const auto fast = engine::fast_forward_sizes<T>(slot.plan, shards.run_length, threads);
-    slot.fit = engine::fit(fast, threads, options_.workspace_limit_bytes, bytes_per_thread);
+    slot.fit = engine::fit(fast, threads, options_.workspace_limit_bytes, bytes);
     for (;;) {
       try {
-        slot.workspace.reserve(slot.fit.bytes / static_cast<std::size_t>(slot.fit.threads), slot.fit.threads);
+        slot.workspace.reserve(bytes_per_thread(slot.fit.sizes), slot.fit.threads);
         slot.threads = threads;
         return;
       } catch (const std::bad_alloc&) {
-        slot.fit = smaller(slot.fit, fast, bytes_per_thread);
+        slot.fit = smaller(slot.fit, fast, bytes);
       }
     }
   }
 
   /// Half of what could not be allocated; OutOfWorkspace where that was the least.
-  template <class Sizes, class BytesPerThread>
-  static engine::Fit<Sizes> smaller(const engine::Fit<Sizes>& failed, const Sizes& fast,
-                                    const BytesPerThread& bytes_per_thread) {
-    const std::size_t least = engine::least_bytes(fast, bytes_per_thread);
+  template <class Sizes, class Bytes>
+  static engine::Fit<Sizes> smaller(const engine::Fit<Sizes>& failed, const Sizes& fast, const Bytes& bytes) {
+    const std::size_t least = bytes(engine::smallest(fast), 1);
     if (failed.bytes <= least) throw OutOfWorkspace(least);
-    return engine::fit(fast, failed.threads, std::max(least, failed.bytes / 2), bytes_per_thread);
+    return engine::fit(fast, failed.threads, std::max(least, failed.bytes / 2), bytes);
   }
 
   void note_workspace(std::size_t bytes) const {
