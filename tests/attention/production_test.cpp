@@ -9,6 +9,7 @@
 #include <ring_attention/json.hpp>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,12 @@ namespace ra = ring_attention;
 
 template <class Scalar>
 using Production = ra::RingDilatedAttentionProduction<Scalar>;
+
+// They are the same types whatever instruction set a unit is compiled for.
+namespace data = ra::RING_ATTENTION_NAMESPACE;
+static_assert(std::is_same_v<ra::ProductionOptions, data::ProductionOptions>);
+static_assert(std::is_same_v<ra::ProductionCounters, data::ProductionCounters>);
+static_assert(std::is_same_v<ra::OutOfWorkspace, data::OutOfWorkspace>);
 
 ra::AttentionConfig two_branches() {
   ra::AttentionConfig config = ra::longnet_preset();

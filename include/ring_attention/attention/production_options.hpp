@@ -13,8 +13,8 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
 struct ProductionOptions {
-  /// Working memory of one call, beyond inputs, outputs and one number per row and head in backward. Smaller
-  /// values mean smaller chunks, the same result up to rounding, and less speed.
+  /// All working memory of one call, beyond inputs, outputs, its plan and lists of work. Smaller values mean
+  /// smaller chunks, the same result up to rounding, and less speed.
   std::size_t workspace_limit_bytes = std::numeric_limits<std::size_t>::max();
   /// Refuse q, k, v and grad_out that hold infinities or NaN.
   bool check_finite = false;

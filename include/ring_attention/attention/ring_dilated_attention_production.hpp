@@ -24,14 +24,16 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// RingDilatedAttentionV2 for long-running services.
 ///
-/// - Each call works in a workspace that is kept, for the eight shapes used last: the second and later
-/// forward of
-///   a shape into the caller's tensors allocates no memory at all (with a cache policy that keeps patterns).
-/// - `workspace_limit_bytes` is honoured by smaller chunks; a limit below what the shape needs is refused,
-/// when
-///   it is first called, with std::invalid_argument that names the minimum. Where memory runs out, chunks
-///   shrink; OutOfWorkspace at the end. In backward of half and bfloat16 the sums of the gradients of one
-///   shard, in float, come on top.
+/// - Forward works in a workspace that is kept, for the eight shapes used last: the second and later forward
+///   of a shape into the caller's tensors allocates no memory at all (with a cache policy that keeps
+///   patterns). Backward gives its memory back when it ends.
+/// - `workspace_limit_bytes` bounds all that a call allocates beside inputs, outputs, its plan and lists of
+///   work: the workspaces of its threads and, in backward, one number per row and head (where mixing weights
+///   are detached, two; of 16-bit scalars, one per branch and one more) and the sums of 16-bit gradients,
+///   which are kept in float for a shard or fewer rows at a time. It is honoured by smaller chunks; a limit
+///   below what the shape needs is refused, when it is first called, with std::invalid_argument that names
+///   the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at the end, before anything is
+///   computed.
 /// - `check_finite` refuses inputs with infinities or NaN and names the first.
 /// - Backward recomputes probabilities: nothing but out and lse is kept.
 /// - counters() can be read at any time.
