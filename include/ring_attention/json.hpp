@@ -2,21 +2,16 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
-#include <ring_attention/attention/ring_dilated_attention_production.hpp>
+#include <ring_attention/attention/production_options.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
 
 namespace ring_attention {
-
 inline namespace RING_ATTENTION_NAMESPACE {
 
 inline void to_json(nlohmann::json& json, const PatternCacheStats& stats) {
   json = {{"hits", stats.hits},           {"misses", stats.misses},   {"insertions", stats.insertions},
           {"evictions", stats.evictions}, {"entries", stats.entries}, {"bytes", stats.bytes}};
 }
-
-}  // namespace RING_ATTENTION_NAMESPACE
-
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 inline void to_json(nlohmann::json& json, const ProductionCounters& counters) {
   json = {{"forward_calls", counters.forward_calls},
@@ -28,5 +23,5 @@ inline void to_json(nlohmann::json& json, const ProductionCounters& counters) {
           {"cache_misses", counters.cache_misses}};
 }
 
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

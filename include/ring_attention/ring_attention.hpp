@@ -5,6 +5,7 @@
 #include <ring_attention/attention/block_sparse_ring_dilated_attention.hpp>
 #include <ring_attention/attention/block_sparse_ring_distributed_dilated_attention.hpp>
 #include <ring_attention/attention/options.hpp>
+#include <ring_attention/attention/production_options.hpp>
 #include <ring_attention/attention/ring_dilated_attention_production.hpp>
 #include <ring_attention/attention/ring_dilated_attention_v2.hpp>
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>

@@ -30,8 +30,15 @@ std::atomic<std::size_t> refused_from{never};
 std::atomic<bool> refuse_elsewhere_only{false};
 std::atomic<std::uint64_t> refused_count{0};
 std::atomic<std::int64_t> peak{0};
+std::atomic<std::int64_t> program_held{0}, program_before{0}, program_peak{0};
 thread_local std::int64_t held = 0;  // bytes that this thread took and has not given back
 thread_local bool is_caller = false;
+
+void raise(std::atomic<std::int64_t>& most, std::int64_t now) {
+  std::int64_t seen = most;
+  while (now > seen && !most.compare_exchange_weak(seen, now)) {
+  }
+}
 
 void* take(std::size_t size, std::size_t alignment) {
   ++allocation_count;
@@ -45,11 +52,12 @@ void* take(std::size_t size, std::size_t alignment) {
   } else if (posix_memalign(&block, alignment, size) != 0) {
     block = nullptr;
   }
-  if (block == nullptr || is_caller) return block;
-  held += static_cast<std::int64_t>(malloc_usable_size(block));
-  std::int64_t seen = peak;
-  while (held > seen && !peak.compare_exchange_weak(seen, held)) {
-  }
+  if (block == nullptr) return block;
+  const auto bytes = static_cast<std::int64_t>(malloc_usable_size(block));
+  raise(program_peak, program_held += bytes);
+  if (is_caller) return block;
+  held += bytes;
+  raise(peak, held);
   return block;
 }
 
@@ -61,7 +69,9 @@ void* take_or_throw(std::size_t size, std::size_t alignment) {
 
 void give(void* block) noexcept {
   if (block == nullptr) return;
-  if (!is_caller) held -= static_cast<std::int64_t>(malloc_usable_size(block));
+  const auto bytes = static_cast<std::int64_t>(malloc_usable_size(block));
+  program_held -= bytes;
+  if (!is_caller) held -= bytes;
   std::free(block);
 }
 
@@ -86,8 +96,11 @@ std::uint64_t RefuseAllocations::refused() { return refused_count; }
 void reset_peak() {
   is_caller = true;
   peak = 0;
+  program_before = program_held.load();
+  program_peak = program_held.load();
 }
 std::int64_t peak_of_other_threads() { return peak; }
+std::int64_t peak_of_program() { return program_peak - program_before; }
 
 }  // namespace test
 

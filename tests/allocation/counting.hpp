@@ -29,5 +29,7 @@ class RefuseAllocations {
 /// operator new.
 void reset_peak();
 std::int64_t peak_of_other_threads();
+/// The most that the whole program held at once since reset_peak, beyond what it held then.
+std::int64_t peak_of_program();
 
 }  // namespace test

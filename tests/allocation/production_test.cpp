@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <new>
 #include <ring_attention/attention/ring_dilated_attention_production.hpp>
@@ -14,6 +15,7 @@
 #include "allocation/counting.hpp"
 #include "support/catch.hpp"
 #include "support/check_forward.hpp"
+#include "support/named_minimum.hpp"
 #include "support/tensors.hpp"
 
 namespace {
@@ -87,6 +89,32 @@ TEMPLATE_TEST_CASE("the second and later forward of a shape allocates nothing", 
         CHECK(test::bitwise_equal(out, first));
       }
     }
+  }
+}
+
+TEST_CASE("shapes that alternate keep a workspace each", "[allocation]") {
+  const auto small = test::random_inputs<float>({1, 120, 2, 24}, 2);
+  const auto large = test::random_inputs<float>({2, 300, 6, 40}, 3);
+  const test::ThreadScope scope(2);
+  for (const bool small_first : {false, true}) {
+    const ra::RingDilatedAttentionProduction<float> attention(make_config(17));
+    std::vector<const test::CallInputs<float>*> order{&small, &large};
+    if (!small_first) std::swap(order[0], order[1]);
+    std::vector<ra::Tensor<float>> outs, expected;
+    for (const auto* in : order) {
+      outs.emplace_back(in->q.shape());
+      attention.forward(in->q, in->k, in->v, outs.back());
+    }
+    expected = outs;
+    const std::uint64_t before = test::allocations();
+    for (int round = 0; round < 3; ++round) {
+      for (std::size_t i = 0; i < order.size(); ++i) {
+        attention.forward(order[i]->q, order[i]->k, order[i]->v, outs[i]);
+      }
+    }
+    const std::uint64_t after = test::allocations();
+    CHECK(after == before);
+    for (std::size_t i = 0; i < order.size(); ++i) CHECK(test::bitwise_equal(outs[i], expected[i]));
   }
 }
 
@@ -183,6 +211,134 @@ TEMPLATE_TEST_CASE("where memory runs out, chunks shrink, and the result stays",
     compare("grad_q", grads.q, expected_grads.q);
     compare("grad_k", grads.k, expected_grads.k);
     compare("grad_v", grads.v, expected_grads.v);
+  }
+}
+
+namespace {
+
+ra::AttentionConfig two_mixed_branches(ra::MixGradient mix, std::int64_t ring_size) {
+  ra::AttentionConfig config = ra::longnet_preset();
+  config.segment_lengths = {20, 90};
+  config.dilation_rates = {1, 3};
+  config.mix_gradient = mix;
+  config.ring_size = ring_size;
+  return config;
+}
+
+template <class Scalar>
+std::int64_t bytes_of(const ra::Gradients<Scalar>& grads) {
+  return (grads.q.size() + grads.k.size() + grads.v.size()) * static_cast<std::int64_t>(sizeof(Scalar));
+}
+
+template <class Scalar>
+void check_same(const ra::Gradients<Scalar>& grads, const ra::Gradients<Scalar>& expected) {
+  const auto compare = [](const char* name, const ra::Tensor<Scalar>& a, const ra::Tensor<Scalar>& b) {
+    // The same pairs in another grouping: the tolerance of one result against another.
+    const auto comparison = test::compare_all(name, test::to_float64(a.view()), test::to_float64(b.view()),
+                                              2 * test::tolerance_of<Scalar>().gradient);
+    INFO(comparison.message());
+    CHECK(comparison.passed());
+  };
+  compare("grad_q", grads.q, expected.q);
+  compare("grad_k", grads.k, expected.k);
+  compare("grad_v", grads.v, expected.v);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("what backward allocates at its peak is what the limit bounds and the counter tells",
+                   "[allocation]", float, double, Eigen::half, Eigen::bfloat16) {
+  // Lists of work and what the allocator adds. One number per row and head takes three times as much.
+  constexpr std::int64_t slack = 40'000;
+  const auto in = test::random_inputs<TestType>({1, 1000, 32, 8}, 8);
+  const test::ThreadScope scope(2);
+  for (const auto mix : {ra::MixGradient::exact, ra::MixGradient::detached}) {
+    for (const std::int64_t ring_size : {1, 6}) {
+      const ra::AttentionConfig config = two_mixed_branches(mix, ring_size);
+      const auto result =
+          ra::RingDilatedAttentionProduction<TestType>(config).forward_with_lse(in.q, in.k, in.v);
+      const auto told_with = [&](std::size_t limit) {
+        const ra::RingDilatedAttentionProduction<TestType> attention(
+            config, ra::ProductionOptions{.workspace_limit_bytes = limit});
+        test::reset_peak();
+        const auto grads = attention.backward(in.q, in.k, in.v, result, in.q);
+        const std::int64_t peak = test::peak_of_program() - bytes_of(grads);
+        const auto told = static_cast<std::int64_t>(attention.counters().workspace_bytes);
+        INFO("ring " << ring_size << ", detached " << (mix == ra::MixGradient::detached) << ", limit "
+                     << limit << ", peak " << peak << ", told " << told);
+        CHECK(attention.counters().workspace_bytes <= limit);
+        CHECK(peak >= told);
+        CHECK(peak <= told + slack);
+        return attention.counters().workspace_bytes;
+      };
+      const std::size_t least = test::named_minimum([&] { (void)told_with(1); });
+      const std::size_t most = told_with(std::numeric_limits<std::size_t>::max());
+      CHECK(most > least + 3 * slack);
+      CHECK(told_with(least) == least);
+      for (const std::size_t part : {1, 2, 3, 4}) CHECK(told_with(least + (most - least) * part / 5) < most);
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("where memory runs out in backward, sums and workspaces shrink up to what rows need",
+                   "[allocation]", float, Eigen::bfloat16) {
+  // Many rows: what is needed whatever the chunks is mostly numbers per row. Few rows: a tile of 200
+  // dimensions.
+  const std::vector<ra::Shape> shapes{{1, 2000, 8, 1}, {1, 30, 2, 200}};
+  const test::ThreadScope scope(2);
+  for (const ra::Shape& shape : shapes) {
+    const auto in = test::random_inputs<TestType>(shape, shape[2] / 2);
+    for (const auto mix : {ra::MixGradient::exact, ra::MixGradient::detached}) {
+      const ra::RingDilatedAttentionProduction<TestType> attention(two_mixed_branches(mix, 1));
+      const auto result = attention.forward_with_lse(in.q, in.k, in.v);
+      const auto expected = attention.backward(in.q, in.k, in.v, result, in.q);
+      const auto untouched = in;
+      const auto untouched_result = result;
+      const auto largest_output = static_cast<std::size_t>(in.q.size()) * sizeof(TestType);
+      int shrunk = 0, refused = 0;
+      for (std::size_t limit = std::size_t{1} << 22; limit > largest_output; limit -= limit / 5) {
+        const std::uint64_t calls = attention.counters().backward_calls;
+        ra::Gradients<TestType> grads;
+        std::uint64_t denials = 0;
+        std::string error;
+        try {
+          const test::RefuseAllocations refuse(limit);
+          try {
+            grads = attention.backward(in.q, in.k, in.v, result, in.q);
+          } catch (...) {
+            denials = refuse.refused();
+            throw;
+          }
+          denials = refuse.refused();
+        } catch (const ra::OutOfWorkspace& caught) {
+          error = caught.what();
+        }
+        INFO("tokens " << shape[1] << ", detached " << (mix == ra::MixGradient::detached) << ", limit "
+                       << limit << ", denials " << denials << ", error '" << error << "'");
+        if (error.empty()) {
+          shrunk += denials > 0;
+          CHECK(refused == 0);
+          check_same(grads, expected);
+        } else {
+          ++refused;
+          CHECK(denials > 0);
+          CHECK(error.starts_with("no memory for the smallest workspace of this call, "));
+          CHECK(attention.counters().backward_calls == calls);
+        }
+        // The object serves again as soon as there is memory.
+        const auto again = attention.backward(in.q, in.k, in.v, result, in.q);
+        CHECK(test::bitwise_equal(again.q, expected.q));
+        CHECK(test::bitwise_equal(again.k, expected.k));
+        CHECK(test::bitwise_equal(again.v, expected.v));
+      }
+      CHECK(shrunk >= 2);
+      CHECK(refused >= 1);
+      CHECK(test::bitwise_equal(in.q, untouched.q));
+      CHECK(test::bitwise_equal(in.k, untouched.k));
+      CHECK(test::bitwise_equal(in.v, untouched.v));
+      CHECK(test::bitwise_equal(result.out, untouched_result.out));
+      CHECK(test::bitwise_equal(result.lse, untouched_result.lse));
+    }
   }
 }
 

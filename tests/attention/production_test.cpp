@@ -9,6 +9,7 @@
 #include <ring_attention/json.hpp>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "support/check_backward.hpp"
 #include "support/check_forward.hpp"
 #include "support/error_text.hpp"
+#include "support/named_minimum.hpp"
 #include "support/random_case.hpp"
 #include "support/tensors.hpp"
 
@@ -26,16 +28,11 @@ namespace ra = ring_attention;
 template <class Scalar>
 using Production = ra::RingDilatedAttentionProduction<Scalar>;
 
-/// The number behind "at least", of the error that a limit of one byte gives.
-template <class Call>
-std::size_t named_minimum(const Call& call) {
-  const std::string text = test::error_text(call);
-  INFO(text);
-  const std::string before = "workspace_limit_bytes = 1: a call of this shape needs at least ";
-  REQUIRE(text.starts_with(before));
-  REQUIRE(text.ends_with(" bytes"));
-  return std::stoull(text.substr(before.size()));
-}
+// They are the same types whatever instruction set a unit is compiled for.
+namespace data = ra::RING_ATTENTION_NAMESPACE;
+static_assert(std::is_same_v<ra::ProductionOptions, data::ProductionOptions>);
+static_assert(std::is_same_v<ra::ProductionCounters, data::ProductionCounters>);
+static_assert(std::is_same_v<ra::OutOfWorkspace, data::OutOfWorkspace>);
 
 ra::AttentionConfig two_branches() {
   ra::AttentionConfig config = ra::longnet_preset();
@@ -58,7 +55,8 @@ TEMPLATE_TEST_CASE("production forward: any limit down to the minimum gives the 
     const auto with_limit = [&](std::size_t limit) {
       return Production<TestType>(config, ra::ProductionOptions{.workspace_limit_bytes = limit});
     };
-    const std::size_t least = named_minimum([&] { (void)with_limit(1).forward(in.q, in.k, in.v, options); });
+    const std::size_t least =
+        test::named_minimum([&] { (void)with_limit(1).forward(in.q, in.k, in.v, options); });
     CHECK(test::error_text([&] { (void)with_limit(least - 1).forward(in.q, in.k, in.v, options); }) !=
           "no error");
     const auto unlimited = with_limit(std::numeric_limits<std::size_t>::max());
@@ -89,39 +87,81 @@ TEMPLATE_TEST_CASE("production forward: any limit down to the minimum gives the 
 }
 
 TEMPLATE_TEST_CASE("production backward: any limit down to the minimum gives the gradients",
-                   "[attention][production]", float, double, Eigen::bfloat16) {
+                   "[attention][production]", float, double, Eigen::half, Eigen::bfloat16) {
+  constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
   test::RandomCase c;
   c.seed = 7;
   c.config = two_branches();
-  c.q = {1, 400, 6, 24};
-  c.k = {1, 400, 3, 24};
+  c.q = {2, 230, 6, 24};
+  c.k = {2, 230, 3, 24};
+  c.lengths = {230, 101};
+  const auto in = test::random_inputs<TestType>(c.q, 3);
+  const auto grad_out = test::random_tensor<TestType>(c.q, 9);
   for (const auto mix : {ra::MixGradient::exact, ra::MixGradient::detached}) {
-    c.config.mix_gradient = mix;
-    c.threads = mix == ra::MixGradient::exact ? 1 : 3;
-    const auto in = test::random_inputs<TestType>(c.q, 3);
-    const auto result = Production<TestType>(c.config).forward_with_lse(in.q, in.k, in.v);
-    const auto refused = [&](std::size_t limit) {
-      return test::error_text([&] {
-        (void)Production<TestType>(c.config, ra::ProductionOptions{.workspace_limit_bytes = limit})
-            .backward(in.q, in.k, in.v, result, in.q);
-      });
-    };
-    const std::size_t least = named_minimum([&] {
-      (void)Production<TestType>(c.config, ra::ProductionOptions{.workspace_limit_bytes = 1})
-          .backward(in.q, in.k, in.v, result, in.q);
-    });
-    CHECK(refused(least - 1) != "no error");
-    CHECK(refused(least) == "no error");
-    const std::size_t forward_least = named_minimum([&] {
-      (void)Production<TestType>(c.config, ra::ProductionOptions{.workspace_limit_bytes = 1})
-          .forward(in.q, in.k, in.v);
-    });
-    for (std::size_t limit = std::max(least, forward_least); limit < (std::size_t{1} << 25); limit *= 4) {
-      const Production<TestType> attention(c.config, ra::ProductionOptions{.workspace_limit_bytes = limit});
-      const std::string failure = test::check_backward<TestType>(c, attention);
-      INFO("limit " << limit << '\n' << failure);
-      CHECK(failure.empty());
-      CHECK(attention.counters().workspace_bytes <= limit);
+    for (const std::int64_t ring_size : {1, 2, 7}) {
+      c.config.mix_gradient = mix;
+      c.config.ring_size = ring_size;
+      c.threads = ring_size == 2 ? 1 : 3;
+      const test::ThreadScope scope(c.threads);
+      const auto with_limit = [&](std::size_t limit) {
+        return Production<TestType>(c.config, ra::ProductionOptions{.workspace_limit_bytes = limit});
+      };
+      const auto result =
+          with_limit(unlimited).forward_with_lse(in.q, in.k, in.v, ra::ForwardOptions{.lengths = c.lengths});
+      const auto backward = [&](const Production<TestType>& attention) {
+        return attention.backward(in.q, in.k, in.v, result, grad_out,
+                                  ra::BackwardOptions{.lengths = c.lengths});
+      };
+      const auto whole = with_limit(unlimited);
+      const auto expected = backward(whole);
+      const std::uint64_t most = whole.counters().workspace_bytes;
+      const std::size_t least = test::named_minimum([&] { (void)backward(with_limit(1)); });
+      const std::string refusal = test::error_text([&] { (void)backward(with_limit(least - 1)); });
+      CHECK(refusal == "workspace_limit_bytes = " + std::to_string(least - 1) +
+                           ": a call of this shape needs at least " + std::to_string(least) + " bytes");
+      CHECK(most > 4 * least);
+      std::uint64_t before = 0;
+      int chunkings = 0;
+      for (std::size_t limit = least; limit < 2 * most; limit += limit / 2) {
+        const auto attention = with_limit(limit);
+        const auto grads = backward(attention);
+        const std::uint64_t used = attention.counters().workspace_bytes;
+        INFO("ring " << ring_size << ", detached " << (mix == ra::MixGradient::detached) << ", limit "
+                     << limit << ", least " << least << ", used " << used);
+        CHECK(used <= limit);
+        chunkings += used != before;
+        before = used;
+        const auto check_same = [&](const char* name, const ra::Tensor<TestType>& a,
+                                    const ra::Tensor<TestType>& b) {
+          // The same pairs in another grouping: the tolerance of one result against another.
+          const auto comparison =
+              test::compare_all(name, test::to_float64(a.view()), test::to_float64(b.view()),
+                                2 * test::tolerance_of<TestType>().gradient);
+          INFO(comparison.message());
+          CHECK(comparison.passed());
+        };
+        check_same("grad_q", grads.q, expected.q);
+        check_same("grad_k", grads.k, expected.k);
+        check_same("grad_v", grads.v, expected.v);
+        const auto again = backward(attention);
+        CHECK(test::bitwise_equal(again.q, grads.q));
+        CHECK(test::bitwise_equal(again.k, grads.k));
+        CHECK(test::bitwise_equal(again.v, grads.v));
+      }
+      CHECK(chunkings >= 4);
+      CHECK(before == most);
+
+      // Against the oracle; its forward has the same limit.
+      const std::size_t forward_least = test::named_minimum(
+          [&] { (void)with_limit(1).forward(in.q, in.k, in.v, ra::ForwardOptions{.lengths = c.lengths}); });
+      const std::size_t first = std::max(least, forward_least);
+      for (const std::size_t limit : {first, std::max<std::size_t>(first, most / 3)}) {
+        const auto attention = with_limit(limit);
+        const std::string failure = test::check_backward<TestType>(c, attention);
+        INFO("ring " << ring_size << ", limit " << limit << '\n' << failure);
+        CHECK(failure.empty());
+        CHECK(attention.counters().workspace_bytes <= limit);
+      }
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
+#include <type_traits>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -15,6 +16,10 @@
 namespace {
 
 namespace ra = ring_attention;
+
+// They are the same types whatever instruction set a unit is compiled for.
+static_assert(std::is_same_v<ra::PlanReport, ra::RING_ATTENTION_NAMESPACE::PlanReport>);
+static_assert(std::is_same_v<ra::MemberReport, ra::RING_ATTENTION_NAMESPACE::MemberReport>);
 
 ra::PlanReport report(ra::AttentionConfig config, int members, ra::ShardLayout layout, std::int64_t n,
                       std::int64_t heads, std::int64_t kv_heads) {

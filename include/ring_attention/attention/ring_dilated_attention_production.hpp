@@ -6,64 +6,34 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <optional>
 #include <ring_attention/attention/interface.hpp>
+#include <ring_attention/attention/production_options.hpp>
 #include <ring_attention/engine/finite_check.hpp>
 #include <ring_attention/engine/whole.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace_limit.hpp>
-#include <string>
 #include <utility>
 #include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
-struct ProductionOptions {
-  /// Working memory of one call, beyond inputs, outputs and one number per row and head in backward. Smaller
-  /// values mean smaller chunks, the same result up to rounding, and less speed.
-  std::size_t workspace_limit_bytes = std::numeric_limits<std::size_t>::max();
-  /// Refuse q, k, v and grad_out that hold infinities or NaN.
-  bool check_finite = false;
-};
-
-/// Sums over all calls of one object.
-struct ProductionCounters {
-  std::uint64_t forward_calls = 0;
-  std::uint64_t backward_calls = 0;
-  std::uint64_t tokens = 0;           ///< batch size x sequence length, forward and backward
-  double seconds = 0;                 ///< in forward and backward
-  std::uint64_t workspace_bytes = 0;  ///< largest working memory of one call so far
-  std::uint64_t cache_hits = 0;       ///< pattern lookups answered from the cache
-  std::uint64_t cache_misses = 0;     ///< pattern lookups that had to compute
-};
-
-/// Not even the smallest workspace could be allocated. Inputs and outputs are untouched.
-class OutOfWorkspace : public std::bad_alloc {
- public:
-  explicit OutOfWorkspace(std::size_t bytes)
-      : text_(std::make_shared<const std::string>("no memory for the smallest workspace of this call, " +
-                                                  std::to_string(bytes) + " bytes")) {}
-  const char* what() const noexcept override { return text_->c_str(); }
-
- private:
-  std::shared_ptr<const std::string> text_;
-};
-
 /// RingDilatedAttentionV2 for long-running services.
 ///
-/// - Each call works in a workspace that is kept, for the eight shapes used last: the second and later
-/// forward of
-///   a shape into the caller's tensors allocates no memory at all (with a cache policy that keeps patterns).
-/// - `workspace_limit_bytes` is honoured by smaller chunks; a limit below what the shape needs is refused,
-/// when
-///   it is first called, with std::invalid_argument that names the minimum. Where memory runs out, chunks
-///   shrink; OutOfWorkspace at the end. In backward of half and bfloat16 the sums of the gradients of one
-///   shard, in float, come on top.
+/// - Forward works in a workspace that is kept, for the eight shapes used last: the second and later forward
+///   of a shape into the caller's tensors allocates no memory at all (with a cache policy that keeps
+///   patterns). Backward gives its memory back when it ends.
+/// - `workspace_limit_bytes` bounds all that a call allocates beside inputs, outputs, its plan and lists of
+///   work: the workspaces of its threads and, in backward, one number per row and head (where mixing weights
+///   are detached, two; of 16-bit scalars, one per branch and one more) and the sums of 16-bit gradients,
+///   which are kept in float for a shard or fewer rows at a time. It is honoured by smaller chunks; a limit
+///   below what the shape needs is refused, when it is first called, with std::invalid_argument that names
+///   the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at the end, before anything is
+///   computed.
 /// - `check_finite` refuses inputs with infinities or NaN and names the first.
 /// - Backward recomputes probabilities: nothing but out and lse is kept.
 /// - counters() can be read at any time.
@@ -201,21 +171,21 @@ class RingDilatedAttentionProduction
       engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan);
     }
     if (shape.batch > 0 && shape.tokens > 0) {
-      const auto bytes_per_thread = [&shape](const engine::BackwardSizes& sizes) {
-        return engine::WholeBackward<Scalar>::bytes_per_thread(sizes, shape);
+      const auto bytes = [&slot](const engine::BackwardSizes& sizes, int threads) {
+        return engine::WholeBackward<Scalar>::bytes(slot->plan, sizes, threads);
       };
-      auto fitted = engine::fit(engine::BackwardSizes{}, num_threads(), options_.workspace_limit_bytes,
-                                bytes_per_thread);
+      const auto fast = engine::fast_backward_sizes<Scalar>(slot->plan);
+      auto fitted = engine::fit(fast, num_threads(), options_.workspace_limit_bytes, bytes);
       std::optional<engine::WholeBackward<Scalar>> backward;
       while (!backward) {
         try {
           backward.emplace(slot->plan, tensors, fitted.sizes, fitted.threads);
         } catch (const std::bad_alloc&) {
-          fitted = smaller(fitted, engine::BackwardSizes{}, bytes_per_thread);
+          fitted = smaller(fitted, fast, bytes);
         }
       }
-      backward->run(grads);
       note_workspace(fitted.bytes);
+      backward->run(grads);
     }
     ++shared_->backward_calls;
     shared_->tokens += static_cast<std::uint64_t>(shape.batch * shape.tokens);
@@ -259,26 +229,28 @@ class RingDilatedAttentionProduction
     const auto bytes_per_thread = [&shape](const engine::ForwardSizes& sizes) {
       return engine::WholeWorkspace::bytes_per_thread<Scalar, Kernel>(sizes, shape.head_dim);
     };
+    const auto bytes = [&](const engine::ForwardSizes& sizes, int sharing) {
+      return bytes_per_thread(sizes) * static_cast<std::size_t>(sharing);
+    };
     const auto fast = engine::fast_forward_sizes<T>(slot.plan, shards.run_length, threads);
-    slot.fit = engine::fit(fast, threads, options_.workspace_limit_bytes, bytes_per_thread);
+    slot.fit = engine::fit(fast, threads, options_.workspace_limit_bytes, bytes);
     for (;;) {
       try {
-        slot.workspace.reserve(slot.fit.bytes / static_cast<std::size_t>(slot.fit.threads), slot.fit.threads);
+        slot.workspace.reserve(bytes_per_thread(slot.fit.sizes), slot.fit.threads);
         slot.threads = threads;
         return;
       } catch (const std::bad_alloc&) {
-        slot.fit = smaller(slot.fit, fast, bytes_per_thread);
+        slot.fit = smaller(slot.fit, fast, bytes);
       }
     }
   }
 
   /// Half of what could not be allocated; OutOfWorkspace where that was the least.
-  template <class Sizes, class BytesPerThread>
-  static engine::Fit<Sizes> smaller(const engine::Fit<Sizes>& failed, const Sizes& fast,
-                                    const BytesPerThread& bytes_per_thread) {
-    const std::size_t least = engine::least_bytes(fast, bytes_per_thread);
+  template <class Sizes, class Bytes>
+  static engine::Fit<Sizes> smaller(const engine::Fit<Sizes>& failed, const Sizes& fast, const Bytes& bytes) {
+    const std::size_t least = bytes(engine::smallest(fast), 1);
     if (failed.bytes <= least) throw OutOfWorkspace(least);
-    return engine::fit(fast, failed.threads, std::max(least, failed.bytes / 2), bytes_per_thread);
+    return engine::fit(fast, failed.threads, std::max(least, failed.bytes / 2), bytes);
   }
 
   void note_workspace(std::size_t bytes) const {

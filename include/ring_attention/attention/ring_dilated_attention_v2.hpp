@@ -12,9 +12,10 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 /// Exact dilated attention (LongNet, arXiv 2307.02486, eq. 2-11) over whole tensors in one process.
 ///
 /// Keys are visited shard by shard, `config.ring_size` of them, and merged by an online softmax, so that
-/// working memory beyond inputs and outputs is O(n / ring_size); the result does not depend on the ring size
-/// up to rounding. Immutable after construction; safe to call from several threads at once. Calls: see
-/// WholeTensorAttention.
+/// working memory beyond inputs and outputs is O(n / ring_size), in backward plus one number per row and head
+/// (two where mixing weights are detached; of 16-bit scalars then one per branch and one more). The result
+/// does not depend on the ring size up to rounding. Immutable after construction; safe to call from several
+/// threads at once. Calls: see WholeTensorAttention.
 template <typename Scalar, typename CachePolicy = use_pattern_cache>
 class RingDilatedAttentionV2
     : public WholeTensorAttention<RingDilatedAttentionV2<Scalar, CachePolicy>, Scalar, CachePolicy> {

@@ -92,10 +92,9 @@ void row_deltas(const AttentionPlan& plan, const detail::TokenRun& run,
   });
 }
 
-/// Sets each branch's sum of probabilities to what its zero keys contribute, z * exp(0 - lse), and the rest
-/// to 0.
+/// Sets a branch's sums of probabilities, which are 0, to what its zero keys contribute, z * exp(0 - lse).
 template <class Scalar>
-void seed_mix_statistics(const AttentionPlan& plan, const detail::TokenRun& run,
+void seed_mix_statistics(const AttentionPlan& plan, std::size_t branch_index, const detail::TokenRun& run,
                          const BackwardQueries<Scalar>& queries,
                          const RowNumbers<accumulator_t<Scalar>>& probability) {
   using T = accumulator_t<Scalar>;
@@ -103,46 +102,63 @@ void seed_mix_statistics(const AttentionPlan& plan, const detail::TokenRun& run,
   std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads));
   for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
     const SequencePlan& sequence = plan.sequence_of(item);
-    for (std::size_t b = 0; b < sequence.branches.size(); ++b) {
-      const BranchPlan& branch = sequence.branches[b];
-      for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
-        const std::int64_t count = detail::heads_with_offset(branch, o, 0, plan.shape.heads, heads.data());
-        const auto seed = [&](const detail::Segment& segment) {
-          if (segment.zero_keys == 0) return;
-          for (std::int64_t i = 0; i < count; ++i) {
-            for (std::int64_t q = 0; q < segment.queries.count; ++q) {
-              const std::int64_t token = segment.queries[q];
-              const std::int64_t head = heads[static_cast<std::size_t>(i)];
-              *probability.row(b, item, head, token + run.number_shift) =
-                  static_cast<T>(segment.zero_keys) *
-                  std::exp(-*queries.lse.row(item, head, token + run.row_shift));
-            }
+    if (branch_index >= sequence.branches.size()) continue;
+    const BranchPlan& branch = sequence.branches[branch_index];
+    for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
+      const std::int64_t count = detail::heads_with_offset(branch, o, 0, plan.shape.heads, heads.data());
+      const auto seed = [&](const detail::Segment& segment) {
+        if (segment.zero_keys == 0) return;
+        for (std::int64_t i = 0; i < count; ++i) {
+          for (std::int64_t q = 0; q < segment.queries.count; ++q) {
+            const std::int64_t token = segment.queries[q];
+            const std::int64_t head = heads[static_cast<std::size_t>(i)];
+            *probability.row(branch_index, item, head, token + run.number_shift) =
+                static_cast<T>(segment.zero_keys) *
+                std::exp(-*queries.lse.row(item, head, token + run.row_shift));
           }
-        };
-        detail::for_each_segment(plan, sequence.length, branch, branch.offsets[o], run.begin, run.end, seed);
+        }
+      };
+      detail::for_each_segment(plan, sequence.length, branch, branch.offsets[o], run.begin, run.end, seed);
+    }
+  }
+}
+
+/// The same for all branches.
+template <class Scalar>
+void seed_mix_statistics(const AttentionPlan& plan, const detail::TokenRun& run,
+                         const BackwardQueries<Scalar>& queries,
+                         const RowNumbers<accumulator_t<Scalar>>& probability) {
+  for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
+    seed_mix_statistics(plan, branch, run, queries, probability);
+  }
+}
+
+/// Turns a branch's statistics into its delta: sum(P dP) / sum(P) is sum_d dO O of the branch's own output.
+/// The gradient of the log-sum-exp is taken off as in row_deltas. `delta` may be `weighted`.
+template <class T>
+void branch_deltas(const AttentionPlan& plan, std::size_t branch, const detail::TokenRun& run,
+                   const RowNumbers<T>& probability, const RowNumbers<T>& weighted,
+                   const TensorView<const T>& grad_lse, const RowNumbers<T>& delta) {
+  for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
+    for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
+      for (std::int64_t token = run.begin; token < run.end; ++token) {
+        const std::int64_t number = token + run.number_shift;
+        const T sum = *probability.row(branch, item, head, number);
+        T value = sum != T{0} ? *weighted.row(branch, item, head, number) / sum : T{0};
+        if (grad_lse.data() != nullptr) value -= *grad_lse.row(item, head, token + run.row_shift);
+        *delta.row(branch, item, head, number) = value;
       }
     }
   }
 }
 
-/// Turns statistics into each branch's delta: sum(P dP) / sum(P) is sum_d dO O of the branch's own output.
-/// The gradient of the log-sum-exp is taken off as in row_deltas.
+/// The same for all branches.
 template <class T>
 void branch_deltas(const AttentionPlan& plan, const detail::TokenRun& run, const RowNumbers<T>& probability,
                    const RowNumbers<T>& weighted, const TensorView<const T>& grad_lse,
                    const RowNumbers<T>& delta) {
   for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
-    for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-      for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
-        for (std::int64_t token = run.begin; token < run.end; ++token) {
-          const std::int64_t number = token + run.number_shift;
-          const T sum = *probability.row(branch, item, head, number);
-          T value = sum != T{0} ? *weighted.row(branch, item, head, number) / sum : T{0};
-          if (grad_lse.data() != nullptr) value -= *grad_lse.row(item, head, token + run.row_shift);
-          *delta.row(branch, item, head, number) = value;
-        }
-      }
-    }
+    branch_deltas(plan, branch, run, probability, weighted, grad_lse, delta);
   }
 }
 

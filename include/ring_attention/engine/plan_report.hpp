@@ -12,7 +12,7 @@
 #include <vector>
 
 namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
+inline namespace RING_ATTENTION_NAMESPACE {
 
 /// Tokens [first, second).
 using TokenRange = std::pair<std::int64_t, std::int64_t>;
@@ -44,6 +44,9 @@ inline std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::in
   return ranges;
 }
 
+}  // namespace RING_ATTENTION_NAMESPACE
+
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
 inline double count_pairs(const AttentionPlan& plan, const detail::TokenRun& run) {

@@ -28,17 +28,69 @@ struct GradientTensors {
   TensorView<Scalar> q, k, v;
 };
 
+/// Sizes that are fast: gradients of 16 bits are summed up for one shard at a time, O(n / ring_size) of
+/// memory.
+template <class Scalar>
+BackwardSizes fast_backward_sizes(const AttentionPlan& plan) {
+  BackwardSizes sizes;
+  if (!std::is_same_v<accumulator_t<Scalar>, Scalar>) {
+    sizes.sum_rows = detail::SequenceRuns(plan.shape.tokens, plan.ring_size).run_length;
+  }
+  return sizes;
+}
+
+/// What a call keeps beside the caller's tensors: the layout of a block, or, without one, how large it is.
+template <class Scalar>
+struct WholeBackwardMemory {
+  using T = accumulator_t<Scalar>;
+  static constexpr bool sums_apart = !std::is_same_v<T, Scalar>;
+
+  WholeBackwardMemory(std::byte* block, const AttentionPlan& plan, const BackwardSizes& sizes, int threads)
+      : sum_rows(std::clamp<std::int64_t>(sizes.sum_rows, 1, plan.shape.tokens)) {
+    detail::Carver carver(block);
+    const CallShape& shape = plan.shape;
+    const std::int64_t numbers = shape.batch * shape.heads * shape.tokens;
+    // Sums that are written out chunk by chunk meet every branch in each chunk; else one branch follows the
+    // other.
+    const auto branches =
+        plan.detached_mix && sums_apart ? static_cast<std::int64_t>(plan.branch_count()) : std::int64_t{1};
+    delta = {carver.take<T>(branches * numbers), shape.heads, shape.tokens, branches > 1 ? numbers : 0};
+    if (plan.detached_mix) probability = {carver.take<T>(numbers), shape.heads, shape.tokens, 0};
+    if (sums_apart) {
+      const std::int64_t of_keys = 2 * shape.kv_heads;
+      const std::int64_t heads = at_once(shape) ? shape.heads + of_keys : std::max(shape.heads, of_keys);
+      sums = carver.take<T>(shape.batch * sum_rows * heads * shape.head_dim);
+    }
+    detail::Carver one;
+    BackwardWorkspace<Scalar>(one, sizes, shape);
+    bytes_per_thread = one.used();
+    workspaces = carver.take<std::byte>(static_cast<std::int64_t>(bytes_per_thread) * threads);
+    bytes = carver.used();
+  }
+
+  /// Whether the sums of all rows fit: queries and keys then share one pass.
+  bool at_once(const CallShape& shape) const { return sum_rows == shape.tokens; }
+
+  RowNumbers<T> delta;
+  RowNumbers<T> probability;  // of one branch, where its delta is a quotient of sums
+  std::int64_t sum_rows;
+  T* sums = nullptr;  // of keys and values, then of queries
+  std::byte* workspaces;
+  std::size_t bytes_per_thread, bytes;
+};
+
 template <class Scalar>
 class WholeBackward {
   using T = accumulator_t<Scalar>;
+  using Memory = WholeBackwardMemory<Scalar>;
 
  public:
-  static std::size_t bytes_per_thread(const BackwardSizes& sizes, const CallShape& shape) {
-    detail::Carver count;
-    BackwardWorkspace<Scalar>(count, sizes, shape);
-    return count.used();
+  /// All memory that a call allocates but for lists of work.
+  static std::size_t bytes(const AttentionPlan& plan, const BackwardSizes& sizes, int threads) {
+    return Memory(nullptr, plan, sizes, threads).bytes;
   }
 
+  /// Allocates; computes nothing yet.
   WholeBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors, const BackwardSizes& sizes,
                 int threads)
       : plan_(plan),
@@ -47,106 +99,117 @@ class WholeBackward {
         threads_(threads),
         whole_{0, plan.shape.tokens, 0, 0},
         sizes_(sizes),
-        workspace_bytes_(bytes_per_thread(sizes, plan.shape)) {
-    workspace_.reserve(workspace_bytes_ * static_cast<std::size_t>(threads));
-    compute_deltas();
-  }
+        memory_(block_.reserve(bytes(plan, sizes, threads)), plan, sizes, threads) {}
 
   void run(const GradientTensors<Scalar>& grads) {
-    if constexpr (std::is_same_v<T, Scalar>) {
-      accumulate(grads.q, whole_, grads.k, grads.v);
+    if (!plan_.detached_mix) {
+      row_deltas(plan_, whole_, queries_, tensors_.out, tensors_.grad_lse, memory_.delta, threads_);
+    }
+    if constexpr (Memory::sums_apart) {
+      for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) compute_deltas(branch);
+      for (std::int64_t begin = 0; begin < plan_.shape.tokens; begin += memory_.sum_rows) {
+        run_chunk(grads, {begin, std::min(begin + memory_.sum_rows, plan_.shape.tokens), 0, 0});
+      }
     } else {
-      // Sums are kept in the accumulator type for one shard at a time: O(n / ring_size) of memory.
-      const detail::SequenceRuns shards(plan_.shape.tokens, plan_.ring_size);
-      const bool at_once = shards.count() == 1;
-      for (std::int64_t shard = 0; shard < shards.count(); ++shard) {
-        const detail::TokenRun run{shards.begin(shard), shards.end(shard), 0, 0};
-        const auto sums = [&](std::int64_t heads) {
-          return Tensor<T>(plan_.shape.batch, run.size(), heads, plan_.shape.head_dim);
-        };
-        Tensor<T> grad_q, grad_k = sums(plan_.shape.kv_heads), grad_v = sums(plan_.shape.kv_heads);
-        if (at_once) grad_q = sums(plan_.shape.heads);
-        accumulate(grad_q.view(), run, grad_k.view(), grad_v.view());
-        round_gradients<Scalar, T>(grad_k.view(), run.begin, run, grads.k);
-        round_gradients<Scalar, T>(grad_v.view(), run.begin, run, grads.v);
-        if (!at_once) {
-          grad_q = sums(plan_.shape.heads);
-          accumulate_queries(grad_q.view(), run);
-        }
-        round_gradients<Scalar, T>(grad_q.view(), run.begin, run, grads.q);
+      for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
+        compute_deltas(branch);
+        accumulate(branch, grads.q, whole_, grads.k, grads.v);
       }
     }
   }
 
  private:
-  RowNumbers<T> numbers(Tensor<T>& storage, std::size_t branches) const {
+  /// Where the mixing weights are constants, each branch has a delta of its own.
+  void compute_deltas(std::size_t branch) {
+    if (!plan_.detached_mix) return;
+    const std::int64_t numbers = plan_.shape.batch * plan_.shape.heads * plan_.shape.tokens;
+    BackwardTargets<T> targets;
+    targets.probability = memory_.probability;
+    targets.weighted = memory_.delta;
+    std::fill_n(targets.probability.row(branch, 0, 0, 0), numbers, T{0});
+    std::fill_n(targets.weighted.row(branch, 0, 0, 0), numbers, T{0});
+    seed_mix_statistics(plan_, branch, whole_, queries_, targets.probability);
+    run_units(backward_units(plan_, branch, BackwardSide::queries, threads_), whole_, targets, {}, {});
+    branch_deltas<T>(plan_, branch, whole_, targets.probability, targets.weighted, tensors_.grad_lse,
+                     memory_.delta);
+  }
+
+  /// Sums the gradients of one run up in the accumulator type, then rounds them.
+  void run_chunk(const GradientTensors<Scalar>& grads, const detail::TokenRun& run) {
     const CallShape& shape = plan_.shape;
-    storage = Tensor<T>(static_cast<std::int64_t>(branches), shape.batch, shape.heads, shape.tokens);
-    return {storage.data(), shape.heads, shape.tokens,
-            branches > 1 ? shape.batch * shape.heads * shape.tokens : std::int64_t{0}};
-  }
-
-  void compute_deltas() {
-    if (!plan_.detached_mix) {
-      delta_ = numbers(delta_storage_, 1);
-      row_deltas(plan_, whole_, queries_, tensors_.out, tensors_.grad_lse, delta_, threads_);
-      return;
-    }
-    const std::size_t branches = plan_.branch_count();
-    delta_ = numbers(delta_storage_, branches);
-    Tensor<T> probability_storage, weighted_storage;
-    BackwardTargets<T> targets;
-    targets.probability = numbers(probability_storage, branches);
-    targets.weighted = numbers(weighted_storage, branches);
-    seed_mix_statistics(plan_, whole_, queries_, targets.probability);
-    for (std::size_t branch = 0; branch < branches; ++branch) {
-      run_units(backward_units(plan_, branch, BackwardSide::queries, threads_), whole_, targets, {}, {});
-    }
-    branch_deltas<T>(plan_, whole_, targets.probability, targets.weighted, tensors_.grad_lse, delta_);
-  }
-
-  /// Gradients of the keys of one run from all queries and, where grad_q has data, of the queries.
-  void accumulate(const TensorView<T>& grad_q, const detail::TokenRun& keys, const TensorView<T>& grad_k,
-                  const TensorView<T>& grad_v) {
-    BackwardTargets<T> targets;
+    T* next = memory_.sums;
+    const auto zeros = [&](std::int64_t heads) {
+      const TensorView<T> view(next, {shape.batch, run.size(), heads, shape.head_dim});
+      std::fill_n(next, view.size(), T{0});
+      next += view.size();
+      return view;
+    };
+    const bool at_once = memory_.at_once(shape);
+    const TensorView<T> grad_k = zeros(shape.kv_heads);
+    const TensorView<T> grad_v = zeros(shape.kv_heads);
+    TensorView<T> grad_q = at_once ? zeros(shape.heads) : TensorView<T>();
     for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
-      auto units = backward_units(plan_, branch, BackwardSide::both, threads_);
-      const bool too_few = threads_ > 1 && static_cast<std::int64_t>(units.size()) < 2 * threads_;
-      if (too_few) units = backward_units(plan_, branch, BackwardSide::keys, threads_);
-      targets.grad_keys = true;
-      targets.grad_q = too_few ? TensorView<T>() : grad_q;
-      run_units(units, keys, targets, grad_k, grad_v);
-      if (too_few && grad_q.data() != nullptr) {
-        targets.grad_keys = false;
-        targets.grad_q = grad_q;
-        run_units(backward_units(plan_, branch, BackwardSide::queries, threads_), whole_, targets, {}, {});
+      accumulate(branch, grad_q, run, grad_k, grad_v);
+    }
+    round_gradients<Scalar, T>(grad_k, run.begin, run, grads.k);
+    round_gradients<Scalar, T>(grad_v, run.begin, run, grads.v);
+    if (!at_once) {
+      next = memory_.sums;
+      grad_q = zeros(shape.heads);
+      for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
+        accumulate_queries(branch, grad_q, run);
       }
     }
+    round_gradients<Scalar, T>(grad_q, run.begin, run, grads.q);
   }
 
-  /// Gradients of the queries of one run, which are rows 0 and on of grad_q.
-  void accumulate_queries(const TensorView<T>& grad_q, const detail::TokenRun& run) {
+  /// Gradients that one branch gives the keys of a run from all queries and, where grad_q has data, the
+  /// queries.
+  void accumulate(std::size_t branch, const TensorView<T>& grad_q, const detail::TokenRun& keys,
+                  const TensorView<T>& grad_k, const TensorView<T>& grad_v) {
+    const auto units_with_keys = [&](BackwardSide side) {
+      auto units = backward_units(plan_, branch, side, threads_);
+      std::erase_if(units, [&keys](const BackwardUnit& unit) {
+        return unit.key_begin >= keys.end || unit.key_end <= keys.begin;
+      });
+      return units;
+    };
+    auto units = units_with_keys(BackwardSide::both);
+    const bool too_few = threads_ > 1 && static_cast<std::int64_t>(units.size()) < 2 * threads_;
+    if (too_few) units = units_with_keys(BackwardSide::keys);
+    BackwardTargets<T> targets;
+    targets.grad_keys = true;
+    if (!too_few) targets.grad_q = grad_q;
+    run_units(units, keys, targets, grad_k, grad_v);
+    if (too_few && grad_q.data() != nullptr) {
+      targets.grad_keys = false;
+      targets.grad_q = grad_q;
+      run_units(backward_units(plan_, branch, BackwardSide::queries, threads_), whole_, targets, {}, {});
+    }
+  }
+
+  /// Gradients that one branch gives the queries of a run, which are rows 0 and on of grad_q.
+  void accumulate_queries(std::size_t branch, const TensorView<T>& grad_q, const detail::TokenRun& run) {
     BackwardTargets<T> targets;
     targets.grad_q = grad_q;
     targets.grad_q_shift = -run.begin;
-    for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
-      auto units = backward_units(plan_, branch, BackwardSide::queries, threads_);
-      for (BackwardUnit& unit : units) {
-        unit.query_begin = std::max(unit.query_begin, run.begin);
-        unit.query_end = std::min(unit.query_end, run.end);
-      }
-      run_units(units, whole_, targets, {}, {});
+    auto units = backward_units(plan_, branch, BackwardSide::queries, threads_);
+    for (BackwardUnit& unit : units) {
+      unit.query_begin = std::max(unit.query_begin, run.begin);
+      unit.query_end = std::min(unit.query_end, run.end);
     }
+    std::erase_if(units, [](const BackwardUnit& unit) { return unit.query_begin >= unit.query_end; });
+    run_units(units, whole_, targets, {}, {});
   }
 
   void run_units(const std::vector<BackwardUnit>& units, const detail::TokenRun& keys,
                  const BackwardTargets<T>& targets, const TensorView<T>& grad_k,
                  const TensorView<T>& grad_v) {
-    const BackwardPass<Scalar> pass(plan_, queries_, delta_, sizes_);
-    std::byte* const memory = workspace_.reserve(0);
+    const BackwardPass<Scalar> pass(plan_, queries_, memory_.delta, sizes_);
     detail::parallel_for(
         static_cast<std::int64_t>(units.size()), threads_, [&](std::int64_t index, int worker) {
-          detail::Carver carver(memory + workspace_bytes_ * static_cast<std::size_t>(worker));
+          detail::Carver carver(memory_.workspaces +
+                                memory_.bytes_per_thread * static_cast<std::size_t>(worker));
           BackwardWorkspace<Scalar> work(carver, sizes_, plan_.shape);
           pass.run(units[static_cast<std::size_t>(index)], whole_, targets, work,
                    [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
@@ -177,10 +240,8 @@ class WholeBackward {
   int threads_;
   detail::TokenRun whole_;
   BackwardSizes sizes_;
-  detail::Block workspace_;
-  std::size_t workspace_bytes_;
-  Tensor<T> delta_storage_;
-  RowNumbers<T> delta_;
+  detail::Block block_;
+  Memory memory_;
 };
 
 /// Writes the gradients of one call; `grads` holds zeros.
@@ -188,7 +249,7 @@ template <class Scalar>
 void backward_whole(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
                     const GradientTensors<Scalar>& grads) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  WholeBackward<Scalar>(plan, tensors, BackwardSizes{}, num_threads()).run(grads);
+  WholeBackward<Scalar>(plan, tensors, fast_backward_sizes<Scalar>(plan), num_threads()).run(grads);
 }
 
 }  // namespace engine

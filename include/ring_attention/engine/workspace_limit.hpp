@@ -40,39 +40,34 @@ inline bool shrink(ForwardSizes& sizes) {
 }
 
 inline bool shrink(BackwardSizes& sizes) {
-  if (sizes.group_entries > 1 && sizes.group_entries >= sizes.run_keys) {
-    sizes.group_entries /= 2;
-  } else if (sizes.run_keys > 1) {
-    sizes.run_keys /= 2;
-  } else {
-    return false;
-  }
+  std::int64_t& inner = sizes.group_entries >= sizes.run_keys ? sizes.group_entries : sizes.run_keys;
+  std::int64_t& largest = sizes.sum_rows >= inner ? sizes.sum_rows : inner;
+  if (largest <= 1) return false;
+  largest /= 2;
   return true;
 }
 
-/// Memory of the smallest sizes on one thread.
-template <class Sizes, class BytesPerThread>
-std::size_t least_bytes(Sizes sizes, const BytesPerThread& bytes_per_thread) {
+template <class Sizes>
+Sizes smallest(Sizes sizes) {
   while (shrink(sizes)) {
   }
-  return bytes_per_thread(sizes);
+  return sizes;
 }
 
-/// The largest sizes whose memory stays within the limit. Throws std::invalid_argument that names the least
+/// The largest sizes whose memory stays within the limit, on as many threads as the smallest would allow;
+/// bytes(sizes, threads) is what a call would allocate. Throws std::invalid_argument that names the least
 /// memory that would do.
-template <class Sizes, class BytesPerThread>
-Fit<Sizes> fit(Sizes sizes, int threads, std::size_t limit, const BytesPerThread& bytes_per_thread) {
-  Fit<Sizes> fitted{sizes, threads, 0};
-  const std::size_t least = least_bytes(sizes, bytes_per_thread);
-  if (least > limit) {
-    detail::throw_invalid("workspace_limit_bytes", std::to_string(limit),
-                          "a call of this shape needs at least " + std::to_string(least) + " bytes");
+template <class Sizes, class Bytes>
+Fit<Sizes> fit(const Sizes& sizes, int threads, std::size_t limit, const Bytes& bytes) {
+  const Sizes least = smallest(sizes);
+  if (bytes(least, 1) > limit) {
+    detail::throw_invalid(
+        "workspace_limit_bytes", std::to_string(limit),
+        "a call of this shape needs at least " + std::to_string(bytes(least, 1)) + " bytes");
   }
-  fitted.threads = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(threads), limit / least));
-  while (bytes_per_thread(fitted.sizes) > limit / static_cast<std::size_t>(fitted.threads)) {
-    if (!shrink(fitted.sizes)) break;
-  }
-  fitted.bytes = bytes_per_thread(fitted.sizes) * static_cast<std::size_t>(fitted.threads);
+  while (bytes(least, threads) > limit) --threads;
+  Fit<Sizes> fitted{sizes, threads, bytes(sizes, threads)};
+  while (fitted.bytes > limit && shrink(fitted.sizes)) fitted.bytes = bytes(fitted.sizes, threads);
   return fitted;
 }
 
