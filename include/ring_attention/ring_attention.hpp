@@ -11,6 +11,7 @@
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
 #include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/config.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>

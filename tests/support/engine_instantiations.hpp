@@ -8,8 +8,9 @@
   namespace ring_attention {                                                                                         \
   inline namespace RING_ATTENTION_CODE_NAMESPACE {                                                                   \
   namespace engine {                                                                                                 \
-  PREFIX template void forward_whole<SCALAR, PortableKernel<accumulator_t<SCALAR>>>(                                 \
-      const AttentionPlan&, const ForwardTensors<SCALAR>&, const ForwardSizes&, int, WholeWorkspace&);               \
+  PREFIX template const TileKernel<SCALAR>& active_kernel<SCALAR>();                                                 \
+  PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&,                    \
+                                             const TileKernel<SCALAR>&, const ForwardSizes&, int, WholeWorkspace&);  \
   PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&);                   \
   PREFIX template class WholeBackward<SCALAR>;                                                                       \
   PREFIX template std::uint64_t forward_ring<SCALAR, ThreadCommunicator>(const RingPlace&, ThreadCommunicator&,      \

@@ -46,7 +46,6 @@ class RingDilatedAttentionProduction
   using Base = WholeTensorAttention<RingDilatedAttentionProduction, Scalar, CachePolicy>;
   friend Base;
   using T = accumulator_t<Scalar>;
-  using Kernel = engine::PortableKernel<T>;
 
  public:
   /// Throws std::invalid_argument for a configuration that breaks a rule.
@@ -81,6 +80,7 @@ class RingDilatedAttentionProduction
     AttentionPlan plan;
     std::vector<std::int64_t> lengths;
     int threads = 0;
+    const engine::TileKernel<Scalar>* kernel = nullptr;
     engine::Fit<engine::ForwardSizes> fit;
     engine::WholeWorkspace workspace;
   };
@@ -153,8 +153,8 @@ class RingDilatedAttentionProduction
     if (options_.check_finite) check_finite(slot->plan, tensors.q, tensors.k, tensors.v);
     if (shape.batch > 0 && shape.tokens > 0) {
       reserve(*slot);
-      engine::forward_whole<Scalar, Kernel>(slot->plan, tensors, slot->fit.sizes, slot->fit.threads,
-                                            slot->workspace);
+      engine::forward_whole<Scalar>(slot->plan, tensors, *slot->kernel, slot->fit.sizes, slot->fit.threads,
+                                    slot->workspace);
       note_workspace(slot->workspace.size());
     }
     ++shared_->forward_calls;
@@ -171,15 +171,16 @@ class RingDilatedAttentionProduction
       engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan);
     }
     if (shape.batch > 0 && shape.tokens > 0) {
-      const auto bytes = [&slot](const engine::BackwardSizes& sizes, int threads) {
-        return engine::WholeBackward<Scalar>::bytes(slot->plan, sizes, threads);
+      const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
+      const auto bytes = [&](const engine::BackwardSizes& sizes, int threads) {
+        return engine::WholeBackward<Scalar>::bytes(kernel, slot->plan, sizes, threads);
       };
       const auto fast = engine::fast_backward_sizes<Scalar>(slot->plan);
       auto fitted = engine::fit(fast, num_threads(), options_.workspace_limit_bytes, bytes);
       std::optional<engine::WholeBackward<Scalar>> backward;
       while (!backward) {
         try {
-          backward.emplace(slot->plan, tensors, fitted.sizes, fitted.threads);
+          backward.emplace(slot->plan, tensors, kernel, fitted.sizes, fitted.threads);
         } catch (const std::bad_alloc&) {
           fitted = smaller(fitted, fast, bytes);
         }
@@ -223,11 +224,13 @@ class RingDilatedAttentionProduction
   /// Finds sizes within the limit and memory for them; where memory runs out, sizes of half as much.
   void reserve(Slot& slot) const {
     const int threads = num_threads();
-    if (slot.threads == threads) return;
+    const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
+    if (slot.threads == threads && slot.kernel == &kernel) return;
+    slot.threads = 0;  // where memory runs out, nothing fits
     const CallShape& shape = slot.plan.shape;
     const detail::SequenceRuns shards(shape.tokens, slot.plan.ring_size);
-    const auto bytes_per_thread = [&shape](const engine::ForwardSizes& sizes) {
-      return engine::WholeWorkspace::bytes_per_thread<Scalar, Kernel>(sizes, shape.head_dim);
+    const auto bytes_per_thread = [&](const engine::ForwardSizes& sizes) {
+      return engine::WholeWorkspace::bytes_per_thread(kernel, sizes, shape.head_dim);
     };
     const auto bytes = [&](const engine::ForwardSizes& sizes, int sharing) {
       return bytes_per_thread(sizes) * static_cast<std::size_t>(sharing);
@@ -238,6 +241,7 @@ class RingDilatedAttentionProduction
       try {
         slot.workspace.reserve(bytes_per_thread(slot.fit.sizes), slot.fit.threads);
         slot.threads = threads;
+        slot.kernel = &kernel;
         return;
       } catch (const std::bad_alloc&) {
         slot.fit = smaller(slot.fit, fast, bytes);

@@ -51,9 +51,12 @@ class BackwardPass {
   using Tiles = GradientTiles<Scalar>;
 
  public:
-  BackwardPass(const AttentionPlan& plan, const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta,
-               const BackwardSizes& sizes)
-      : plan_(plan), tiles_(queries, delta, plan.scale, plan.causal, plan.shape.head_dim), sizes_(sizes) {}
+  BackwardPass(const AttentionPlan& plan, const TileKernel<Scalar>& kernel,
+               const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, const BackwardSizes& sizes)
+      : plan_(plan),
+        kernel_(kernel),
+        tiles_(kernel, queries, delta, plan.scale, plan.causal, plan.shape.head_dim),
+        sizes_(sizes) {}
 
   /// Runs a unit over the queries of a member's run. find(branch, offset, segment, unit, visit) calls
   /// visit(GradientPiece) for each piece of the segment's kept rows that is at hand.
@@ -83,7 +86,7 @@ class BackwardPass {
     detail::TokenList& tokens = keys.piece.tokens;
     if (plan_.causal) tokens = tokens.sub(0, tokens.count_until(set.tokens[set.tokens.count - 1]));
     if (tokens.count == 0) return;
-    const std::int64_t group = detail::ceil_div(sizes_.group_entries, Tiles::most) * Tiles::most;
+    const std::int64_t group = detail::ceil_div(sizes_.group_entries, tiles_.most) * tiles_.most;
     for (std::int64_t first = 0; first < set.entries(); first += group) {
       const LoadedQueries loaded{0, std::min(group, set.entries() - first)};
       tiles_.load(set, first, loaded, unit.branch, work);
@@ -104,8 +107,8 @@ class BackwardPass {
     const Rows<T> grad_keys = keys.grad_keys.skip(begin);
     const Rows<T> grad_values = keys.grad_values.skip(begin);
     for (std::int64_t i = 0; i < run.tokens.count; ++i) {
-      add_row(grad_keys[i], tiles_.grad_key(i, work), tiles_.scale());
-      add_row(grad_values[i], tiles_.grad_value(i, work), T{1});
+      kernel_.add_row(tiles_.grad_key(i, work), tiles_.scale(), plan_.shape.head_dim, grad_keys[i]);
+      kernel_.add_row(tiles_.grad_value(i, work), T{1}, plan_.shape.head_dim, grad_values[i]);
     }
   }
 
@@ -115,8 +118,8 @@ class BackwardPass {
       const std::int64_t head = set.head(first + local);
       const std::int64_t row = set.token(first + local) + set.number_shift;
       if (targets.grad_q.data() != nullptr) {
-        add_row(targets.grad_q.row(set.item, row + targets.grad_q_shift, head),
-                tiles_.grad_query(loaded, local, work), tiles_.scale());
+        kernel_.add_row(tiles_.grad_query(loaded, local, work), tiles_.scale(), plan_.shape.head_dim,
+                        targets.grad_q.row(set.item, row + targets.grad_q_shift, head));
       }
       if (targets.probability.data != nullptr) {
         *targets.probability.row(unit.branch, set.item, head, row) += work.probability[local];
@@ -125,11 +128,8 @@ class BackwardPass {
     }
   }
 
-  void add_row(T* to, const T* from, T factor) const {
-    for (std::int64_t d = 0; d < plan_.shape.head_dim; ++d) to[d] += factor * from[d];
-  }
-
   const AttentionPlan& plan_;
+  const TileKernel<Scalar>& kernel_;
   GradientTiles<Scalar> tiles_;
   BackwardSizes sizes_;
 };

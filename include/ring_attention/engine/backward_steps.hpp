@@ -9,7 +9,7 @@
 #include <limits>
 #include <numbers>
 #include <ring_attention/engine/backward.hpp>
-#include <ring_attention/kernel/register_tile.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <vector>
 
@@ -62,7 +62,7 @@ inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::
 
 /// delta = sum_d dO O - d(lse) for every local row with keys; rows without keys or past the item's length: 0.
 template <class Scalar>
-void row_deltas(const AttentionPlan& plan, const detail::TokenRun& run,
+void row_deltas(const AttentionPlan& plan, const TileKernel<Scalar>& kernel, const detail::TokenRun& run,
                 const BackwardQueries<Scalar>& queries, const TensorView<const Scalar>& out,
                 const TensorView<const accumulator_t<Scalar>>& grad_lse,
                 const RowNumbers<accumulator_t<Scalar>>& delta, int threads) {
@@ -77,14 +77,8 @@ void row_deltas(const AttentionPlan& plan, const detail::TokenRun& run,
       if (token < valid && *queries.lse.row(item, head, row) != -std::numeric_limits<T>::infinity()) {
         const Scalar* a = queries.grad_out.row(item, row, head);
         const Scalar* b = out.row(item, row, head);
-        // Summed as dot_products sums dO.v, from which it is taken: rows with one dominant key cancel best
-        // so.
-        for (std::int64_t begin = 0; begin < plan.shape.head_dim; begin += chain) {
-          T part{0};
-          for (std::int64_t d = begin; d < std::min(begin + chain, plan.shape.head_dim); ++d)
-            part += static_cast<T>(a[d]) * static_cast<T>(b[d]);
-          sum += part;
-        }
+        // Summed as dO.v is, from which it is taken: rows with one dominant key cancel best so.
+        sum = kernel.dot(a, b, plan.shape.head_dim);
         if (grad_lse.data() != nullptr) sum -= *grad_lse.row(item, head, row);
       }
       *delta.row(0, item, head, token + run.number_shift) = sum;
@@ -165,15 +159,14 @@ void branch_deltas(const AttentionPlan& plan, const detail::TokenRun& run, const
 /// Rounds the accumulated gradients of a run to the scalar type. Row 0 of `from` has the number
 /// `first_number`.
 template <class Scalar, class T>
-void round_gradients(const TensorView<const T>& from, std::int64_t first_number, const detail::TokenRun& run,
-                     const TensorView<Scalar>& to) {
+void round_gradients(const TileKernel<Scalar>& kernel, const TensorView<const T>& from,
+                     std::int64_t first_number, const detail::TokenRun& run, const TensorView<Scalar>& to) {
   const Shape& shape = from.shape();
   for (std::int64_t item = 0; item < shape[0]; ++item) {
     for (std::int64_t token = run.begin; token < run.end; ++token) {
       for (std::int64_t head = 0; head < shape[2]; ++head) {
-        const T* source = from.row(item, token + run.number_shift - first_number, head);
-        Scalar* target = to.row(item, token + run.row_shift, head);
-        for (std::int64_t d = 0; d < shape[3]; ++d) target[d] = static_cast<Scalar>(source[d]);
+        kernel.round_row(from.row(item, token + run.number_shift - first_number, head), T{1}, shape[3],
+                         to.row(item, token + run.row_shift, head));
       }
     }
   }

@@ -19,7 +19,8 @@
 #include <ring_attention/engine/gradient_tiles.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace.hpp>
-#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
@@ -40,15 +41,16 @@ class BlockBackward {
  public:
   BlockBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors, int threads)
       : plan_(plan),
+        kernel_(active_kernel<Scalar>()),
         tensors_(tensors),
         threads_(threads),
         group_(plan.shape.heads / plan.shape.kv_heads),
         delta_storage_(1, plan.shape.batch, plan.shape.heads, plan.shape.tokens),
-        tiles_({tensors.q, tensors.grad_out, tensors.lse}, delta(), plan.scale, plan.causal,
+        tiles_(kernel_, {tensors.q, tensors.grad_out, tensors.lse}, delta(), plan.scale, plan.causal,
                plan.shape.head_dim) {}
 
   void run(const GradientTensors<Scalar>& grads) {
-    row_deltas(plan_, {0, plan_.shape.tokens, 0, 0},
+    row_deltas(plan_, kernel_, {0, plan_.shape.tokens, 0, 0},
                BackwardQueries<Scalar>{tensors_.q, tensors_.grad_out, tensors_.lse}, tensors_.out,
                tensors_.grad_lse, delta(), threads_);
     const std::int64_t columns = plan_.shape.batch * plan_.shape.kv_heads;
@@ -66,7 +68,7 @@ class BlockBackward {
   void for_each_task(const detail::SlotTasks& tasks, const BackwardSizes& sizes, bool by_column,
                      const Body& body) {
     detail::Carver count;
-    Workspace(count, sizes, plan_.shape);
+    Workspace(count, kernel_, sizes, plan_.shape);
     std::byte* const memory = memory_.reserve(count.used() * static_cast<std::size_t>(threads_));
     std::vector<std::vector<detail::ListCursor>> cursors(
         static_cast<std::size_t>(threads_),
@@ -75,7 +77,7 @@ class BlockBackward {
     detail::parallel_for(columns, threads_, [&](std::int64_t column, int worker) {
       const auto thread = static_cast<std::size_t>(worker);
       detail::Carver carver(memory + count.used() * thread);
-      Workspace work(carver, sizes, plan_.shape);
+      Workspace work(carver, kernel_, sizes, plan_.shape);
       for (std::int64_t index = column; index < tasks.count(); index += columns) {
         const detail::SlotTask task = tasks.task(index);
         std::iota(work.heads, work.heads + group_, task.kv_head * group_);
@@ -89,8 +91,8 @@ class BlockBackward {
     const std::int64_t rows = std::max<std::int64_t>(1, sizes.group_entries / group_);
     const detail::BlockSlots slots(plan_.shape.tokens, plan_.block_size, rows);
     const detail::SlotTasks tasks(plan_.shape, slots, rows, threads_);
-    const std::int64_t tiles_per_slot = detail::ceil_div(group_ * slots.rows(), Tiles::most);
-    sizes.group_entries = tasks.slots_per_task() * tiles_per_slot * Tiles::most;
+    const std::int64_t tiles_per_slot = detail::ceil_div(group_ * slots.rows(), tiles_.most);
+    sizes.group_entries = tasks.slots_per_task() * tiles_per_slot * tiles_.most;
     constexpr GradientsWanted wanted{.queries = true};
     for_each_task(
         tasks, sizes, false, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
@@ -139,10 +141,10 @@ class BlockBackward {
       query_blocks.push_back(detail::transpose_lists(detail::block_lists(sequence)));
     }
     BackwardSizes sizes;
-    sizes.group_entries = std::max(sizes.group_entries / Tiles::most, std::int64_t{1}) * Tiles::most;
+    sizes.group_entries = std::max(sizes.group_entries / tiles_.most, std::int64_t{1}) * tiles_.most;
     const detail::BlockSlots slots(plan_.shape.tokens, plan_.block_size, sizes.run_keys);
     const detail::SlotTasks tasks(plan_.shape, slots, sizes.run_keys, with_queries ? 1 : threads_);
-    const std::int64_t keys_per_slot = PortableKernel<T>::padded(slots.rows());
+    const std::int64_t keys_per_slot = kernel_.padded(slots.rows());
     sizes.run_keys = tasks.slots_per_task() * keys_per_slot;
     const GradientsWanted wanted{.queries = with_queries, .keys = true};
     for_each_task(
@@ -199,10 +201,11 @@ class BlockBackward {
   }
 
   void write_row(Scalar* to, const T* from, T factor) const {
-    for (std::int64_t d = 0; d < plan_.shape.head_dim; ++d) to[d] = static_cast<Scalar>(factor * from[d]);
+    kernel_.round_row(from, factor, plan_.shape.head_dim, to);
   }
 
   const AttentionPlan& plan_;
+  const TileKernel<Scalar>& kernel_;
   const BackwardTensors<Scalar>& tensors_;
   int threads_;
   std::int64_t group_;

@@ -13,7 +13,8 @@
 #include <ring_attention/engine/forward.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
 #include <ring_attention/engine/workspace.hpp>
-#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
@@ -33,22 +34,24 @@ std::int64_t block_rows_per_task(const CallShape& shape) {
   return std::max<std::int64_t>(1, entries / (shape.heads / shape.kv_heads));
 }
 
-template <class Scalar, class Kernel>
+template <class Scalar>
 class BlockForward {
   using T = accumulator_t<Scalar>;
-  using Tiles = QueryTiles<Scalar, Kernel>;
+  using Tiles = QueryTiles<Scalar>;
   static constexpr std::int64_t run_keys = 512;
 
  public:
-  BlockForward(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors, int threads)
+  BlockForward(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+               const TileKernel<Scalar>& kernel, int threads)
       : plan_(plan),
         tensors_(tensors),
+        kernel_(kernel),
         threads_(threads),
         group_(plan.shape.heads / plan.shape.kv_heads),
         rows_(block_rows_per_task<T>(plan.shape)),
         slots_(plan.shape.tokens, plan.block_size, rows_),
         tasks_(plan.shape, slots_, rows_, threads),
-        pass_(plan, tensors) {}
+        pass_(plan, tensors, kernel) {}
 
   void run() const {
     detail::Carver count;
@@ -69,19 +72,19 @@ class BlockForward {
   /// Memory of one thread.
   struct Workspace {
     Workspace(detail::Carver& carver, const BlockForward& call)
-        : buffers(carver, {0, run_keys, call.plan_.shape.head_dim}) {
+        : buffers(carver, call.kernel_, {0, run_keys, call.plan_.shape.head_dim}) {
       const auto slots = static_cast<std::size_t>(call.tasks_.slots_per_task());
       const std::int64_t entries = call.group_ * call.slots_.rows();
       for (std::size_t i = 0; i < slots; ++i) tiles.emplace_back(carver, entries, buffers);
       const std::int64_t rows = entries * call.tasks_.slots_per_task();
-      states.output = carver.take<T>(rows * Kernel::padded(call.plan_.shape.head_dim));
+      states.output = carver.take<T>(rows * call.kernel_.padded(call.plan_.shape.head_dim));
       states.maximum = carver.take<T>(rows);
       states.sum = carver.take<T>(rows);
       heads.resize(static_cast<std::size_t>(call.group_));
       cursors.resize(slots);
     }
 
-    KeyBuffers<Scalar, Kernel> buffers;
+    KeyBuffers<Scalar> buffers;
     std::vector<Tiles> tiles;
     RowStates<T> states;
     std::vector<std::int64_t> heads;
@@ -114,7 +117,7 @@ class BlockForward {
     detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
       const detail::TokenList tokens = detail::block_tokens(begin, end, plan_.block_size, length);
       work.buffers.for_each_run(piece_of(tensors_.k, tensors_.v, tokens, 0, slots.item, slots.kv_head),
-                                [&](const PackedKeys<T>& packed, const detail::TokenList& run) {
+                                [&](const PackedKeys& packed, const detail::TokenList& run) {
                                   for (std::size_t i = 0; i < cursors.size(); ++i) {
                                     if (cursors[i].begin() != begin) continue;
                                     work.tiles[i].attend(packed, run, plan_.causal);
@@ -142,17 +145,18 @@ class BlockForward {
 
   const AttentionPlan& plan_;
   const ForwardTensors<Scalar>& tensors_;
+  const TileKernel<Scalar>& kernel_;
   int threads_;
   std::int64_t group_, rows_;
   detail::BlockSlots slots_;
   detail::SlotTasks tasks_;
-  ForwardPass<Scalar, Kernel> pass_;
+  ForwardPass<Scalar> pass_;
 };
 
 template <class Scalar>
 void forward_blocks(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  BlockForward<Scalar, PortableKernel<accumulator_t<Scalar>>>(plan, tensors, num_threads()).run();
+  BlockForward<Scalar>(plan, tensors, active_kernel<Scalar>(), num_threads()).run();
 }
 
 }  // namespace engine

@@ -8,9 +8,9 @@
 #include <numbers>
 #include <ring_attention/engine/block_forward.hpp>
 #include <ring_attention/engine/block_plan.hpp>
-#include <ring_attention/kernel/portable_backward.hpp>
-#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/rows.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
@@ -23,13 +23,16 @@ namespace engine {
 template <class Scalar>
 class BlockProbabilityPass {
   using T = accumulator_t<Scalar>;
-  using Tile = PortableKernel<T>;
-  static constexpr std::int64_t most = Tile::max_queries;
 
  public:
   BlockProbabilityPass(const AttentionPlan& plan, const TensorView<const Scalar>& q,
                        const TensorView<const Scalar>& k, const TensorView<const T>& lse)
-      : plan_(plan), q_(q), k_(k), lse_(lse), head_dim_(plan.shape.head_dim) {}
+      : plan_(plan),
+        kernel_(active_kernel<Scalar>()),
+        q_(q),
+        k_(k),
+        lse_(lse),
+        head_dim_(plan.shape.head_dim) {}
 
   /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros.
   void run(std::int64_t item, std::int64_t head, std::int64_t query_block, std::int64_t key_block, T* values,
@@ -41,28 +44,28 @@ class BlockProbabilityPass {
     const detail::TokenList queries = tokens(query_block);
     const detail::TokenList keys = tokens(key_block);
     const std::int64_t kv_head = head / (plan_.shape.heads / plan_.shape.kv_heads);
-    memory.resize(static_cast<std::size_t>((most + Tile::key_block) * head_dim_ + most +
-                                           PortableBackward<T>::scratch_elements));
+    const std::int64_t most = kernel_.max_queries();
+    memory.resize(
+        static_cast<std::size_t>((most + kernel_.key_block) * head_dim_ + most + kernel_.backward_scratch));
     T* const query = memory.data();
     T* const packed = query + most * head_dim_;
-    T* const row_lse = packed + Tile::key_block * head_dim_;
+    T* const row_lse = packed + kernel_.key_block * head_dim_;
     T* const scores = row_lse + most;
-    LaneIndex<T> limits[most];
-    for (std::int64_t k = 0; k < keys.count; k += Tile::key_block) {
-      const std::int64_t count = std::min(Tile::key_block, keys.count - k);
-      Tile::pack_keys(Rows<const Scalar>{k_.row(item, 0, kv_head), k_.strides()[1], nullptr, keys[k]}, count,
-                      head_dim_, packed);
+    LaneIndex<T> limits[largest_tile];
+    for (std::int64_t k = 0; k < keys.count; k += kernel_.key_block) {
+      const std::int64_t count = std::min(kernel_.key_block, keys.count - k);
+      kernel_.pack_panels(Rows<const Scalar>{k_.row(item, 0, kv_head), k_.strides()[1], nullptr, keys[k]},
+                          count, head_dim_, packed);
       for (std::int64_t first = 0; first < queries.count; first += most) {
         const std::int64_t rows = std::min(most, queries.count - first);
-        const int vectors = Tile::vectors_for(rows);
-        const std::int64_t width = vectors * Tile::lanes;
+        const int vectors = kernel_.vectors_for(rows);
+        const std::int64_t width = vectors * kernel_.lanes;
         for (std::int64_t lane = 0; lane < width; ++lane) {
           load(item, head, queries[first + lane], lane < rows, lane, width, query, row_lse);
           limits[lane] = static_cast<LaneIndex<T>>(
               plan_.causal ? keys.sub(k, k + count).count_until(queries[first + lane]) : count);
         }
-        PortableBackward<T>::probabilities(packed, count, {query, row_lse, vectors}, limits, head_dim_,
-                                           scores);
+        kernel_.probabilities(packed, count, {query, row_lse, vectors}, limits, head_dim_, scores);
         for (std::int64_t lane = 0; lane < rows; ++lane) {
           T* to = values + (first + lane) * plan_.block_size + k;
           for (std::int64_t i = 0; i < count; ++i) to[i] = scores[i * width + lane];
@@ -86,6 +89,7 @@ class BlockProbabilityPass {
   }
 
   const AttentionPlan& plan_;
+  const TileKernel<Scalar>& kernel_;
   TensorView<const Scalar> q_, k_;
   TensorView<const T> lse_;
   std::int64_t head_dim_;

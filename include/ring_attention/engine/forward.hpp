@@ -17,6 +17,7 @@
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/engine/walk.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 
@@ -84,36 +85,39 @@ class ForwardTasks {
 };
 
 /// Memory of one thread.
-template <class Scalar, class Kernel>
+template <class Scalar>
 struct ForwardWorkspace {
   using T = accumulator_t<Scalar>;
 
   /// `own_state`: the thread keeps its task's state, too. A ring keeps all states between hops instead.
-  ForwardWorkspace(detail::Carver& carver, const ForwardSizes& sizes, std::int64_t head_dim, bool own_state)
-      : tiles(carver, {sizes.heads_per_task * sizes.rows_per_task, sizes.run_keys, head_dim}) {
+  ForwardWorkspace(detail::Carver& carver, const TileKernel<Scalar>& kernel, const ForwardSizes& sizes,
+                   std::int64_t head_dim, bool own_state)
+      : tiles(carver, kernel, {sizes.heads_per_task * sizes.rows_per_task, sizes.run_keys, head_dim}) {
     const std::int64_t rows = own_state ? sizes.heads_per_task * sizes.rows_per_task : 0;
-    states.output = carver.take<T>(rows * Kernel::padded(head_dim));
+    states.output = carver.take<T>(rows * kernel.padded(head_dim));
     states.maximum = carver.take<T>(rows);
     states.sum = carver.take<T>(rows);
     heads = carver.take<std::int64_t>(sizes.heads_per_task);
   }
 
-  QueryTiles<Scalar, Kernel> tiles;
+  QueryTiles<Scalar> tiles;
   RowStates<T> states;
   std::int64_t* heads;
 };
 
-template <class Scalar, class Kernel>
+template <class Scalar>
 class ForwardPass {
   using T = accumulator_t<Scalar>;
-  using Workspace = ForwardWorkspace<Scalar, Kernel>;
+  using Workspace = ForwardWorkspace<Scalar>;
 
  public:
-  ForwardPass(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors)
+  ForwardPass(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+              const TileKernel<Scalar>& kernel)
       : plan_(plan),
         tensors_(tensors),
+        kernel_(kernel),
         head_dim_(plan.shape.head_dim),
-        padded_dim_(Kernel::padded(plan.shape.head_dim)) {}
+        padded_dim_(kernel.padded(plan.shape.head_dim)) {}
 
   /// Sets a task's rows to the state of rows without keys.
   void reset(const ForwardTask& task, const RowStates<T>& states) const {
@@ -165,9 +169,7 @@ class ForwardPass {
         T lse = -std::numeric_limits<T>::infinity();
         const std::int64_t row = states.row(head, token);
         if (token < task.valid_end && states.sum[row] != T{0}) {
-          const T inverse = T{1} / states.sum[row];
-          const T* output = states.output + row * padded_dim_;
-          for (std::int64_t d = 0; d < head_dim_; ++d) out[d] = static_cast<Scalar>(output[d] * inverse);
+          kernel_.round_row(states.output + row * padded_dim_, T{1} / states.sum[row], head_dim_, out);
           lse = std::numbers::ln2_v<T> * (states.maximum[row] + std::log2(states.sum[row]));
         } else {
           std::fill_n(out, head_dim_, Scalar(0));
@@ -216,6 +218,7 @@ class ForwardPass {
 
   const AttentionPlan& plan_;
   const ForwardTensors<Scalar>& tensors_;
+  const TileKernel<Scalar>& kernel_;
   std::int64_t head_dim_;
   std::int64_t padded_dim_;
 };

@@ -11,8 +11,8 @@
 #include <ring_attention/engine/query_tiles.hpp>
 #include <ring_attention/engine/walk.hpp>
 #include <ring_attention/engine/workspace.hpp>
-#include <ring_attention/kernel/portable_backward.hpp>
 #include <ring_attention/kernel/rows.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 
@@ -65,20 +65,20 @@ struct BackwardSizes {
 template <class Scalar>
 struct BackwardWorkspace {
   using T = accumulator_t<Scalar>;
-  using Kernel = PortableBackward<T>;
-  static constexpr std::int64_t most = PortableKernel<T>::max_queries;
-  static constexpr std::int64_t rows_per_tile = PortableKernel<T>::padded(most);
 
-  BackwardWorkspace(detail::Carver& carver, const BackwardSizes& sizes, const CallShape& shape) {
-    const std::int64_t lanes = detail::ceil_div(sizes.group_entries, most) * most;
-    const std::int64_t dims = Kernel::row_dim(shape.head_dim);
-    const std::int64_t keys = PortableKernel<T>::padded(sizes.run_keys);
+  BackwardWorkspace(detail::Carver& carver, const TileKernel<Scalar>& kernel, const BackwardSizes& sizes,
+                    const CallShape& shape) {
+    const std::int64_t most = kernel.max_queries();
+    const std::int64_t tiles = detail::ceil_div(sizes.group_entries, most);
+    const std::int64_t lanes = tiles * most;
+    const std::int64_t dims = kernel.row_dim(shape.head_dim);
+    const std::int64_t keys = kernel.padded(sizes.run_keys);
     query = carver.take<T>(lanes * shape.head_dim);
     grad_out = carver.take<T>(lanes * shape.head_dim);
     query_rows = carver.take<T>(lanes * dims);
     grad_out_rows = carver.take<T>(lanes * dims);
     // The kernel writes rows of a tile in whole panels.
-    grad_query = carver.take<T>(lanes / most * rows_per_tile * dims);
+    grad_query = carver.take<T>(tiles * kernel.padded(most) * dims);
     lse = carver.take<T>(lanes);
     delta = carver.take<T>(lanes);
     probability = carver.take<T>(lanes);
@@ -89,8 +89,10 @@ struct BackwardWorkspace {
     key_rows = carver.take<T>(keys * dims);
     grad_keys = carver.take<T>(keys * dims);
     grad_values = carver.take<T>(keys * dims);
-    scratch = carver.take<T>(Kernel::scratch_elements);
+    scratch = carver.take<T>(kernel.backward_scratch);
     limits = carver.take<LaneIndex<T>>(most);
+    query_row = carver.take<const Scalar*>(most);
+    grad_row = carver.take<const Scalar*>(most);
     heads = carver.take<std::int64_t>(shape.heads / shape.kv_heads);
   }
 
@@ -98,6 +100,7 @@ struct BackwardWorkspace {
   std::int64_t* token;
   T *packed_keys, *packed_values, *key_rows, *grad_keys, *grad_values, *scratch;
   LaneIndex<T>* limits;
+  const Scalar **query_row, **grad_row;  // of one tile
   std::int64_t* heads;
 };
 
@@ -110,22 +113,23 @@ struct LoadedQueries {
 template <class Scalar>
 class GradientTiles {
   using T = accumulator_t<Scalar>;
-  using Kernel = PortableBackward<T>;
-  using Tile = PortableKernel<T>;
   using Workspace = BackwardWorkspace<Scalar>;
 
  public:
-  static constexpr std::int64_t most = Tile::max_queries;
-
-  GradientTiles(const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, double scale, bool causal,
-                std::int64_t head_dim)
-      : queries_(queries),
+  GradientTiles(const TileKernel<Scalar>& kernel, const BackwardQueries<Scalar>& queries,
+                const RowNumbers<T>& delta, double scale, bool causal, std::int64_t head_dim)
+      : most(kernel.max_queries()),
+        kernel_(kernel),
+        queries_(queries),
         delta_(delta),
         causal_(causal),
         head_dim_(head_dim),
-        dims_(Kernel::row_dim(head_dim)),
+        dims_(kernel.row_dim(head_dim)),
         scale_(static_cast<T>(scale)),
         query_scale_(static_cast<T>(scale * std::numbers::log2e)) {}
+
+  /// Queries of a full tile.
+  const std::int64_t most;
 
   /// Factor of the gradients of queries and keys, which the kernel leaves out.
   T scale() const { return scale_; }
@@ -135,19 +139,17 @@ class GradientTiles {
             Workspace& work) const {
     const std::int64_t tiles = detail::ceil_div(loaded.entries, most);
     const std::int64_t begin = loaded.first_tile * most;
-    std::fill_n(work.grad_query + loaded.first_tile * Workspace::rows_per_tile * dims_,
-                tiles * Workspace::rows_per_tile * dims_, T{0});
+    const std::int64_t elements = kernel_.padded(most) * dims_;  // of the gradients of a tile
+    std::fill_n(work.grad_query + loaded.first_tile * elements, tiles * elements, T{0});
     std::fill_n(work.probability + begin, tiles * most, T{0});
     std::fill_n(work.weighted + begin, tiles * most, T{0});
     for (std::int64_t t = 0; t < tiles; ++t) {
       const GradientTile<T> to = tile(work, loaded, t, {});
-      const std::int64_t width = to.vectors * Tile::lanes;
+      const std::int64_t width = to.vectors * kernel_.lanes;
       for (std::int64_t lane = 0; lane < width; ++lane) {
         const std::int64_t local = t * most + lane;
-        T* query_row = to.query_rows + lane * dims_;
-        T* grad_row = to.grad_out_rows + lane * dims_;
-        std::fill_n(query_row, dims_, T{0});
-        std::fill_n(grad_row, dims_, T{0});
+        work.query_row[lane] = nullptr;
+        work.grad_row[lane] = nullptr;
         work.token[begin + local] = std::numeric_limits<std::int64_t>::max();
         to.lse[lane] = std::numeric_limits<T>::infinity();
         to.delta[lane] = T{0};
@@ -159,29 +161,26 @@ class GradientTiles {
           const T lse = *queries_.lse.row(set.item, head, row);
           // A row without keys has no gradient, whatever its dO holds.
           if (lse != -std::numeric_limits<T>::infinity()) {
-            const Scalar* query = queries_.q.row(set.item, row, head);
-            const Scalar* grad = queries_.grad_out.row(set.item, row, head);
-            for (std::int64_t d = 0; d < head_dim_; ++d) query_row[d] = static_cast<T>(query[d]);
-            for (std::int64_t d = 0; d < head_dim_; ++d) grad_row[d] = static_cast<T>(grad[d]);
+            work.query_row[lane] = queries_.q.row(set.item, row, head);
+            work.grad_row[lane] = queries_.grad_out.row(set.item, row, head);
             to.lse[lane] = lse * std::numbers::log2e_v<T>;
             to.delta[lane] = *delta_.row(branch, set.item, head, token + set.number_shift);
           }
         }
-        for (std::int64_t d = 0; d < head_dim_; ++d) to.query[d * width + lane] = query_row[d] * query_scale_;
-        for (std::int64_t d = 0; d < head_dim_; ++d) to.grad_out[d * width + lane] = grad_row[d];
       }
+      kernel_.load_gradients(work.query_row, work.grad_row, head_dim_, query_scale_, to);
     }
   }
 
   /// Packs the first `count` keys to position `at`, a whole number of panels, and clears their gradients.
   void pack(const KeyPiece<Scalar>& piece, std::int64_t count, std::int64_t at, const GradientsWanted& wanted,
             Workspace& work) const {
-    Tile::pack_keys(piece.keys, count, head_dim_, work.packed_keys + at * head_dim_);
-    Tile::pack_keys(piece.values, count, head_dim_, work.packed_values + at * head_dim_);
-    if (wanted.queries) Kernel::pack_rows(piece.keys, count, head_dim_, work.key_rows + at * dims_);
+    kernel_.pack_panels(piece.keys, count, head_dim_, work.packed_keys + at * head_dim_);
+    kernel_.pack_panels(piece.values, count, head_dim_, work.packed_values + at * head_dim_);
+    if (wanted.queries) kernel_.pack_rows(piece.keys, count, head_dim_, work.key_rows + at * dims_);
     if (wanted.keys) {
-      std::fill_n(work.grad_keys + at * dims_, Tile::padded(count) * dims_, T{0});
-      std::fill_n(work.grad_values + at * dims_, Tile::padded(count) * dims_, T{0});
+      std::fill_n(work.grad_keys + at * dims_, kernel_.padded(count) * dims_, T{0});
+      std::fill_n(work.grad_values + at * dims_, kernel_.padded(count) * dims_, T{0});
     }
   }
 
@@ -203,20 +202,20 @@ class GradientTiles {
         const auto [least, greatest] = std::minmax_element(lane_token, lane_token + filled);
         if (tokens[0] > *greatest) continue;
         if (tokens[tokens.count - 1] > *least) {
-          for (std::int64_t lane = 0; lane < queries.vectors * Tile::lanes; ++lane) {
+          for (std::int64_t lane = 0; lane < queries.vectors * kernel_.lanes; ++lane) {
             work.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_until(lane_token[lane]));
           }
           limits = work.limits;
         }
       }
-      Kernel::accumulate(packed, queries, limits, head_dim_, work.scratch);
+      kernel_.accumulate(packed, queries, limits, head_dim_, work.scratch);
     }
   }
 
   /// Gradient of a loaded row but for scale().
   const T* grad_query(const LoadedQueries& loaded, std::int64_t local, const Workspace& work) const {
     const std::int64_t tile = loaded.first_tile + local / most;
-    return work.grad_query + (tile * Workspace::rows_per_tile + local % most) * dims_;
+    return work.grad_query + (tile * kernel_.padded(most) + local % most) * dims_;
   }
 
   /// Gradients of packed key `at`, of the key but for scale().
@@ -234,12 +233,13 @@ class GradientTiles {
             work.grad_out_rows + lane * dims_,
             work.lse + lane,
             work.delta + lane,
-            wanted.queries ? work.grad_query + index * Workspace::rows_per_tile * dims_ : nullptr,
+            wanted.queries ? work.grad_query + index * kernel_.padded(most) * dims_ : nullptr,
             wanted.sums ? work.probability + lane : nullptr,
             wanted.sums ? work.weighted + lane : nullptr,
-            Tile::vectors_for(loaded.entries - t * most)};
+            kernel_.vectors_for(loaded.entries - t * most)};
   }
 
+  const TileKernel<Scalar>& kernel_;
   BackwardQueries<Scalar> queries_;
   RowNumbers<T> delta_;
   bool causal_;

@@ -8,8 +8,8 @@
 #include <numbers>
 #include <ring_attention/engine/walk.hpp>
 #include <ring_attention/engine/workspace.hpp>
-#include <ring_attention/kernel/portable_kernel.hpp>
 #include <ring_attention/kernel/rows.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 
@@ -30,6 +30,7 @@ struct RowStates {
   std::int64_t row(std::int64_t head, std::int64_t token) const {
     return (head - first_head) * head_stride + (token - first_token);
   }
+  StateRows<T> rows() const { return {output, maximum, sum}; }
 };
 
 /// Query rows of one batch item: every token of the list for every head.
@@ -61,16 +62,18 @@ struct TileSizes {
 };
 
 /// Memory for keys packed for a kernel, and its scratch. Several query sets of a thread may share one.
-template <class Scalar, class Kernel>
+template <class Scalar>
 struct KeyBuffers {
   using T = accumulator_t<Scalar>;
 
-  KeyBuffers(detail::Carver& carver, const TileSizes& sizes)
-      : head_dim(sizes.head_dim), run_keys(sizes.run_keys) {
-    keys = carver.take<T>(Kernel::padded(run_keys) * head_dim);
-    values = carver.take<T>(run_keys * Kernel::padded(head_dim));
-    scores = carver.take<T>(Kernel::score_elements);
-    limits = carver.take<LaneIndex<T>>(Kernel::max_queries);
+  KeyBuffers(detail::Carver& carver, const TileKernel<Scalar>& tile_kernel, const TileSizes& sizes)
+      : kernel(&tile_kernel), head_dim(sizes.head_dim), run_keys(sizes.run_keys) {
+    keys = carver.take<std::byte>(kernel->key_bytes(run_keys, head_dim));
+    values = carver.take<std::byte>(kernel->value_bytes(run_keys, head_dim));
+    scratch = carver.take<T>(kernel->forward_scratch);
+    limits = carver.take<LaneIndex<T>>(kernel->max_queries());
+    queries = carver.take<const Scalar*>(kernel->max_queries());
+    rows = carver.take<std::int64_t>(kernel->max_queries());
   }
 
   /// Packs a piece's keys, a run at a time straight from where they lie; calls visit(packed, tokens) for each
@@ -80,79 +83,77 @@ struct KeyBuffers {
     for (std::int64_t begin = 0; begin < piece.tokens.count; begin += run_keys) {
       const std::int64_t end = std::min(begin + run_keys, piece.tokens.count);
       const detail::TokenList tokens = piece.tokens.sub(begin, end);
-      Kernel::pack_keys(piece.keys.skip(begin), tokens.count, head_dim, keys);
-      Kernel::pack_values(piece.values.skip(begin), tokens.count, head_dim, run_keys, values);
-      visit(PackedKeys<T>{keys, values, tokens.count, run_keys}, tokens);
+      kernel->pack_keys(piece.keys.skip(begin), tokens.count, head_dim, keys);
+      kernel->pack_values(piece.values.skip(begin), tokens.count, head_dim, run_keys, values);
+      visit(PackedKeys{keys, values, tokens.count, run_keys}, tokens);
     }
   }
 
+  const TileKernel<Scalar>* kernel;
   std::int64_t head_dim, run_keys;
-  T *keys, *values, *scores;
+  std::byte *keys, *values;
+  T* scratch;
   LaneIndex<T>* limits;
+  const Scalar** queries;  // of one tile
+  std::int64_t* rows;
 };
 
-template <class Scalar, class Kernel>
+template <class Scalar>
 class QueryTiles {
   using T = accumulator_t<Scalar>;
-  static constexpr std::int64_t most = Kernel::max_queries;
 
  public:
-  using Buffers = KeyBuffers<Scalar, Kernel>;
+  using Buffers = KeyBuffers<Scalar>;
 
-  QueryTiles(detail::Carver& carver, const TileSizes& sizes)
-      : QueryTiles(carver, sizes.entries, Buffers(carver, sizes)) {}
+  QueryTiles(detail::Carver& carver, const TileKernel<Scalar>& kernel, const TileSizes& sizes)
+      : QueryTiles(carver, sizes.entries, Buffers(carver, kernel, sizes)) {}
 
   QueryTiles(detail::Carver& carver, std::int64_t entries, const Buffers& buffers)
-      : head_dim_(buffers.head_dim), padded_dim_(Kernel::padded(buffers.head_dim)), buffers_(buffers) {
-    const std::int64_t lanes = detail::ceil_div(entries, most) * most;
-    query_ = carver.take<T>(lanes * head_dim_);
-    output_ = carver.take<T>(lanes * padded_dim_);
+      : kernel_(*buffers.kernel), buffers_(buffers), most_(kernel_.max_queries()) {
+    tiles_ = detail::ceil_div(entries, most_);
+    const std::int64_t lanes = tiles_ * most_;
+    query_bytes_ = kernel_.query_bytes(most_, buffers.head_dim);
+    query_ = carver.take<std::byte>(tiles_ * query_bytes_);
+    output_ = carver.take<T>(lanes * kernel_.padded(buffers.head_dim));
     maximum_ = carver.take<T>(lanes);
     sum_ = carver.take<T>(lanes);
     token_ = carver.take<std::int64_t>(lanes);
   }
 
-  /// Loads queries, scaled into base-2 logarithms, and their state.
+  /// Loads queries and their state. `scale` is that of the scores.
   void load(const QuerySet& set, const TensorView<const Scalar>& q, double scale,
             const RowStates<T>& states) {
-    const T query_scale = static_cast<T>(scale * std::numbers::log2e);
-    count_ = detail::ceil_div(set.entries(), most);
+    scale_ = static_cast<T>(scale * std::numbers::log2e);
+    count_ = detail::ceil_div(set.entries(), most_);
     entries_ = set.entries();
     for (std::int64_t t = 0; t < count_; ++t) {
       const QueryTile<T> to = tile(t);
-      const std::int64_t width = to.vectors * Kernel::lanes;
+      const std::int64_t width = to.vectors * kernel_.lanes;
       for (std::int64_t lane = 0; lane < width; ++lane) {
-        const std::int64_t entry = t * most + lane;
-        if (entry >= entries_) {
-          clear_lane(to, width, lane);
-          token_[entry] = std::numeric_limits<std::int64_t>::max();
-          continue;
-        }
+        const std::int64_t entry = t * most_ + lane;
+        buffers_.queries[lane] = nullptr;
+        buffers_.rows[lane] = -1;
+        token_[entry] = std::numeric_limits<std::int64_t>::max();
+        if (entry >= entries_) continue;
         const std::int64_t head = set.head(entry);
-        const std::int64_t token = set.token(entry);
-        const Scalar* query = q.row(set.item, token + set.row_shift, head);
-        for (std::int64_t d = 0; d < head_dim_; ++d) {
-          to.query[d * width + lane] = static_cast<T>(query[d]) * query_scale;
-        }
-        const std::int64_t row = states.row(head, token);
-        const T* output = states.output + row * padded_dim_;
-        for (std::int64_t d = 0; d < padded_dim_; ++d) to.output[d * width + lane] = output[d];
-        to.maximum[lane] = states.maximum[row];
-        to.sum[lane] = states.sum[row];
-        token_[entry] = token;
+        token_[entry] = set.token(entry);
+        buffers_.queries[lane] = q.row(set.item, token_[entry] + set.row_shift, head);
+        buffers_.rows[lane] = states.row(head, token_[entry]);
       }
+      kernel_.load_queries(buffers_.queries, buffers_.head_dim, to, scale_);
+      kernel_.load_states(states.rows(), buffers_.rows, buffers_.head_dim, to);
     }
   }
 
   /// Attends every tile to the piece's keys. Causal: a query sees keys at its own token and before.
   void attend(const KeyPiece<Scalar>& piece, bool causal) const {
-    buffers_.for_each_run(piece, [&](const PackedKeys<T>& packed, const detail::TokenList& tokens) {
+    buffers_.for_each_run(piece, [&](const PackedKeys& packed, const detail::TokenList& tokens) {
       attend(packed, tokens, causal);
     });
   }
 
   /// The same for keys that are packed already.
-  void attend(const PackedKeys<T>& packed, const detail::TokenList& tokens, bool causal) const {
+  void attend(const PackedKeys& packed, const detail::TokenList& tokens, bool causal) const {
     for (std::int64_t t = 0; t < count_; ++t) {
       const LaneIndex<T>* limits = nullptr;
       if (causal) {
@@ -160,22 +161,18 @@ class QueryTiles {
         if (seen == Visibility::none) continue;
         if (seen == Visibility::some) limits = buffers_.limits;
       }
-      Kernel::attend(packed, tile(t), limits, head_dim_, buffers_.scores);
+      kernel_.attend(packed, tile(t), limits, buffers_.head_dim, scale_, buffers_.scratch);
     }
   }
 
   void store(const QuerySet& set, const RowStates<T>& states) const {
     for (std::int64_t t = 0; t < count_; ++t) {
       const QueryTile<T> from = tile(t);
-      const std::int64_t width = from.vectors * Kernel::lanes;
-      for (std::int64_t lane = 0; lane < std::min(width, entries_ - t * most); ++lane) {
-        const std::int64_t entry = t * most + lane;
-        const std::int64_t row = states.row(set.head(entry), token_[entry]);
-        T* output = states.output + row * padded_dim_;
-        for (std::int64_t d = 0; d < padded_dim_; ++d) output[d] = from.output[d * width + lane];
-        states.maximum[row] = from.maximum[lane];
-        states.sum[row] = from.sum[lane];
+      for (std::int64_t lane = 0; lane < from.vectors * kernel_.lanes; ++lane) {
+        const std::int64_t entry = t * most_ + lane;
+        buffers_.rows[lane] = entry < entries_ ? states.row(set.head(entry), token_[entry]) : -1;
       }
+      kernel_.store_states(from, buffers_.rows, buffers_.head_dim, states.rows());
     }
   }
 
@@ -183,24 +180,16 @@ class QueryTiles {
   enum class Visibility { none, some, all };
 
   QueryTile<T> tile(std::int64_t t) const {
-    return {query_ + t * most * head_dim_, output_ + t * most * padded_dim_, maximum_ + t * most,
-            sum_ + t * most, Kernel::vectors_for(entries_ - t * most)};
-  }
-
-  /// Lanes without a query hold zeros, so that nothing in them can turn into NaN.
-  void clear_lane(const QueryTile<T>& to, std::int64_t width, std::int64_t lane) const {
-    for (std::int64_t d = 0; d < head_dim_; ++d) to.query[d * width + lane] = T{0};
-    for (std::int64_t d = 0; d < padded_dim_; ++d) to.output[d * width + lane] = T{0};
-    to.maximum[lane] = T{0};
-    to.sum[lane] = T{0};
+    return {query_ + t * query_bytes_, output_ + t * most_ * kernel_.padded(buffers_.head_dim),
+            maximum_ + t * most_, sum_ + t * most_, kernel_.vectors_for(entries_ - t * most_)};
   }
 
   /// Which of the run's keys a tile's queries see; fills the buffers' limits where it is some.
   Visibility visible(const detail::TokenList& tokens, std::int64_t t) const {
-    const std::int64_t width = tile(t).vectors * Kernel::lanes;
-    const std::int64_t* lane_token = token_ + t * most;
+    const std::int64_t width = tile(t).vectors * kernel_.lanes;
+    const std::int64_t* lane_token = token_ + t * most_;
     const auto [least, greatest] =
-        std::minmax_element(lane_token, lane_token + std::min(width, entries_ - t * most));
+        std::minmax_element(lane_token, lane_token + std::min(width, entries_ - t * most_));
     if (tokens[tokens.count - 1] <= *least) return Visibility::all;
     if (tokens[0] > *greatest) return Visibility::none;
     for (std::int64_t lane = 0; lane < width; ++lane) {
@@ -209,11 +198,15 @@ class QueryTiles {
     return Visibility::some;
   }
 
-  std::int64_t head_dim_, padded_dim_;
+  const TileKernel<Scalar>& kernel_;
   Buffers buffers_;
+  std::int64_t most_;  // entries of a tile
+  std::int64_t tiles_, query_bytes_;
   std::int64_t count_ = 0;
   std::int64_t entries_ = 0;
-  T *query_, *output_, *maximum_, *sum_;
+  T scale_{};
+  std::byte* query_;
+  T *output_, *maximum_, *sum_;
   std::int64_t* token_;
 };
 

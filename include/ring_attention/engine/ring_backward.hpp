@@ -12,6 +12,8 @@
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <vector>
 
@@ -28,12 +30,13 @@ class RingBackward {
   RingBackward(const RingPlace& place, Communicator& communicator, const BackwardTensors<Scalar>& tensors)
       : place_(place),
         plan_(*place.plan),
+        kernel_(active_kernel<Scalar>()),
         communicator_(communicator),
         tensors_(tensors),
         queries_{tensors.q, tensors.grad_out, tensors.lse},
         mine_(place.tokens(communicator.size(), communicator.rank())) {
     detail::Carver count;
-    BackwardWorkspace<Scalar>(count, sizes_, plan_.shape);
+    BackwardWorkspace<Scalar>(count, kernel_, sizes_, plan_.shape);
     workspace_bytes_ = count.used();
     workspace_.reserve(workspace_bytes_ * static_cast<std::size_t>(place.threads));
   }
@@ -47,9 +50,9 @@ class RingBackward {
     grad_v_ = Tensor<T>(shape.batch, mine_.size(), shape.kv_heads, shape.head_dim);
     accumulate_gradients();
     for (const detail::TokenRun& run : mine_.runs) {
-      round_gradients<Scalar, T>(grad_q_.view(), 0, run, grads.q);
-      round_gradients<Scalar, T>(grad_k_.view(), 0, run, grads.k);
-      round_gradients<Scalar, T>(grad_v_.view(), 0, run, grads.v);
+      round_gradients<Scalar, T>(kernel_, grad_q_.view(), 0, run, grads.q);
+      round_gradients<Scalar, T>(kernel_, grad_k_.view(), 0, run, grads.k);
+      round_gradients<Scalar, T>(kernel_, grad_v_.view(), 0, run, grads.v);
     }
     return bytes_sent_;
   }
@@ -74,7 +77,7 @@ class RingBackward {
     delta_ = numbers(delta_storage_, branches);
     if (!plan_.detached_mix) {
       for (const detail::TokenRun& run : mine_.runs) {
-        row_deltas(plan_, run, queries_, tensors_.out, tensors_.grad_lse, delta_, place_.threads);
+        row_deltas(plan_, kernel_, run, queries_, tensors_.out, tensors_.grad_lse, delta_, place_.threads);
       }
       return;
     }
@@ -154,8 +157,8 @@ class RingBackward {
     for (const TransferPiece& piece : home.transfer.pieces()) {
       for (std::int64_t i = 0; i < piece.tokens.count; ++i) {
         const std::int64_t row = piece.tokens[i] + piece.number_shift;
-        add(keys, grad_k_.view().row(piece.item, row, piece.kv_head), head_dim);
-        add(values, grad_v_.view().row(piece.item, row, piece.kv_head), head_dim);
+        kernel_.add_row(keys, T{1}, head_dim, grad_k_.view().row(piece.item, row, piece.kv_head));
+        kernel_.add_row(values, T{1}, head_dim, grad_v_.view().row(piece.item, row, piece.kv_head));
         keys += head_dim;
         values += head_dim;
       }
@@ -163,19 +166,15 @@ class RingBackward {
     home.transfer = Transfer();
   }
 
-  static void add(const T* from, T* to, std::int64_t count) {
-    for (std::int64_t d = 0; d < count; ++d) to[d] += from[d];
-  }
-
   void run_units(const std::vector<BackwardUnit>& units, const BackwardTargets<T>& targets, int step,
                  const Transfer& in, const KeyMessage<Scalar>& message, T* leaving) {
     if (step > 0 && in.rows() == 0) return;
-    const BackwardPass<Scalar> pass(plan_, queries_, delta_, sizes_);
+    const BackwardPass<Scalar> pass(plan_, kernel_, queries_, delta_, sizes_);
     std::byte* const memory = workspace_.reserve(0);
     detail::parallel_for(
         static_cast<std::int64_t>(units.size()), place_.threads, [&](std::int64_t index, int worker) {
           detail::Carver carver(memory + workspace_bytes_ * static_cast<std::size_t>(worker));
-          BackwardWorkspace<Scalar> work(carver, sizes_, plan_.shape);
+          BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
           const auto find = [&](std::size_t branch, std::size_t offset, const detail::Segment& segment,
                                 const BackwardUnit& unit, const auto& visit) {
             if (step == 0) {
@@ -235,6 +234,7 @@ class RingBackward {
 
   RingPlace place_;
   const AttentionPlan& plan_;
+  const TileKernel<Scalar>& kernel_;
   Communicator& communicator_;
   const BackwardTensors<Scalar>& tensors_;
   BackwardQueries<Scalar> queries_;

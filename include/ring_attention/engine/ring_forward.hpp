@@ -10,7 +10,8 @@
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/engine/whole.hpp>
 #include <ring_attention/engine/workspace.hpp>
-#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/ring/communicator.hpp>
 #include <span>
@@ -95,17 +96,17 @@ template <class Scalar, class Communicator>
 std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
                            const ForwardTensors<Scalar>& tensors) {
   using T = accumulator_t<Scalar>;
-  using Kernel = PortableKernel<T>;
-  using Workspace = ForwardWorkspace<Scalar, Kernel>;
+  using Workspace = ForwardWorkspace<Scalar>;
+  const TileKernel<Scalar>& kernel = active_kernel<Scalar>();
   const AttentionPlan& plan = *place.plan;
   const CallShape& shape = plan.shape;
   const detail::MemberTokens mine = place.tokens(communicator.size(), communicator.rank());
-  const std::int64_t padded_dim = Kernel::padded(shape.head_dim);
+  const std::int64_t padded_dim = kernel.padded(shape.head_dim);
   const std::int64_t rows = mine.size();
   const ForwardSizes sizes = fast_forward_sizes<T>(
       plan, std::max({std::int64_t{1}, mine.runs[0].size(), mine.runs[1].size()}), place.threads);
   const ForwardTasks tasks(plan, sizes);
-  const ForwardPass<Scalar, Kernel> pass(plan, tensors);
+  const ForwardPass<Scalar> pass(plan, tensors, kernel);
 
   detail::Block state_block;
   RowStates<T> states;
@@ -119,7 +120,7 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
     carve(detail::Carver(state_block.reserve(carve(detail::Carver()))));
   }
   detail::Carver count;
-  Workspace(count, sizes, shape.head_dim, false);
+  Workspace(count, kernel, sizes, shape.head_dim, false);
   const std::size_t bytes_per_thread = count.used();
   detail::Block workspace;
   std::byte* const memory = workspace.reserve(bytes_per_thread * static_cast<std::size_t>(place.threads));
@@ -130,7 +131,7 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
     detail::parallel_for(
         first + tasks.count(mine.runs[1]), place.threads, [&](std::int64_t index, int worker) {
           detail::Carver carver(memory + bytes_per_thread * static_cast<std::size_t>(worker));
-          Workspace work(carver, sizes, shape.head_dim, false);
+          Workspace work(carver, kernel, sizes, shape.head_dim, false);
           const detail::TokenRun& run = mine.runs[index < first ? 0 : 1];
           const ForwardTask task = tasks.task(run, index < first ? index : index - first);
           RowStates<T> task_states = states;

@@ -7,7 +7,8 @@
 #include <ring_attention/engine/forward.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/shards.hpp>
-#include <ring_attention/kernel/portable_kernel.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <vector>
 
@@ -43,10 +44,11 @@ class WholeWorkspace {
  public:
   std::size_t size() const { return block_.size(); }
 
-  template <class Scalar, class Kernel>
-  static std::size_t bytes_per_thread(const ForwardSizes& sizes, std::int64_t head_dim) {
+  template <class Scalar>
+  static std::size_t bytes_per_thread(const TileKernel<Scalar>& kernel, const ForwardSizes& sizes,
+                                      std::int64_t head_dim) {
     detail::Carver count;
-    ForwardWorkspace<Scalar, Kernel>(count, sizes, head_dim, true);
+    ForwardWorkspace<Scalar>(count, kernel, sizes, head_dim, true);
     return count.used();
   }
 
@@ -58,14 +60,14 @@ class WholeWorkspace {
   detail::Block block_;
 };
 
-template <class Scalar, class Kernel>
+template <class Scalar>
 void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
-                   const ForwardSizes& sizes, int threads, WholeWorkspace& workspace) {
-  using T = accumulator_t<Scalar>;
+                   const TileKernel<Scalar>& kernel, const ForwardSizes& sizes, int threads,
+                   WholeWorkspace& workspace) {
   const detail::SequenceRuns shards(plan.shape.tokens, plan.ring_size);
   const ForwardTasks tasks(plan, sizes);
-  const ForwardPass<Scalar, Kernel> pass(plan, tensors);
-  const std::size_t bytes = WholeWorkspace::bytes_per_thread<Scalar, Kernel>(sizes, plan.shape.head_dim);
+  const ForwardPass<Scalar> pass(plan, tensors, kernel);
+  const std::size_t bytes = WholeWorkspace::bytes_per_thread(kernel, sizes, plan.shape.head_dim);
   std::byte* const memory = workspace.reserve(bytes, threads);
 
   // All shards but the last are equally long: a task is found by division.
@@ -76,7 +78,7 @@ void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tens
   const std::int64_t total = per_shard * (shards.count() - 1) + tasks.count(run_of(shards.count() - 1));
   detail::parallel_for(total, threads, [&](std::int64_t index, int worker) {
     detail::Carver carver(memory + bytes * static_cast<std::size_t>(worker));
-    ForwardWorkspace<Scalar, Kernel> work(carver, sizes, plan.shape.head_dim, true);
+    ForwardWorkspace<Scalar> work(carver, kernel, sizes, plan.shape.head_dim, true);
     const std::int64_t from_last = total - tasks.count(run_of(shards.count() - 1));
     // The last shard, which may be short, comes first.
     const std::int64_t short_tasks = total - from_last;
@@ -84,7 +86,7 @@ void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tens
         index < short_tasks ? shards.count() - 1 : shards.count() - 2 - (index - short_tasks) / per_shard;
     const ForwardTask task =
         tasks.task(run_of(shard), index < short_tasks ? index : (index - short_tasks) % per_shard);
-    RowStates<T> states = work.states;
+    RowStates<accumulator_t<Scalar>> states = work.states;
     states.head_stride = task.end - task.begin;
     states.first_head = task.head_begin;
     states.first_token = task.begin;
@@ -115,8 +117,8 @@ void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tens
   const int threads = num_threads();
   const detail::SequenceRuns shards(plan.shape.tokens, plan.ring_size);
   WholeWorkspace workspace;
-  forward_whole<Scalar, PortableKernel<T>>(
-      plan, tensors, fast_forward_sizes<T>(plan, shards.run_length, threads), threads, workspace);
+  forward_whole(plan, tensors, active_kernel<Scalar>(),
+                fast_forward_sizes<T>(plan, shards.run_length, threads), threads, workspace);
 }
 
 }  // namespace engine

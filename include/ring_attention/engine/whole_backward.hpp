@@ -8,6 +8,8 @@
 #include <ring_attention/engine/backward_steps.hpp>
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <type_traits>
 #include <vector>
@@ -45,7 +47,8 @@ struct WholeBackwardMemory {
   using T = accumulator_t<Scalar>;
   static constexpr bool sums_apart = !std::is_same_v<T, Scalar>;
 
-  WholeBackwardMemory(std::byte* block, const AttentionPlan& plan, const BackwardSizes& sizes, int threads)
+  WholeBackwardMemory(std::byte* block, const TileKernel<Scalar>& kernel, const AttentionPlan& plan,
+                      const BackwardSizes& sizes, int threads)
       : sum_rows(std::clamp<std::int64_t>(sizes.sum_rows, 1, plan.shape.tokens)) {
     detail::Carver carver(block);
     const CallShape& shape = plan.shape;
@@ -62,7 +65,7 @@ struct WholeBackwardMemory {
       sums = carver.take<T>(shape.batch * sum_rows * heads * shape.head_dim);
     }
     detail::Carver one;
-    BackwardWorkspace<Scalar>(one, sizes, shape);
+    BackwardWorkspace<Scalar>(one, kernel, sizes, shape);
     bytes_per_thread = one.used();
     workspaces = carver.take<std::byte>(static_cast<std::int64_t>(bytes_per_thread) * threads);
     bytes = carver.used();
@@ -86,24 +89,26 @@ class WholeBackward {
 
  public:
   /// All memory that a call allocates but for lists of work.
-  static std::size_t bytes(const AttentionPlan& plan, const BackwardSizes& sizes, int threads) {
-    return Memory(nullptr, plan, sizes, threads).bytes;
+  static std::size_t bytes(const TileKernel<Scalar>& kernel, const AttentionPlan& plan,
+                           const BackwardSizes& sizes, int threads) {
+    return Memory(nullptr, kernel, plan, sizes, threads).bytes;
   }
 
   /// Allocates; computes nothing yet.
-  WholeBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors, const BackwardSizes& sizes,
-                int threads)
+  WholeBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
+                const TileKernel<Scalar>& kernel, const BackwardSizes& sizes, int threads)
       : plan_(plan),
+        kernel_(kernel),
         tensors_(tensors),
         queries_{tensors.q, tensors.grad_out, tensors.lse},
         threads_(threads),
         whole_{0, plan.shape.tokens, 0, 0},
         sizes_(sizes),
-        memory_(block_.reserve(bytes(plan, sizes, threads)), plan, sizes, threads) {}
+        memory_(block_.reserve(bytes(kernel, plan, sizes, threads)), kernel, plan, sizes, threads) {}
 
   void run(const GradientTensors<Scalar>& grads) {
     if (!plan_.detached_mix) {
-      row_deltas(plan_, whole_, queries_, tensors_.out, tensors_.grad_lse, memory_.delta, threads_);
+      row_deltas(plan_, kernel_, whole_, queries_, tensors_.out, tensors_.grad_lse, memory_.delta, threads_);
     }
     if constexpr (Memory::sums_apart) {
       for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) compute_deltas(branch);
@@ -151,8 +156,8 @@ class WholeBackward {
     for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
       accumulate(branch, grad_q, run, grad_k, grad_v);
     }
-    round_gradients<Scalar, T>(grad_k, run.begin, run, grads.k);
-    round_gradients<Scalar, T>(grad_v, run.begin, run, grads.v);
+    round_gradients<Scalar, T>(kernel_, grad_k, run.begin, run, grads.k);
+    round_gradients<Scalar, T>(kernel_, grad_v, run.begin, run, grads.v);
     if (!at_once) {
       next = memory_.sums;
       grad_q = zeros(shape.heads);
@@ -160,7 +165,7 @@ class WholeBackward {
         accumulate_queries(branch, grad_q, run);
       }
     }
-    round_gradients<Scalar, T>(grad_q, run.begin, run, grads.q);
+    round_gradients<Scalar, T>(kernel_, grad_q, run.begin, run, grads.q);
   }
 
   /// Gradients that one branch gives the keys of a run from all queries and, where grad_q has data, the
@@ -205,12 +210,12 @@ class WholeBackward {
   void run_units(const std::vector<BackwardUnit>& units, const detail::TokenRun& keys,
                  const BackwardTargets<T>& targets, const TensorView<T>& grad_k,
                  const TensorView<T>& grad_v) {
-    const BackwardPass<Scalar> pass(plan_, queries_, memory_.delta, sizes_);
+    const BackwardPass<Scalar> pass(plan_, kernel_, queries_, memory_.delta, sizes_);
     detail::parallel_for(
         static_cast<std::int64_t>(units.size()), threads_, [&](std::int64_t index, int worker) {
           detail::Carver carver(memory_.workspaces +
                                 memory_.bytes_per_thread * static_cast<std::size_t>(worker));
-          BackwardWorkspace<Scalar> work(carver, sizes_, plan_.shape);
+          BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
           pass.run(units[static_cast<std::size_t>(index)], whole_, targets, work,
                    [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
                        const auto& visit) {
@@ -235,6 +240,7 @@ class WholeBackward {
   }
 
   const AttentionPlan& plan_;
+  const TileKernel<Scalar>& kernel_;
   const BackwardTensors<Scalar>& tensors_;
   BackwardQueries<Scalar> queries_;
   int threads_;
@@ -249,7 +255,9 @@ template <class Scalar>
 void backward_whole(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
                     const GradientTensors<Scalar>& grads) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  WholeBackward<Scalar>(plan, tensors, fast_backward_sizes<Scalar>(plan), num_threads()).run(grads);
+  WholeBackward<Scalar>(plan, tensors, active_kernel<Scalar>(), fast_backward_sizes<Scalar>(plan),
+                        num_threads())
+      .run(grads);
 }
 
 }  // namespace engine

@@ -44,13 +44,10 @@ inline const char* find_kernel(std::string_view name) {
   return found;
 }
 
-/// What RING_ATTENTION_KERNEL asks for, read once; null where it is not set or empty.
-const char* kernel_of_environment();
-
 }  // namespace engine
 
-/// Names of the kernels that this processor runs, the best first: of "avx512", "avx2" and "generic". The name says
-/// which instructions serve; a scalar for which an instruction set has nothing of its own uses the next.
+/// Names of the kernels that this processor runs, the best first: of "avx512", "avx2" and "generic". The name
+/// says which instructions serve; a scalar for which an instruction set has nothing of its own uses the next.
 inline std::vector<std::string> available_kernels() {
   std::vector<std::string> names;
   engine::for_each_supported(engine::KnownInstructionSets{}, [&names](auto isa) {
@@ -60,34 +57,35 @@ inline std::vector<std::string> available_kernels() {
   return names;
 }
 
-namespace detail {
+namespace engine {
 
 [[noreturn]] inline void throw_unknown_kernel(std::string_view argument, std::string_view name) {
   std::string known;
   for (const std::string& available : available_kernels()) known += (known.empty() ? "" : ", ") + available;
-  throw_invalid(std::string(argument), "\"" + std::string(name) + "\"",
-                "must be empty for the best kernel, or one that this processor runs: " + known);
+  detail::throw_invalid(argument, "\"" + std::string(name) + "\"",
+                        "must be empty for the best kernel, or one that this processor runs: " + known);
 }
 
-}  // namespace detail
+}  // namespace engine
 
 /// Chooses the kernel of all calls that begin from now on, in the whole process; an empty name: the best one.
 /// Calls that are in progress keep theirs. Results of different kernels agree up to rounding. Throws
 /// std::invalid_argument for a name that available_kernels() does not list.
 inline void set_kernel(std::string_view name) {
   const char* chosen = name.empty() ? nullptr : engine::find_kernel(name);
-  if (chosen == nullptr && !name.empty()) detail::throw_unknown_kernel("kernel", name);
+  if (chosen == nullptr && !name.empty()) engine::throw_unknown_kernel("kernel", name);
   detail::chosen_kernel() = chosen;
 }
 
 namespace engine {
 
+/// What RING_ATTENTION_KERNEL asks for, read once; null where it is not set or empty.
 inline const char* kernel_of_environment() {
   static const char* const chosen = [] {
     const char* name = std::getenv("RING_ATTENTION_KERNEL");
     if (name == nullptr || *name == '\0') return static_cast<const char*>(nullptr);
     const char* found = find_kernel(name);
-    if (found == nullptr) detail::throw_unknown_kernel("RING_ATTENTION_KERNEL", name);
+    if (found == nullptr) engine::throw_unknown_kernel("RING_ATTENTION_KERNEL", name);
     return found;
   }();
   return chosen;

@@ -1,6 +1,6 @@
-// The kernels of every instruction set that this compiler can make for this kind of processor. Each is compiled from
-// the same text in a namespace and, by the compiler's target pragma, with the instructions of its own: a program that
-// was built for any processor has the code for the best ones, too.
+// The kernels of every instruction set that this compiler can make for this kind of processor. Each is
+// compiled from the same text in a namespace and, by the compiler's target pragma, with the instructions of
+// its own: a program that was built for any processor has the code for the best ones, too.
 #pragma once
 
 #include <algorithm>
@@ -88,7 +88,8 @@ namespace avx2 {
 #define RING_ATTENTION_TARGET_F16C 1
 #define RING_ATTENTION_TARGET_REGISTERS 32
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")

@@ -1,5 +1,5 @@
-// TileKernel: what the engine asks of an instruction set, as a table of functions, so that the engine is compiled
-// once per scalar and not once per instruction set.
+// TileKernel: what the engine asks of an instruction set, as a table of functions, so that the engine is
+// compiled once per scalar and not once per instruction set.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +16,9 @@ namespace engine {
 /// Position of a key in a run, as wide as the accumulator type.
 template <class T>
 using LaneIndex = std::conditional_t<std::is_same_v<T, double>, std::int64_t, std::int32_t>;
+
+/// No kernel has larger tiles.
+inline constexpr std::int64_t largest_tile = 64;
 
 /// The online-softmax state of up to `lanes * vectors` queries, in base-2 logarithms, queries in lanes:
 ///
@@ -89,19 +92,19 @@ struct TileKernel {
   using T = accumulator_t<Scalar>;
 
   const char* name;
-  int lanes;               // queries in a vector
-  int max_vectors;         // vectors in a tile
-  int panel;               // extents that kernels read and write in whole panels are rounded up to it
-  std::int64_t key_block;  // keys whose scores are held at once: a tile's stay in the first-level cache
-  std::int64_t forward_scratch;   // elements of T that attend() needs
+  int lanes;                     // queries in a vector
+  int max_vectors;               // vectors in a tile
+  int panel;                     // extents that kernels read and write in whole panels are rounded up to it
+  std::int64_t key_block;        // keys whose scores are held at once: a tile's stay in the first-level cache
+  std::int64_t forward_scratch;  // elements of T that attend() needs
   std::int64_t backward_scratch;  // elements of T that accumulate() and probabilities() need
   std::int64_t (*query_bytes)(std::int64_t queries, std::int64_t head_dim);
   std::int64_t (*key_bytes)(std::int64_t keys, std::int64_t head_dim);
   std::int64_t (*value_bytes)(std::int64_t keys, std::int64_t head_dim);
 
   /// Forward. Rows of queries may be null: lanes without a query hold zeros, so that nothing in them can turn
-  /// into NaN. `rows` of states are numbers of rows, or -1. Query j of a tile sees the first limits[j] keys of
-  /// a run; null: all.
+  /// into NaN. `rows` of states are numbers of rows, or -1. Query j of a tile sees the first limits[j] keys
+  /// of a run; null: all.
   void (*pack_keys)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, std::byte* to);
   void (*pack_values)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                       std::int64_t capacity, std::byte* to);

@@ -1,5 +1,5 @@
-// Gradients of a tile of queries and a run of keys, with probabilities recomputed from the log-sum-exp. Part of the
-// body of a target.
+// Gradients of a tile of queries and a run of keys, with probabilities recomputed from the log-sum-exp. Part
+// of the body of a target.
 
 /// With P = 2^(S - lse), the gradients of out = sum_k P_k v_k are (FlashAttention-2, arXiv 2307.08691,
 /// section 2.3)
@@ -29,12 +29,14 @@ struct Backward {
                              T query_scale, const GradientTile<T>& tile) {
     const std::int64_t width = tile.vectors * lanes;
     for (int v = 0; v < tile.vectors; ++v) {
-      read_transposed(queries + v * lanes, head_dim, [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
-        store(tile.query + d * width + v * lanes, of_dim * query_scale);
-      });
-      read_transposed(grads + v * lanes, head_dim, [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
-        store(tile.grad_out + d * width + v * lanes, of_dim);
-      });
+      read_transposed(queries + v * lanes, head_dim,
+                      [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
+                        store(tile.query + d * width + v * lanes, of_dim * query_scale);
+                      });
+      read_transposed(grads + v * lanes, head_dim,
+                      [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
+                        store(tile.grad_out + d * width + v * lanes, of_dim);
+                      });
     }
     for (std::int64_t i = 0; i < width; ++i) {
       copy_row(queries[i], head_dim, tile.query_rows + i * row_dim(head_dim));

@@ -1,5 +1,5 @@
-// Everything that is compiled once per instruction set. Read by targets.hpp within the namespace and the region of a
-// target, whose macros it uses; std headers are read there, before any target's region.
+// Everything that is compiled once per instruction set. Read by targets.hpp within the namespace and the
+// region of a target, whose macros it uses; std headers are read there, before any target's region.
 #include <ring_attention/kernel/code/lanes.inl>
 //
 #include <ring_attention/kernel/code/exp2.inl>

@@ -1,5 +1,5 @@
-// Packs rows into tiles and attends a tile of queries to a run of keys, all in the accumulator type. Part of the body
-// of a target.
+// Packs rows into tiles and attends a tile of queries to a run of keys, all in the accumulator type. Part of
+// the body of a target.
 
 template <class Scalar>
 struct Forward {
@@ -8,6 +8,7 @@ struct Forward {
 
   static constexpr int lanes = lane_count<T>;
   static constexpr int max_queries = lanes * max_vectors;
+  static_assert(max_queries <= largest_tile);
   static constexpr std::int64_t key_block = 512 / static_cast<std::int64_t>(sizeof(T));
   static constexpr std::int64_t score_elements = key_block * max_queries;
 
@@ -42,7 +43,8 @@ struct Forward {
       }
     }
   }
-  static void pack_keys(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, std::byte* to) {
+  static void pack_keys(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                        std::byte* to) {
     pack_panels(rows, count, head_dim, reinterpret_cast<T*>(to));
   }
 
@@ -69,13 +71,15 @@ struct Forward {
   }
 
   /// [head_dim][width], scaled into base-2 logarithms.
-  static void load_queries(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile, T scale) {
+  static void load_queries(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile,
+                           T scale) {
     T* const query = reinterpret_cast<T*>(tile.query);
     const std::int64_t width = tile.vectors * lanes;
     for (int v = 0; v < tile.vectors; ++v) {
-      read_transposed(rows + v * lanes, head_dim, [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
-        store(query + d * width + v * lanes, of_dim * scale);
-      });
+      read_transposed(rows + v * lanes, head_dim,
+                      [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
+                        store(query + d * width + v * lanes, of_dim * scale);
+                      });
     }
   }
 
@@ -147,8 +151,7 @@ struct Forward {
       const std::int64_t count = std::min(key_block, visible - begin);
       // S^T = K Q^T
       for (std::int64_t k = 0; k < count; k += panel) {
-        dot_products<T, Vectors>(packed_keys + (begin + k) * head_dim, query, head_dim,
-                                 scores + k * width);
+        dot_products<T, Vectors>(packed_keys + (begin + k) * head_dim, query, head_dim, scores + k * width);
       }
       if (begin + count > unmasked) mask<Vectors>(scores, begin, count, limits);
       // P = 2^(S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)

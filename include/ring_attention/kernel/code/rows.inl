@@ -1,5 +1,5 @@
-// Rows between memory and registers: conversion of 16-bit scalars, and transposition of rows into lanes. Part of the
-// body of a target.
+// Rows between memory and registers: conversion of 16-bit scalars, and transposition of rows into lanes. Part
+// of the body of a target.
 
 /// As many elements of a row as there are lanes, in the accumulator type.
 template <class T>
@@ -24,7 +24,8 @@ inline Lanes<float> load_wide(const Eigen::half* from) {
   RING_ATTENTION_UNROLL
   for (int i = 0; i < lane_count<float>; i += 8) {
     const __m256 eight = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
-    std::memcpy(reinterpret_cast<char*>(&lanes) + sizeof(float) * static_cast<std::size_t>(i), &eight, sizeof eight);
+    std::memcpy(reinterpret_cast<char*>(&lanes) + sizeof(float) * static_cast<std::size_t>(i), &eight,
+                sizeof eight);
   }
 #else
   for (int i = 0; i < lane_count<float>; ++i) lanes[i] = static_cast<float>(from[i]);
@@ -52,7 +53,8 @@ inline void store_narrow(Eigen::half* to, Lanes<float> lanes) {
   RING_ATTENTION_UNROLL
   for (int i = 0; i < lane_count<float>; i += 8) {
     __m256 eight;
-    std::memcpy(&eight, reinterpret_cast<const char*>(&lanes) + sizeof(float) * static_cast<std::size_t>(i), sizeof eight);
+    std::memcpy(&eight, reinterpret_cast<const char*>(&lanes) + sizeof(float) * static_cast<std::size_t>(i),
+                sizeof eight);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(eight, _MM_FROUND_TO_NEAREST_INT));
   }
 #else
@@ -75,7 +77,8 @@ inline void store_narrow(Scalar* to, Lanes<accumulator_t<Scalar>> lanes, std::in
 }
 
 template <class Scalar>
-void round_row(const accumulator_t<Scalar>* from, accumulator_t<Scalar> factor, std::int64_t count, Scalar* to) {
+void round_row(const accumulator_t<Scalar>* from, accumulator_t<Scalar> factor, std::int64_t count,
+               Scalar* to) {
   constexpr int lanes = lane_count<accumulator_t<Scalar>>;
   std::int64_t i = 0;
   for (; i + lanes <= count; i += lanes) store_narrow(to + i, load(from + i) * factor);
@@ -136,7 +139,8 @@ template <class T>
 
 /// Calls write(d, vector) with the lanes' elements of each dimension d; lanes whose row is null hold 0.
 template <class Scalar, class Write>
-[[gnu::always_inline]] inline void read_transposed(const Scalar* const* rows, std::int64_t dims, const Write& write) {
+[[gnu::always_inline]] inline void read_transposed(const Scalar* const* rows, std::int64_t dims,
+                                                   const Write& write) {
   using T = accumulator_t<Scalar>;
   constexpr int lanes = lane_count<T>;
   for (std::int64_t d = 0; d < dims; d += lanes) {
