@@ -149,13 +149,21 @@ struct Forward {
         limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
     for (std::int64_t begin = 0; begin < visible; begin += key_block) {
       const std::int64_t count = std::min(key_block, visible - begin);
+      Lanes<T> maximum[Vectors];
+      for (int v = 0; v < Vectors; ++v) maximum[v] = load(tile.maximum + v * lanes);
+      // Keys that are hidden or fill up the last panel must not raise the maximum: then it is found apart.
+      const bool all_seen = begin + count <= unmasked && count % panel == 0;
       // S^T = K Q^T
       for (std::int64_t k = 0; k < count; k += panel) {
-        dot_products<T, Vectors>(packed_keys + (begin + k) * head_dim, query, head_dim, scores + k * width);
+        dot_products<T, Vectors>(packed_keys + (begin + k) * head_dim, query, head_dim, scores + k * width,
+                                 all_seen ? maximum : nullptr);
       }
-      if (begin + count > unmasked) mask<Vectors>(scores, begin, count, limits);
+      if (!all_seen) {
+        if (begin + count > unmasked) mask<Vectors>(scores, begin, count, limits);
+        raise<Vectors>(maximum, scores, count);
+      }
       // P = 2^(S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)
-      absorb_scores<Vectors>(scores, count, tile, padded(head_dim));
+      absorb_scores<Vectors>(scores, count, maximum, tile, padded(head_dim));
       // O^T += V^T P^T
       for (std::int64_t d = 0; d < head_dim; d += panel) {
         multiply<T, Vectors, true>({packed_values + (d * keys.capacity + begin * panel), panel, 1}, scores,
@@ -180,10 +188,8 @@ struct Forward {
   }
 
   template <int Vectors>
-  static void absorb_scores(T* scores, std::int64_t count, const QueryTile<T>& tile, std::int64_t rows) {
+  static void raise(Lanes<T>* maximum, const T* scores, std::int64_t count) {
     constexpr int width = Vectors * lanes;
-    Lanes<T> maximum[Vectors];
-    for (int v = 0; v < Vectors; ++v) maximum[v] = load(tile.maximum + v * lanes);
     for (std::int64_t k = 0; k < count; ++k) {
       RING_ATTENTION_UNROLL
       for (int v = 0; v < Vectors; ++v) {
@@ -191,6 +197,12 @@ struct Forward {
         maximum[v] = s > maximum[v] ? s : maximum[v];
       }
     }
+  }
+
+  template <int Vectors>
+  static void absorb_scores(T* scores, std::int64_t count, const Lanes<T>* maximum, const QueryTile<T>& tile,
+                            std::int64_t rows) {
+    constexpr int width = Vectors * lanes;
     Lanes<T> shift[Vectors];
     Lanes<T> sums[Vectors] = {};
     for (int v = 0; v < Vectors; ++v) {

@@ -12,10 +12,12 @@ struct Factors {
   std::int64_t row_stride;
 };
 
-/// c[p][j] = or += sum_k a(k, p) * b[k][j] for p < panel, j < Vectors * lanes and k < depth.
+/// c[p][j] = or += sum_k a(k, p) * b[k][j] for p < panel, j < Vectors * lanes and k < depth. `maximum`:
+/// raised to the largest c[p][j] of each j, while they are in registers; null: not wanted.
 template <class T, int Vectors, bool Accumulate>
 [[gnu::always_inline]] inline void multiply(Factors<T> a, const T* b, std::int64_t b_stride,
-                                            std::int64_t depth, T* c, std::int64_t c_stride) {
+                                            std::int64_t depth, T* c, std::int64_t c_stride,
+                                            Lanes<T>* maximum = nullptr) {
   constexpr int lanes = lane_count<T>;
   Lanes<T> sums[panel][Vectors] = {};
   for (std::int64_t k = 0; k < depth; ++k, a.data += a.depth_stride, b += b_stride) {
@@ -38,20 +40,38 @@ template <class T, int Vectors, bool Accumulate>
       store(to, sums[p][v]);
     }
   }
+  if (maximum == nullptr) return;
+  RING_ATTENTION_UNROLL
+  for (int v = 0; v < Vectors; ++v) {
+    Lanes<T> largest = maximum[v];
+    RING_ATTENTION_UNROLL
+    for (int p = 0; p < panel; ++p) largest = sums[p][v] > largest ? sums[p][v] : largest;
+    maximum[v] = largest;
+  }
 }
 
-/// Dimensions of a dot product that are summed in one go. One chain over 128 or 256 dimensions would cost a
-/// float three times the rounding error of sums of chains; shorter chains gain nothing more.
-inline constexpr std::int64_t chain = 32;
+/// Dimensions of a dot product that are summed in one go. The rounding error of a chain of n terms of one
+/// sign grows with n^1.5, that of c chains with (d / c)^1.5 c^0.5: as many chains as keep it at what 64
+/// dimensions have in one. Twice as much would break the tolerance of float at d = 256; shorter chains cost
+/// time and gain little.
+inline std::int64_t chain_length(std::int64_t depth) {
+  if (depth <= 64) return depth;
+  const std::int64_t chains = depth <= 96 ? 2 : depth <= 128 ? 3 : (depth + 31) / 32;
+  return (depth + chains - 1) / chains;
+}
 
 /// c[p][j] = sum_d a[d][p] * b[d][j], dot products of a packed panel of rows with a tile of rows in lanes.
+/// `maximum` as that of multiply.
 template <class T, int Vectors>
-inline void dot_products(const T* a, const T* b, std::int64_t depth, T* c) {
+inline void dot_products(const T* a, const T* b, std::int64_t depth, T* c, Lanes<T>* maximum = nullptr) {
   constexpr int width = Vectors * lane_count<T>;
-  multiply<T, Vectors, false>({a, panel, 1}, b, width, depth < chain ? depth : chain, c, width);
+  const std::int64_t chain = chain_length(depth);
+  if (chain == depth) return multiply<T, Vectors, false>({a, panel, 1}, b, width, depth, c, width, maximum);
+  multiply<T, Vectors, false>({a, panel, 1}, b, width, chain, c, width);
   for (std::int64_t d = chain; d < depth; d += chain) {
-    multiply<T, Vectors, true>({a + d * panel, panel, 1}, b + d * width, width,
-                               depth - d < chain ? depth - d : chain, c, width);
+    const bool last = d + chain >= depth;
+    multiply<T, Vectors, true>({a + d * panel, panel, 1}, b + d * width, width, last ? depth - d : chain, c,
+                               width, last ? maximum : nullptr);
   }
 }
 

@@ -96,6 +96,7 @@ void add_row(const T* from, T factor, std::int64_t count, T* to) {
 template <class Scalar>
 accumulator_t<Scalar> dot(const Scalar* a, const Scalar* b, std::int64_t count) {
   using T = accumulator_t<Scalar>;
+  const std::int64_t chain = chain_length(count);
   T sum{0};
   for (std::int64_t begin = 0; begin < count; begin += chain) {
     T part{0};
