@@ -4,6 +4,7 @@
 #include <ring_attention/kernel/targets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/version.hpp>
+#include <type_traits>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -42,6 +43,19 @@ struct avx512_isa : avx2_isa {
   }
 };
 
+struct avx512_bf16_isa : avx512_isa {
+  static constexpr const char* name = "avx512_bf16";
+  static bool supported() { return avx512_isa::supported() && __builtin_cpu_supports("avx512bf16"); }
+  template <class Scalar>
+  static const TileKernel<Scalar>& kernel() {
+    if constexpr (std::is_same_v<Scalar, Eigen::bfloat16>) {
+      return avx512_bf16::kernel<Scalar>;
+    } else {
+      return avx512_isa::kernel<Scalar>();
+    }
+  }
+};
+
 #endif
 
 template <class... Isa>
@@ -49,7 +63,7 @@ struct InstructionSets {};
 
 /// The best first.
 #if RING_ATTENTION_X86_TARGETS
-using KnownInstructionSets = InstructionSets<avx512_isa, avx2_isa, generic_isa>;
+using KnownInstructionSets = InstructionSets<avx512_bf16_isa, avx512_isa, avx2_isa, generic_isa>;
 #else
 using KnownInstructionSets = InstructionSets<generic_isa>;
 #endif

@@ -32,6 +32,7 @@
 #define RING_ATTENTION_TARGET_NAME "generic"
 #define RING_ATTENTION_TARGET_AVX512 0
 #define RING_ATTENTION_TARGET_BYTES 16
+#define RING_ATTENTION_TARGET_BF16 0
 #define RING_ATTENTION_TARGET_F16C 0
 #define RING_ATTENTION_TARGET_LAMBDA __attribute__((always_inline))
 #if defined(__aarch64__)
@@ -51,6 +52,7 @@ namespace generic {
 #undef RING_ATTENTION_TARGET_NAME
 #undef RING_ATTENTION_TARGET_AVX512
 #undef RING_ATTENTION_TARGET_BYTES
+#undef RING_ATTENTION_TARGET_BF16
 #undef RING_ATTENTION_TARGET_F16C
 #undef RING_ATTENTION_TARGET_REGISTERS
 
@@ -59,6 +61,7 @@ namespace generic {
 #define RING_ATTENTION_TARGET_NAME "avx2"
 #define RING_ATTENTION_TARGET_AVX512 0
 #define RING_ATTENTION_TARGET_BYTES 32
+#define RING_ATTENTION_TARGET_BF16 0
 #define RING_ATTENTION_TARGET_F16C 1
 #define RING_ATTENTION_TARGET_REGISTERS 16
 #if defined(__clang__)
@@ -84,12 +87,14 @@ namespace avx2 {
 #undef RING_ATTENTION_TARGET_NAME
 #undef RING_ATTENTION_TARGET_AVX512
 #undef RING_ATTENTION_TARGET_BYTES
+#undef RING_ATTENTION_TARGET_BF16
 #undef RING_ATTENTION_TARGET_F16C
 #undef RING_ATTENTION_TARGET_REGISTERS
 
 #define RING_ATTENTION_TARGET_NAME "avx512"
 #define RING_ATTENTION_TARGET_AVX512 1
 #define RING_ATTENTION_TARGET_BYTES 64
+#define RING_ATTENTION_TARGET_BF16 0
 #define RING_ATTENTION_TARGET_F16C 1
 #define RING_ATTENTION_TARGET_REGISTERS 32
 #if defined(__clang__)
@@ -116,6 +121,42 @@ namespace avx512 {
 #undef RING_ATTENTION_TARGET_NAME
 #undef RING_ATTENTION_TARGET_AVX512
 #undef RING_ATTENTION_TARGET_BYTES
+#undef RING_ATTENTION_TARGET_BF16
+#undef RING_ATTENTION_TARGET_F16C
+#undef RING_ATTENTION_TARGET_REGISTERS
+
+#define RING_ATTENTION_TARGET_NAME "avx512_bf16"
+#define RING_ATTENTION_TARGET_AVX512 1
+#define RING_ATTENTION_TARGET_BYTES 64
+#define RING_ATTENTION_TARGET_BF16 1
+#define RING_ATTENTION_TARGET_F16C 1
+#define RING_ATTENTION_TARGET_REGISTERS 32
+#if defined(__clang__)
+#pragma clang attribute push(                                                               \
+    __attribute__((target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+namespace avx512_bf16 {
+#include <ring_attention/kernel/code/body.inl>
+}  // namespace avx512_bf16
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef RING_ATTENTION_TARGET_NAME
+#undef RING_ATTENTION_TARGET_AVX512
+#undef RING_ATTENTION_TARGET_BYTES
+#undef RING_ATTENTION_TARGET_BF16
 #undef RING_ATTENTION_TARGET_F16C
 #undef RING_ATTENTION_TARGET_REGISTERS
 

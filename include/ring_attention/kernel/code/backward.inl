@@ -85,8 +85,10 @@ struct Backward {
   template <int Vectors>
   static void write_probabilities(const T* packed_keys, std::int64_t count, const ProbabilityTile<T>& tile,
                                   const Index* limits, std::int64_t head_dim, T* to) {
+    const std::int64_t chain = chain_length(head_dim);
     for (std::int64_t k = 0; k < count; k += panel) {
-      dot_products<T, Vectors>(packed_keys + k * head_dim, tile.query, head_dim, to + k * Vectors * lanes);
+      dot_products<Products<T>, Vectors>(packed_keys + k * head_dim, tile.query, head_dim, chain,
+                                         to + k * Vectors * lanes);
     }
     to_probabilities<Vectors>(to, 0, count, tile.lse, limits);
   }
@@ -96,6 +98,7 @@ struct Backward {
                               std::int64_t head_dim, T* scratch) {
     constexpr int width = Vectors * lanes;
     const std::int64_t dims = row_dim(head_dim);
+    const std::int64_t chain = chain_length(head_dim);
     T* const scores = scratch;
     T* const grads = scratch + Tiles::score_elements + panel;
     std::int64_t visible = keys.count;
@@ -104,10 +107,10 @@ struct Backward {
     for (std::int64_t begin = 0; begin < visible; begin += Tiles::key_block) {
       const std::int64_t count = std::min(Tiles::key_block, visible - begin);
       for (std::int64_t k = 0; k < count; k += panel) {
-        dot_products<T, Vectors>(keys.keys + (begin + k) * head_dim, tile.query, head_dim,
-                                 scores + k * width);
-        dot_products<T, Vectors>(keys.values + (begin + k) * head_dim, tile.grad_out, head_dim,
-                                 grads + k * width);
+        dot_products<Products<T>, Vectors>(keys.keys + (begin + k) * head_dim, tile.query, head_dim, chain,
+                                           scores + k * width);
+        dot_products<Products<T>, Vectors>(keys.values + (begin + k) * head_dim, tile.grad_out, head_dim,
+                                           chain, grads + k * width);
       }
       to_probabilities<Vectors>(scores, begin, count, tile.lse, limits);
       // Keys of the last panel that no query sees take part in its multiplies with probability 0.

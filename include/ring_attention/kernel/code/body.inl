@@ -7,6 +7,9 @@
 #include <ring_attention/kernel/code/rows.inl>
 //
 #include <ring_attention/kernel/code/forward.inl>
+#if RING_ATTENTION_TARGET_BF16
+#include <ring_attention/kernel/code/pair_forward.inl>
+#endif
 //
 #include <ring_attention/kernel/code/backward.inl>
 #include <ring_attention/kernel/code/table.inl>

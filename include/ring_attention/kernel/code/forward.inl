@@ -1,6 +1,64 @@
 // Packs rows into tiles and attends a tile of queries to a run of keys, all in the accumulator type. Part of
 // the body of a target.
 
+/// Scores of keys that a query does not see turn into -infinity.
+template <class T, int Vectors>
+inline void hide(T* scores, std::int64_t begin, std::int64_t count, const LaneIndex<T>* limits) {
+  constexpr int lanes = lane_count<T>;
+  for (int v = 0; v < Vectors; ++v) {
+    LaneBits<T> limit;
+    std::memcpy(&limit, limits + v * lanes, sizeof limit);
+    for (std::int64_t k = 0; k < count; ++k) {
+      T* at = scores + (k * Vectors + v) * lanes;
+      const Lanes<T> seen = load(at);
+      store(at, limit > static_cast<LaneIndex<T>>(begin + k)
+                    ? seen
+                    : broadcast(-std::numeric_limits<T>::infinity()));
+    }
+  }
+}
+
+template <class T, int Vectors>
+inline void raise(Lanes<T>* maximum, const T* scores, std::int64_t count) {
+  constexpr int lanes = lane_count<T>;
+  for (std::int64_t k = 0; k < count; ++k) {
+    RING_ATTENTION_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      const Lanes<T> s = load(scores + (k * Vectors + v) * lanes);
+      maximum[v] = s > maximum[v] ? s : maximum[v];
+    }
+  }
+}
+
+/// What scores are taken from: a query without keys so far gets any finite number, which keeps -infinity -
+/// shift from turning into NaN.
+template <class T>
+inline Lanes<T> finite_shift(Lanes<T> maximum) {
+  return maximum == -std::numeric_limits<T>::infinity() ? Lanes<T>{} : maximum;
+}
+
+/// Brings a tile's state to a new maximum and adds the sums of new probabilities to l.
+template <class T, int Vectors>
+inline void raise_state(const QueryTile<T>& tile, std::int64_t rows, const Lanes<T>* maximum,
+                        const Lanes<T>* shift, const Lanes<T>* sums) {
+  constexpr int lanes = lane_count<T>;
+  for (int v = 0; v < Vectors; ++v) {
+    T* m = tile.maximum + v * lanes;
+    T* l = tile.sum + v * lanes;
+    const Lanes<T> before = load(m);
+    const Lanes<T> factor = exp2_lanes<T>(before - shift[v]);
+    store(l, load(l) * factor + sums[v]);
+    store(m, maximum[v]);
+    bool rose = false;
+    for (int i = 0; i < lanes; ++i) rose = rose || maximum[v][i] != before[i];
+    if (!rose) continue;
+    for (std::int64_t d = 0; d < rows; ++d) {
+      T* o = tile.output + (d * Vectors + v) * lanes;
+      store(o, load(o) * factor);
+    }
+  }
+}
+
 template <class Scalar>
 struct Forward {
   using T = accumulator_t<Scalar>;
@@ -142,6 +200,7 @@ struct Forward {
     const T* const packed_keys = reinterpret_cast<const T*>(keys.keys);
     const T* const packed_values = reinterpret_cast<const T*>(keys.values);
     const T* const query = reinterpret_cast<const T*>(tile.query);
+    const std::int64_t chain = chain_length(head_dim);
     std::int64_t visible = keys.count;
     if (limits != nullptr)
       visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
@@ -155,82 +214,30 @@ struct Forward {
       const bool all_seen = begin + count <= unmasked && count % panel == 0;
       // S^T = K Q^T
       for (std::int64_t k = 0; k < count; k += panel) {
-        dot_products<T, Vectors>(packed_keys + (begin + k) * head_dim, query, head_dim, scores + k * width,
-                                 all_seen ? maximum : nullptr);
+        dot_products<Products<T>, Vectors>(packed_keys + (begin + k) * head_dim, query, head_dim, chain,
+                                           scores + k * width, all_seen ? maximum : nullptr);
       }
       if (!all_seen) {
-        if (begin + count > unmasked) mask<Vectors>(scores, begin, count, limits);
-        raise<Vectors>(maximum, scores, count);
+        if (begin + count > unmasked) hide<T, Vectors>(scores, begin, count, limits);
+        raise<T, Vectors>(maximum, scores, count);
       }
       // P = 2^(S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)
-      absorb_scores<Vectors>(scores, count, maximum, tile, padded(head_dim));
+      Lanes<T> shift[Vectors], sums[Vectors] = {};
+      for (int v = 0; v < Vectors; ++v) shift[v] = finite_shift<T>(maximum[v]);
+      for (std::int64_t k = 0; k < count; ++k) {
+        RING_ATTENTION_UNROLL
+        for (int v = 0; v < Vectors; ++v) {
+          T* at = scores + k * width + v * lanes;
+          const Lanes<T> p = exp2_lanes<T>(load(at) - shift[v]);
+          sums[v] += p;
+          store(at, p);
+        }
+      }
+      raise_state<T, Vectors>(tile, padded(head_dim), maximum, shift, sums);
       // O^T += V^T P^T
       for (std::int64_t d = 0; d < head_dim; d += panel) {
-        multiply<T, Vectors, true>({packed_values + (d * keys.capacity + begin * panel), panel, 1}, scores,
-                                   width, count, tile.output + d * width, width);
-      }
-    }
-  }
-
-  template <int Vectors>
-  static void mask(T* scores, std::int64_t begin, std::int64_t count, const Index* limits) {
-    constexpr int width = Vectors * lanes;
-    for (int v = 0; v < Vectors; ++v) {
-      LaneBits<T> limit;
-      std::memcpy(&limit, limits + v * lanes, sizeof limit);
-      for (std::int64_t k = 0; k < count; ++k) {
-        T* at = scores + k * width + v * lanes;
-        const Lanes<T> seen = load(at);
-        store(at,
-              limit > static_cast<Index>(begin + k) ? seen : broadcast(-std::numeric_limits<T>::infinity()));
-      }
-    }
-  }
-
-  template <int Vectors>
-  static void raise(Lanes<T>* maximum, const T* scores, std::int64_t count) {
-    constexpr int width = Vectors * lanes;
-    for (std::int64_t k = 0; k < count; ++k) {
-      RING_ATTENTION_UNROLL
-      for (int v = 0; v < Vectors; ++v) {
-        const Lanes<T> s = load(scores + k * width + v * lanes);
-        maximum[v] = s > maximum[v] ? s : maximum[v];
-      }
-    }
-  }
-
-  template <int Vectors>
-  static void absorb_scores(T* scores, std::int64_t count, const Lanes<T>* maximum, const QueryTile<T>& tile,
-                            std::int64_t rows) {
-    constexpr int width = Vectors * lanes;
-    Lanes<T> shift[Vectors];
-    Lanes<T> sums[Vectors] = {};
-    for (int v = 0; v < Vectors; ++v) {
-      // A query without keys so far: any finite shift keeps -infinity - shift from turning into NaN.
-      shift[v] = maximum[v] == -std::numeric_limits<T>::infinity() ? Lanes<T>{} : maximum[v];
-    }
-    for (std::int64_t k = 0; k < count; ++k) {
-      RING_ATTENTION_UNROLL
-      for (int v = 0; v < Vectors; ++v) {
-        T* at = scores + k * width + v * lanes;
-        const Lanes<T> p = exp2_lanes<T>(load(at) - shift[v]);
-        sums[v] += p;
-        store(at, p);
-      }
-    }
-    for (int v = 0; v < Vectors; ++v) {
-      T* m = tile.maximum + v * lanes;
-      T* l = tile.sum + v * lanes;
-      const Lanes<T> before = load(m);
-      const Lanes<T> factor = exp2_lanes<T>(before - shift[v]);
-      store(l, load(l) * factor + sums[v]);
-      store(m, maximum[v]);
-      bool rose = false;
-      for (int i = 0; i < lanes; ++i) rose = rose || maximum[v][i] != before[i];
-      if (!rose) continue;
-      for (std::int64_t d = 0; d < rows; ++d) {
-        T* o = tile.output + d * width + v * lanes;
-        store(o, load(o) * factor);
+        multiply<Products<T>, Vectors, true>({packed_values + (d * keys.capacity + begin * panel), panel, 1},
+                                             scores, width, count, tile.output + d * width, width);
       }
     }
   }

@@ -4,31 +4,49 @@
 inline constexpr int max_vectors = 3;
 inline constexpr int panel = vector_registers == 32 ? 8 : 4;
 
-/// Where the factors that are broadcast lie: element (k, p) at `data[k * depth_stride + p * row_stride]`.
+/// Products of numbers: the element that is broadcast, the lanes that it meets, and the sums they are added
+/// to.
 template <class T>
+struct Products {
+  using Sum = T;
+  using Element = T;
+  using Operand = Lanes<T>;
+  [[gnu::always_inline]] static Operand broadcast(const Element* at) { return Operand{} + *at; }
+  [[gnu::always_inline]] static Operand load(const Element* at) {
+    Operand operand;
+    std::memcpy(&operand, at, sizeof operand);
+    return operand;
+  }
+  [[gnu::always_inline]] static Lanes<T> add(Lanes<T> sum, Operand a, Operand b) { return sum + a * b; }
+};
+
+/// Where the factors that are broadcast lie: element (k, p) at `data[k * depth_stride + p * row_stride]`.
+template <class Element>
 struct Factors {
-  const T* data;
+  const Element* data;
   std::int64_t depth_stride;
   std::int64_t row_stride;
 };
 
 /// c[p][j] = or += sum_k a(k, p) * b[k][j] for p < panel, j < Vectors * lanes and k < depth. `maximum`:
 /// raised to the largest c[p][j] of each j, while they are in registers; null: not wanted.
-template <class T, int Vectors, bool Accumulate>
-[[gnu::always_inline]] inline void multiply(Factors<T> a, const T* b, std::int64_t b_stride,
-                                            std::int64_t depth, T* c, std::int64_t c_stride,
-                                            Lanes<T>* maximum = nullptr) {
+template <class P, int Vectors, bool Accumulate>
+[[gnu::always_inline]] inline void multiply(Factors<typename P::Element> a, const typename P::Element* b,
+                                            std::int64_t b_stride, std::int64_t depth, typename P::Sum* c,
+                                            std::int64_t c_stride,
+                                            Lanes<typename P::Sum>* maximum = nullptr) {
+  using T = typename P::Sum;
   constexpr int lanes = lane_count<T>;
   Lanes<T> sums[panel][Vectors] = {};
   for (std::int64_t k = 0; k < depth; ++k, a.data += a.depth_stride, b += b_stride) {
-    Lanes<T> operand[Vectors];
+    typename P::Operand operand[Vectors];
     RING_ATTENTION_UNROLL
-    for (int v = 0; v < Vectors; ++v) operand[v] = load(b + v * lanes);
+    for (int v = 0; v < Vectors; ++v) operand[v] = P::load(b + v * lanes);
     RING_ATTENTION_UNROLL
     for (int p = 0; p < panel; ++p) {
-      const Lanes<T> factor = broadcast(a.data[p * a.row_stride]);
+      const typename P::Operand factor = P::broadcast(a.data + p * a.row_stride);
       RING_ATTENTION_UNROLL
-      for (int v = 0; v < Vectors; ++v) sums[p][v] += factor * operand[v];
+      for (int v = 0; v < Vectors; ++v) sums[p][v] = P::add(sums[p][v], factor, operand[v]);
     }
   }
   RING_ATTENTION_UNROLL
@@ -62,15 +80,15 @@ inline std::int64_t chain_length(std::int64_t depth) {
 
 /// c[p][j] = sum_d a[d][p] * b[d][j], dot products of a packed panel of rows with a tile of rows in lanes.
 /// `maximum` as that of multiply.
-template <class T, int Vectors>
-inline void dot_products(const T* a, const T* b, std::int64_t depth, T* c, Lanes<T>* maximum = nullptr) {
-  constexpr int width = Vectors * lane_count<T>;
-  const std::int64_t chain = chain_length(depth);
-  if (chain == depth) return multiply<T, Vectors, false>({a, panel, 1}, b, width, depth, c, width, maximum);
-  multiply<T, Vectors, false>({a, panel, 1}, b, width, chain, c, width);
+template <class P, int Vectors>
+inline void dot_products(const typename P::Element* a, const typename P::Element* b, std::int64_t depth,
+                         std::int64_t chain, typename P::Sum* c, Lanes<typename P::Sum>* maximum = nullptr) {
+  constexpr int width = Vectors * lane_count<typename P::Sum>;
+  if (chain == depth) return multiply<P, Vectors, false>({a, panel, 1}, b, width, depth, c, width, maximum);
+  multiply<P, Vectors, false>({a, panel, 1}, b, width, chain, c, width);
   for (std::int64_t d = chain; d < depth; d += chain) {
     const bool last = d + chain >= depth;
-    multiply<T, Vectors, true>({a + d * panel, panel, 1}, b + d * width, width, last ? depth - d : chain, c,
+    multiply<P, Vectors, true>({a + d * panel, panel, 1}, b + d * width, width, last ? depth - d : chain, c,
                                width, last ? maximum : nullptr);
   }
 }
@@ -82,9 +100,9 @@ inline void multiply_rows(const Factors<T>& a, const T* b, std::int64_t b_stride
   constexpr int lanes = lane_count<T>;
   while (vectors > 0) {
     const std::int64_t taken = vectors == 4 ? 2 : vectors < max_vectors ? vectors : max_vectors;
-    if (taken == 3) multiply<T, 3, true>(a, b, b_stride, depth, c, c_stride);
-    if (taken == 2) multiply<T, 2, true>(a, b, b_stride, depth, c, c_stride);
-    if (taken == 1) multiply<T, 1, true>(a, b, b_stride, depth, c, c_stride);
+    if (taken == 3) multiply<Products<T>, 3, true>(a, b, b_stride, depth, c, c_stride);
+    if (taken == 2) multiply<Products<T>, 2, true>(a, b, b_stride, depth, c, c_stride);
+    if (taken == 1) multiply<Products<T>, 1, true>(a, b, b_stride, depth, c, c_stride);
     b += taken * lanes;
     c += taken * lanes;
     vectors -= taken;

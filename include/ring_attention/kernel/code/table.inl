@@ -1,5 +1,13 @@
 // The table of a target. Part of its body.
 
+#if RING_ATTENTION_TARGET_BF16
+template <class Scalar>
+using ForwardOf = std::conditional_t<std::is_same_v<Scalar, Eigen::bfloat16>, PairForward, Forward<Scalar>>;
+#else
+template <class Scalar>
+using ForwardOf = Forward<Scalar>;
+#endif
+
 template <class Scalar>
 inline constexpr TileKernel<Scalar> kernel{
     .name = RING_ATTENTION_TARGET_NAME,
@@ -7,17 +15,17 @@ inline constexpr TileKernel<Scalar> kernel{
     .max_vectors = max_vectors,
     .panel = panel,
     .key_block = Forward<Scalar>::key_block,
-    .forward_scratch = Forward<Scalar>::score_elements,
+    .forward_scratch = ForwardOf<Scalar>::score_elements,
     .backward_scratch = Backward<Scalar>::scratch_elements,
-    .query_bytes = Forward<Scalar>::query_bytes,
-    .key_bytes = Forward<Scalar>::key_bytes,
-    .value_bytes = Forward<Scalar>::value_bytes,
-    .pack_keys = Forward<Scalar>::pack_keys,
-    .pack_values = Forward<Scalar>::pack_values,
-    .load_queries = Forward<Scalar>::load_queries,
+    .query_bytes = ForwardOf<Scalar>::query_bytes,
+    .key_bytes = ForwardOf<Scalar>::key_bytes,
+    .value_bytes = ForwardOf<Scalar>::value_bytes,
+    .pack_keys = ForwardOf<Scalar>::pack_keys,
+    .pack_values = ForwardOf<Scalar>::pack_values,
+    .load_queries = ForwardOf<Scalar>::load_queries,
     .load_states = Forward<Scalar>::load_states,
     .store_states = Forward<Scalar>::store_states,
-    .attend = Forward<Scalar>::attend,
+    .attend = ForwardOf<Scalar>::attend,
     .pack_panels = Forward<Scalar>::pack_panels,
     .pack_rows = Backward<Scalar>::pack_rows,
     .load_gradients = Backward<Scalar>::load_gradients,

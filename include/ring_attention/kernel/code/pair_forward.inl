@@ -1,0 +1,203 @@
+// Forward of bfloat16 by instructions that multiply pairs of numbers: S^T = K Q^T over pairs of dimensions,
+// O^T += V^T P^T over pairs of keys, sums in float. Part of the body of a target that has them.
+//
+// Queries stay as they are, so that they are exact; the scale is applied to the scores. Probabilities are
+// rounded to bfloat16 where they meet values, and are summed up as they were before.
+
+struct PairProducts {
+  using Sum = float;
+  using Element = std::uint32_t;
+  using Operand = __m512bh;
+  [[gnu::always_inline]] static Operand broadcast(const Element* at) {
+    return (__m512bh)_mm512_set1_epi32(static_cast<int>(*at));
+  }
+  [[gnu::always_inline]] static Operand load(const Element* at) { return (__m512bh)_mm512_loadu_si512(at); }
+  [[gnu::always_inline]] static Lanes<float> add(Lanes<float> sum, Operand a, Operand b) {
+    return (Lanes<float>)_mm512_dpbf16_ps((__m512)sum, a, b);
+  }
+};
+
+struct PairForward {
+  using T = float;
+  using Scalar = Eigen::bfloat16;
+  using Plain = Forward<Scalar>;
+  using Pair = std::uint32_t;
+
+  static constexpr int lanes = lane_count<float>;
+  static constexpr std::int64_t key_block = Plain::key_block;
+  static constexpr std::int64_t score_elements = Plain::score_elements;
+
+  static constexpr std::int64_t padded(std::int64_t extent) { return Plain::padded(extent); }
+  static constexpr std::int64_t pairs(std::int64_t extent) { return (extent + 1) / 2; }
+
+  static std::int64_t query_bytes(std::int64_t queries, std::int64_t head_dim) {
+    return queries * pairs(head_dim) * static_cast<std::int64_t>(sizeof(Pair));
+  }
+  static std::int64_t key_bytes(std::int64_t keys, std::int64_t head_dim) {
+    return padded(keys) * pairs(head_dim) * static_cast<std::int64_t>(sizeof(Pair));
+  }
+  static std::int64_t value_bytes(std::int64_t keys, std::int64_t head_dim) {
+    return pairs(keys) * padded(head_dim) * static_cast<std::int64_t>(sizeof(Pair));
+  }
+
+  /// Calls write(p, pairs) with the lanes' elements 2p and 2p + 1; lanes whose row is null hold 0.
+  template <class Write>
+  [[gnu::always_inline]] static void read_pairs(const Scalar* const* rows, std::int64_t head_dim,
+                                                const Write& write) {
+    const float* two[lanes];  // moved, never computed with
+    for (int i = 0; i < lanes; ++i) two[i] = reinterpret_cast<const float*>(rows[i]);
+    read_transposed(two, head_dim / 2, write);
+    if (head_dim % 2 == 0) return;
+    Pair last[lanes];
+    for (int i = 0; i < lanes; ++i) {
+      last[i] = rows[i] == nullptr ? 0 : Eigen::numext::bit_cast<std::uint16_t>(rows[i][head_dim - 1]);
+    }
+    Lanes<float> of_pair;
+    std::memcpy(&of_pair, last, sizeof of_pair);
+    write(head_dim / 2, of_pair);
+  }
+
+  /// [panel][pair of dimensions][row in panel]
+  static void pack_keys(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                        std::byte* bytes) {
+    static_assert(lanes == 2 * panel);
+    Pair* to = reinterpret_cast<Pair*>(bytes);
+    const Scalar* row[lanes];
+    for (std::int64_t first = 0; first < count; first += lanes, to += lanes * pairs(head_dim)) {
+      for (int i = 0; i < lanes; ++i) row[i] = first + i < count ? rows[first + i] : nullptr;
+      const bool both = first + panel < padded(count);
+      read_pairs(row, head_dim, [&](std::int64_t p, Lanes<float> of_pair) RING_ATTENTION_TARGET_LAMBDA {
+        std::memcpy(to + p * panel, &of_pair, panel * sizeof(Pair));
+        if (both) {
+          std::memcpy(to + (pairs(head_dim) + p) * panel, reinterpret_cast<const Pair*>(&of_pair) + panel,
+                      panel * sizeof(Pair));
+        }
+      });
+    }
+  }
+
+  /// [panel of dimensions][pair of rows][dimension in panel]
+  static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                          std::int64_t capacity, std::byte* bytes) {
+    Pair* const to = reinterpret_cast<Pair*>(bytes);
+    for (std::int64_t i = 0; i < count; i += 2) {
+      const Scalar* even = rows[i];
+      const Scalar* odd = i + 1 < count ? rows[i + 1] : nullptr;
+      for (std::int64_t first = 0; first < head_dim; first += lanes) {
+        const std::int64_t left = head_dim - first;
+        const auto sixteen = [&](const Scalar* row) RING_ATTENTION_TARGET_LAMBDA {
+          if (row == nullptr) return _mm512_setzero_si512();
+          const __mmask16 mask = left >= lanes ? 0xFFFF : static_cast<__mmask16>((1 << left) - 1);
+          return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row + first));
+        };
+        const __m512i both = _mm512_or_si512(sixteen(even), _mm512_slli_epi32(sixteen(odd), 16));
+        for (int p = 0; p < lanes && first + p < head_dim; p += panel) {
+          std::memcpy(to + ((first + p) * pairs(capacity) + i / 2 * panel),
+                      reinterpret_cast<const Pair*>(&both) + p, panel * sizeof(Pair));
+        }
+      }
+    }
+  }
+
+  /// [pair of dimensions][width], with the sign of the scale: attend() then needs its size only.
+  static void load_queries(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile,
+                           T scale) {
+    const std::int64_t width = tile.vectors * lanes;
+    const __m512i keep = _mm512_set1_epi32(scale == 0 ? 0 : -1);
+    const __m512i flip = _mm512_set1_epi32(scale < 0 ? static_cast<int>(0x80008000U) : 0);
+    for (int v = 0; v < tile.vectors; ++v) {
+      Pair* const query = reinterpret_cast<Pair*>(tile.query) + v * lanes;
+      read_pairs(
+          rows + v * lanes, head_dim, [&](std::int64_t p, Lanes<float> of_pair) RING_ATTENTION_TARGET_LAMBDA {
+            const __m512i bits = _mm512_castps_si512((__m512)of_pair);
+            _mm512_storeu_si512(query + p * width, _mm512_xor_si512(_mm512_and_si512(bits, keep), flip));
+          });
+    }
+  }
+
+  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+                     std::int64_t head_dim, T scale, T* scores) {
+    // Scores of scale 0 are those of queries that hold zeros.
+    const T size = scale < 0 ? -scale : scale == 0 ? T{1} : scale;
+    switch (tile.vectors) {
+      case 1:
+        return attend_tile<1>(keys, tile, limits, head_dim, size, scores);
+      case 2:
+        return attend_tile<2>(keys, tile, limits, head_dim, size, scores);
+      default:
+        return attend_tile<max_vectors>(keys, tile, limits, head_dim, size, scores);
+    }
+  }
+
+ private:
+  template <int Vectors>
+  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+                          std::int64_t head_dim, T scale, T* scores) {
+    constexpr int width = Vectors * lanes;
+    const Pair* const packed_keys = reinterpret_cast<const Pair*>(keys.keys);
+    const Pair* const packed_values = reinterpret_cast<const Pair*>(keys.values);
+    const Pair* const query = reinterpret_cast<const Pair*>(tile.query);
+    const std::int64_t depth = pairs(head_dim);
+    const std::int64_t chain = pairs(chain_length(2 * depth));
+    std::int64_t visible = keys.count;
+    if (limits != nullptr)
+      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
+    const std::int64_t unmasked =
+        limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
+    for (std::int64_t begin = 0; begin < visible; begin += key_block) {
+      const std::int64_t count = std::min(key_block, visible - begin);
+      Lanes<T> maximum[Vectors];
+      for (int v = 0; v < Vectors; ++v) maximum[v] = broadcast(-std::numeric_limits<T>::infinity());
+      const bool all_seen = begin + count <= unmasked && count % panel == 0;
+      // S^T = K Q^T
+      for (std::int64_t k = 0; k < count; k += panel) {
+        dot_products<PairProducts, Vectors>(packed_keys + (begin + k) * depth, query, depth, chain,
+                                            scores + k * width, all_seen ? maximum : nullptr);
+      }
+      if (!all_seen) {
+        if (begin + count > unmasked) hide<T, Vectors>(scores, begin, count, limits);
+        raise<T, Vectors>(maximum, scores, count);
+      }
+      // P = 2^(scale * S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)
+      Lanes<T> shift[Vectors], sums[Vectors] = {};
+      for (int v = 0; v < Vectors; ++v) {
+        const Lanes<T> before = load(tile.maximum + v * lanes);
+        const Lanes<T> scaled = maximum[v] * scale;
+        maximum[v] = scaled > before ? scaled : before;
+        shift[v] = finite_shift<T>(maximum[v]);
+      }
+      to_pairs<Vectors>(scores, count, scale, shift, sums);
+      raise_state<T, Vectors>(tile, padded(head_dim), maximum, shift, sums);
+      // O^T += V^T P^T
+      const Pair* const probabilities = reinterpret_cast<const Pair*>(scores);
+      for (std::int64_t d = 0; d < head_dim; d += panel) {
+        multiply<PairProducts, Vectors, true>(
+            {packed_values + (d * pairs(keys.capacity) + begin / 2 * panel), panel, 1}, probabilities, width,
+            pairs(count), tile.output + d * width, width);
+      }
+    }
+  }
+
+  /// Turns the scores of keys 2i and 2i + 1 into pairs of probabilities, in place: [pair of keys][width].
+  template <int Vectors>
+  static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums) {
+    constexpr int width = Vectors * lanes;
+    alignas(64) static constexpr std::uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                            21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                            11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i interleave = _mm512_load_si512(order);
+    for (std::int64_t k = 0; k < count; k += 2) {
+      RING_ATTENTION_UNROLL
+      for (int v = 0; v < Vectors; ++v) {
+        const T* at = scores + k * width + v * lanes;
+        const Lanes<T> even = exp2_lanes<T>(load(at) * scale - shift[v]);
+        const Lanes<T> odd = k + 1 < count ? exp2_lanes<T>(load(at + width) * scale - shift[v]) : Lanes<T>{};
+        sums[v] += even;
+        sums[v] += odd;
+        const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
+        _mm512_storeu_si512(scores + k / 2 * width + v * lanes,
+                            _mm512_permutexvar_epi16(interleave, rounded));
+      }
+    }
+  }
+};
