@@ -86,11 +86,13 @@ struct PairForward {
       for (std::int64_t first = 0; first < head_dim; first += lanes) {
         const std::int64_t left = head_dim - first;
         const auto sixteen = [&](const Scalar* row) RING_ATTENTION_TARGET_LAMBDA {
-          if (row == nullptr) return _mm512_setzero_si512();
-          const __mmask16 mask = left >= lanes ? 0xFFFF : static_cast<__mmask16>((1 << left) - 1);
-          return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row + first));
+          const __mmask16 mask = row == nullptr  ? 0
+                                 : left >= lanes ? 0xFFFF
+                                                 : static_cast<__mmask16>((1 << left) - 1);
+          const __m256i loaded = _mm256_maskz_loadu_epi16(mask, (row == nullptr ? even : row) + first);
+          return __builtin_convertvector((HalfLanes)loaded, LaneUnsigned<float>);
         };
-        const __m512i both = _mm512_or_si512(sixteen(even), _mm512_slli_epi32(sixteen(odd), 16));
+        const LaneUnsigned<float> both = sixteen(even) | sixteen(odd) << 16;
         for (int p = 0; p < lanes && first + p < head_dim; p += panel) {
           std::memcpy(to + ((first + p) * pairs(capacity) + i / 2 * panel),
                       reinterpret_cast<const Pair*>(&both) + p, panel * sizeof(Pair));
@@ -196,7 +198,7 @@ struct PairForward {
         sums[v] += odd;
         const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
         _mm512_storeu_si512(scores + k / 2 * width + v * lanes,
-                            _mm512_permutexvar_epi16(interleave, rounded));
+                            _mm512_maskz_permutexvar_epi16(~__mmask32{0}, interleave, rounded));
       }
     }
   }
