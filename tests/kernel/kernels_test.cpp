@@ -1,5 +1,7 @@
 // Every kernel that this processor runs, through the same checks against the float64 oracle; and how one is
 // chosen.
+#include "support/kernels.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -16,7 +18,6 @@
 #include "support/catch.hpp"
 #include "support/check_backward.hpp"
 #include "support/check_forward.hpp"
-#include "support/child_process.hpp"
 #include "support/error_text.hpp"
 #include "support/random_case.hpp"
 #include "support/tensors.hpp"
@@ -24,15 +25,6 @@
 namespace {
 
 namespace ra = ring_attention;
-
-/// Uses a kernel for the length of its scope.
-class KernelScope {
- public:
-  explicit KernelScope(const std::string& name) { ra::set_kernel(name); }
-  KernelScope(const KernelScope&) = delete;
-  KernelScope& operator=(const KernelScope&) = delete;
-  ~KernelScope() { ra::set_kernel(""); }
-};
 
 template <class Scalar, class Attention>
 std::string check(const test::RandomCase& c, const Attention& attention) {
@@ -64,7 +56,7 @@ const std::vector<std::int64_t> head_dimensions{1,  2,   3,   7,   8,   9,   15,
 TEMPLATE_TEST_CASE("every kernel agrees with the oracle at every kind of head dimension", "[kernel]", float,
                    double, Eigen::half, Eigen::bfloat16) {
   for (const std::string& kernel : ra::available_kernels()) {
-    const KernelScope scope(kernel);
+    const test::KernelScope scope(kernel);
     for (const std::int64_t head_dim : head_dimensions) {
       for (const bool causal : {false, true}) {
         const test::RandomCase c = case_of_dimension(head_dim, causal);
@@ -80,7 +72,7 @@ TEMPLATE_TEST_CASE("every kernel agrees with the oracle at every kind of head di
 TEMPLATE_TEST_CASE("every kernel agrees with the oracle for random configurations and classes",
                    "[kernel][property]", float, double, Eigen::half, Eigen::bfloat16) {
   for (const std::string& kernel : ra::available_kernels()) {
-    const KernelScope scope(kernel);
+    const test::KernelScope scope(kernel);
     for (std::uint64_t seed = 50000; seed < 50000 + test::rule_combinations; ++seed) {
       const test::RandomCase c = test::make_random_case(seed, 2e6);
       INFO(kernel << '\n' << c.describe());
@@ -105,7 +97,7 @@ TEMPLATE_TEST_CASE("every kernel agrees with the oracle for random configuration
 TEMPLATE_TEST_CASE("every kernel agrees with the oracle for scales of either sign, small and 0", "[kernel]",
                    float, double, Eigen::half, Eigen::bfloat16) {
   for (const std::string& kernel : ra::available_kernels()) {
-    const KernelScope scope(kernel);
+    const test::KernelScope scope(kernel);
     for (const double scale : {-0.5, -0.01, 0.0, 1e-30, 0.3, 1.0}) {
       test::RandomCase c = case_of_dimension(40, scale < 0);
       c.config.scale = scale;
@@ -126,7 +118,7 @@ TEMPLATE_TEST_CASE("every kernel keeps NaN, infinities and huge scores where the
   config.scale = 1.0;
   const ra::RingDilatedAttentionV2<TestType> attention(config);
   for (const std::string& kernel : ra::available_kernels()) {
-    const KernelScope scope(kernel);
+    const test::KernelScope scope(kernel);
     INFO(kernel);
     auto in = test::random_inputs<TestType>({1, 100, 1, 32}, 1);
     // Scores of +-1e4: query 3 sees key 7 alone, query 4 all keys but that one.
@@ -157,7 +149,7 @@ TEST_CASE("kernels are chosen by name, the best first", "[kernel]") {
         names[names.front() == "avx512_bf16" ? 1 : 0]);
   CHECK(std::string(ra::engine::active_kernel<Eigen::bfloat16>().name) == names.front());
   for (const std::string& name : names) {
-    const KernelScope scope(name);
+    const test::KernelScope scope(name);
     // A scalar for which an instruction set has nothing of its own uses the next.
     const std::string expected = name == "avx512_bf16" ? "avx512" : name;
     CHECK(std::string(ra::engine::active_kernel<float>().name) == expected);
