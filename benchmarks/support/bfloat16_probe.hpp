@@ -60,6 +60,8 @@ inline constexpr double tile_product_operations = 4 * 2.0 * 16 * 32 * 16;
   } shape;
   alignas(64) std::uint16_t numbers[16 * 32];
   for (std::uint16_t& number : numbers) number = 0x3c24;  // 0.01
+  // g++ does not see that the instructions below read all of these.
+  asm volatile("" : : "r"(&shape), "r"(numbers) : "memory");
   _tile_loadconfig(&shape);
   _tile_zero(0);
   _tile_zero(1);
