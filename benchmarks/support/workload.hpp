@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/ring_attention.hpp>
 #include <vector>
 
+#include "clock.hpp"
 #include "policies.hpp"
 
 namespace benchmarks {
@@ -76,14 +76,6 @@ using Attention = ra::RingDilatedAttentionV2<float, Policy>;
 template <class Policy>
 void forward(const Attention<Policy>& attention, Buffers& buffers, std::int64_t n) {
   attention.forward(buffers.q(n), buffers.k(n), buffers.v(n), buffers.out(n));
-}
-
-/// Seconds that `action` takes.
-template <class Action>
-double seconds_of(const Action& action) {
-  const auto start = std::chrono::steady_clock::now();
-  action();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 /// Patterns that one forward call asks for, in order, as the attention class itself tells. One head dimension
