@@ -11,7 +11,6 @@
 #include "../examples/support/safetensors.hpp"
 #include "support/attention_patterns.hpp"
 #include "support/clock.hpp"
-#include "support/kernels.hpp"
 #include "support/machine.hpp"
 
 namespace {
@@ -39,7 +38,7 @@ struct Options {
   std::string input, output;
   ra::AttentionConfig config = ra::ring_preset();
   Direction direction = Direction::forward;
-  std::string kernel = kernel_names().front();
+  std::string kernel = ra::available_kernels().front();
 };
 
 Options parse(const command_line::Arguments& arguments) {
@@ -122,7 +121,7 @@ void serve(const Options& options, const safetensors::File& file) {
 }
 
 void run(const Options& options) {
-  use_kernel(options.kernel);
+  ra::set_kernel(options.kernel);
   const safetensors::File file(options.input);
   switch (file.tensor("q").dtype) {
     case safetensors::Dtype::bf16:
@@ -146,7 +145,7 @@ int main(int argc, char** argv) {
     if (arguments.has("--help") || arguments.has("-h")) {
       std::fputs(help_text, stdout);
     } else if (arguments.has("--kernels")) {
-      for (const std::string& name : kernel_names()) std::printf("%s\n", name.c_str());
+      for (const std::string& name : ra::available_kernels()) std::printf("%s\n", name.c_str());
     } else {
       run(parse(arguments));
     }

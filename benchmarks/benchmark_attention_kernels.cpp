@@ -13,7 +13,6 @@
 #include "support/bracketed_samples.hpp"
 #include "support/kernel_problem.hpp"
 #include "support/kernel_settings.hpp"
-#include "support/kernels.hpp"
 #include "support/machine.hpp"
 #include "support/peaks.hpp"
 #include "support/results_file.hpp"
@@ -34,7 +33,7 @@ struct Case {
 std::vector<Case> select_cases(const KernelSettings& settings, const std::string& configuration,
                                const std::string& scalar, std::int64_t head_dim) {
   std::vector<Case> cases;
-  for (const std::string& kernel : kernel_names()) {
+  for (const std::string& kernel : ra::available_kernels()) {
     for (const Direction direction : {Direction::forward, Direction::backward}) {
       for (const int threads : settings.threads) {
         const std::string name = configuration + "/" + kernel + "/" + scalar + "/d" +
@@ -80,7 +79,7 @@ class Run {
     const double pairs = count_pairs(configuration.config, configuration.tokens, configuration.heads);
     for (const Case& what : cases) {
       ra::set_num_threads(what.threads);
-      use_kernel(what.kernel);
+      ra::set_kernel(what.kernel);
       nlohmann::json line{{"name", what.name},
                           {"kernel", what.kernel},
                           {"scalar", scalar},
@@ -202,7 +201,7 @@ int run(const KernelSettings& settings) {
                             {"bracket_tolerance", bracket_tolerance},
                             {"slow_peak", slow_peak},
                             {"clock", "steady"}}},
-                          {"kernels", kernel_names()}});
+                          {"kernels", ra::available_kernels()}});
   if (!settings.list) measured.measure_peaks();
   for (const Configuration& configuration : settings.configurations) {
     for (const std::int64_t head_dim : configuration.head_dims) {

@@ -81,6 +81,18 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
   set_tests_properties("${name}" PROPERTIES LABELS package RUN_SERIAL ON)
 endforeach()
 
+get_target_property(eigen_includes Eigen3::Eigen INTERFACE_INCLUDE_DIRECTORIES)
+list(TRANSFORM eigen_includes PREPEND "-isystem" OUTPUT_VARIABLE eigen_flags)
+foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
+  if(compiler_name)
+    add_test(NAME "kernel.mixed_units.${compiler_name}"
+             COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/mixed_units/check.sh" "${CMAKE_CURRENT_LIST_DIR}/mixed_units"
+                     "${scratch}/mixed_units.${compiler_name}" "${compiler}" -std=c++20 -O2
+                     "-I${PROJECT_SOURCE_DIR}/include" ${eigen_flags} -pthread)
+    set_tests_properties("kernel.mixed_units.${compiler_name}" PROPERTIES LABELS package TIMEOUT 300)
+  endif()
+endforeach()
+
 list(LENGTH shared_libraries folders)
 if(folders EQUAL 2)
   list(GET shared_libraries 0 first)
@@ -98,8 +110,6 @@ set_tests_properties(package.refuses_another_version PROPERTIES
                      PASS_REGULAR_EXPRESSION "compatible[ \n]+with[ \n]+requested[ \n]+version[ \n]+\"9.0\"")
 
 # The pages of docs/classes show complete programs.
-get_target_property(eigen_includes Eigen3::Eigen INTERFACE_INCLUDE_DIRECTORIES)
-list(TRANSFORM eigen_includes PREPEND "-isystem" OUTPUT_VARIABLE eigen_flags)
 add_test(NAME docs.examples
          COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/docs/extract_examples.sh" "${PROJECT_SOURCE_DIR}/docs/classes"
                  "${scratch}/docs" "${CMAKE_CXX_COMPILER}" -std=c++20 -O1 "-I${PROJECT_SOURCE_DIR}/include"

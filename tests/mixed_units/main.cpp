@@ -1,0 +1,26 @@
+// Calls the units with every kernel: their results agree.
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <ring_attention/ring_attention.hpp>
+#include <string>
+
+double plain_unit(const char* kernel);
+double native_unit(const char* kernel);
+
+int main() try {
+  std::printf("by default: %s\n", ring_attention::engine::active_kernel<float>().name);
+  const double expected = plain_unit("generic");
+  for (const std::string& kernel : ring_attention::available_kernels()) {
+    for (const double found : {plain_unit(kernel.c_str()), native_unit(kernel.c_str())}) {
+      if (!(std::abs(found - expected) <= 1e-3)) {
+        std::printf("%s: %.9g in place of %.9g\n", kernel.c_str(), found, expected);
+        return 1;
+      }
+    }
+    std::printf("%s agrees in both units\n", kernel.c_str());
+  }
+} catch (const std::exception& error) {
+  std::printf("%s\n", error.what());
+  return 1;
+}
