@@ -73,10 +73,10 @@ struct BackwardWorkspace {
     const std::int64_t lanes = tiles * most;
     const std::int64_t dims = kernel.row_dim(shape.head_dim);
     const std::int64_t keys = kernel.padded(sizes.run_keys);
-    query = carver.take<T>(lanes * shape.head_dim);
-    grad_out = carver.take<T>(lanes * shape.head_dim);
-    query_rows = carver.take<T>(lanes * dims);
-    grad_out_rows = carver.take<T>(lanes * dims);
+    query = carver.take<std::byte>(tiles * kernel.gradient_lane_bytes(most, shape.head_dim));
+    grad_out = carver.take<std::byte>(tiles * kernel.gradient_lane_bytes(most, shape.head_dim));
+    query_rows = carver.take<std::byte>(tiles * kernel.gradient_row_bytes(most, shape.head_dim));
+    grad_out_rows = carver.take<std::byte>(tiles * kernel.gradient_row_bytes(most, shape.head_dim));
     // The kernel writes rows of a tile in whole panels.
     grad_query = carver.take<T>(tiles * kernel.padded(most) * dims);
     lse = carver.take<T>(lanes);
@@ -84,9 +84,9 @@ struct BackwardWorkspace {
     probability = carver.take<T>(lanes);
     weighted = carver.take<T>(lanes);
     token = carver.take<std::int64_t>(lanes);
-    packed_keys = carver.take<T>(keys * shape.head_dim);
-    packed_values = carver.take<T>(keys * shape.head_dim);
-    key_rows = carver.take<T>(keys * dims);
+    packed_keys = carver.take<std::byte>(kernel.gradient_panel_bytes(keys, shape.head_dim));
+    packed_values = carver.take<std::byte>(kernel.gradient_panel_bytes(keys, shape.head_dim));
+    key_rows = carver.take<std::byte>(kernel.gradient_row_bytes(keys, shape.head_dim));
     grad_keys = carver.take<T>(keys * dims);
     grad_values = carver.take<T>(keys * dims);
     scratch = carver.take<T>(kernel.backward_scratch);
@@ -96,9 +96,11 @@ struct BackwardWorkspace {
     heads = carver.take<std::int64_t>(shape.heads / shape.kv_heads);
   }
 
-  T *query, *grad_out, *query_rows, *grad_out_rows, *grad_query, *lse, *delta, *probability, *weighted;
+  std::byte *query, *grad_out, *query_rows, *grad_out_rows;
+  T *grad_query, *lse, *delta, *probability, *weighted;
   std::int64_t* token;
-  T *packed_keys, *packed_values, *key_rows, *grad_keys, *grad_values, *scratch;
+  std::byte *packed_keys, *packed_values, *key_rows;
+  T *grad_keys, *grad_values, *scratch;
   LaneIndex<T>* limits;
   const Scalar **query_row, **grad_row;  // of one tile
   std::int64_t* heads;
@@ -175,9 +177,10 @@ class GradientTiles {
   /// Packs the first `count` keys to position `at`, a whole number of panels, and clears their gradients.
   void pack(const KeyPiece<Scalar>& piece, std::int64_t count, std::int64_t at, const GradientsWanted& wanted,
             Workspace& work) const {
-    kernel_.pack_panels(piece.keys, count, head_dim_, work.packed_keys + at * head_dim_);
-    kernel_.pack_panels(piece.values, count, head_dim_, work.packed_values + at * head_dim_);
-    if (wanted.queries) kernel_.pack_rows(piece.keys, count, head_dim_, work.key_rows + at * dims_);
+    kernel_.pack_gradient_panels(piece.keys, count, head_dim_, work.packed_keys + panel_bytes(at));
+    kernel_.pack_gradient_panels(piece.values, count, head_dim_, work.packed_values + panel_bytes(at));
+    if (wanted.queries)
+      kernel_.pack_gradient_rows(piece.keys, count, head_dim_, work.key_rows + row_bytes(at));
     if (wanted.keys) {
       std::fill_n(work.grad_keys + at * dims_, kernel_.padded(count) * dims_, T{0});
       std::fill_n(work.grad_values + at * dims_, kernel_.padded(count) * dims_, T{0});
@@ -187,9 +190,9 @@ class GradientTiles {
   /// Adds what loaded queries and the packed keys of `tokens` at position `at` give each other.
   void accumulate(const LoadedQueries& loaded, const detail::TokenList& tokens, std::int64_t at,
                   const GradientsWanted& wanted, Workspace& work) const {
-    const GradientKeys<T> packed{work.packed_keys + at * head_dim_,
-                                 work.packed_values + at * head_dim_,
-                                 work.key_rows + at * dims_,
+    const GradientKeys<T> packed{work.packed_keys + panel_bytes(at),
+                                 work.packed_values + panel_bytes(at),
+                                 work.key_rows + row_bytes(at),
                                  wanted.keys ? work.grad_keys + at * dims_ : nullptr,
                                  wanted.keys ? work.grad_values + at * dims_ : nullptr,
                                  tokens.count};
@@ -208,7 +211,7 @@ class GradientTiles {
           limits = work.limits;
         }
       }
-      kernel_.accumulate(packed, queries, limits, head_dim_, work.scratch);
+      kernel_.accumulate(packed, queries, limits, head_dim_, query_scale_, work.scratch);
     }
   }
 
@@ -223,14 +226,18 @@ class GradientTiles {
   const T* grad_value(std::int64_t at, const Workspace& work) const { return work.grad_values + at * dims_; }
 
  private:
+  std::int64_t panel_bytes(std::int64_t keys) const { return kernel_.gradient_panel_bytes(keys, head_dim_); }
+  std::int64_t row_bytes(std::int64_t rows) const { return kernel_.gradient_row_bytes(rows, head_dim_); }
+
   GradientTile<T> tile(const Workspace& work, const LoadedQueries& loaded, std::int64_t t,
                        const GradientsWanted& wanted) const {
     const std::int64_t index = loaded.first_tile + t;
     const std::int64_t lane = index * most;
-    return {work.query + lane * head_dim_,
-            work.grad_out + lane * head_dim_,
-            work.query_rows + lane * dims_,
-            work.grad_out_rows + lane * dims_,
+    const std::int64_t lane_bytes = kernel_.gradient_lane_bytes(most, head_dim_);
+    return {work.query + index * lane_bytes,
+            work.grad_out + index * lane_bytes,
+            work.query_rows + index * row_bytes(most),
+            work.grad_out_rows + index * row_bytes(most),
             work.lse + lane,
             work.delta + lane,
             wanted.queries ? work.grad_query + index * kernel_.padded(most) * dims_ : nullptr,

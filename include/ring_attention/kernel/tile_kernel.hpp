@@ -52,25 +52,26 @@ struct PackedKeys {
   std::int64_t capacity;  // keys that the buffers were laid out for
 };
 
-/// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors.
+/// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors. Both as the
+/// kernel's load_gradients writes them.
 template <class T>
 struct GradientTile {
-  T* query;          // [head_dim][width], scaled into base-2 logarithms
-  T* grad_out;       // [head_dim][width]
-  T* query_rows;     // [width][row_dim], as given
-  T* grad_out_rows;  // [width][row_dim]
-  T* lse;            // [width], base 2; +infinity for lanes without a query or without keys
-  T* delta;          // [width], sum_d dO O minus the gradient of the log-sum-exp
-  T* grad_query;     // [width rounded up to panels][row_dim], summed up; null: not wanted
-  T* probability;    // [width], sum of probabilities; null: not wanted
-  T* weighted;       // [width], sum of probabilities times dO.v; null: not wanted
+  std::byte* query;
+  std::byte* grad_out;
+  std::byte* query_rows;
+  std::byte* grad_out_rows;
+  T* lse;          // [width], base 2; +infinity for lanes without a query or without keys
+  T* delta;        // [width], sum_d dO O minus the gradient of the log-sum-exp
+  T* grad_query;   // [width rounded up to panels][row_dim], summed up; null: not wanted
+  T* probability;  // [width], sum of probabilities; null: not wanted
+  T* weighted;     // [width], sum of probabilities times dO.v; null: not wanted
   int vectors;
 };
 
-/// Queries whose probabilities are recomputed; fields as those of GradientTile.
+/// Queries whose probabilities are recomputed.
 template <class T>
 struct ProbabilityTile {
-  const T* query;
+  const T* query;  // [head_dim][width], scaled into base-2 logarithms
   const T* lse;
   int vectors;
 };
@@ -78,11 +79,11 @@ struct ProbabilityTile {
 /// A run of keys for backward.
 template <class T>
 struct GradientKeys {
-  T* keys;         // panels, as pack_panels writes them
-  T* values;       // panels of the same form
-  T* key_rows;     // [count][row_dim]
-  T* grad_keys;    // [padded count][row_dim], summed up; null: not wanted
-  T* grad_values;  // [padded count][row_dim]
+  std::byte* keys;      // as pack_gradient_panels writes them
+  std::byte* values;    // of the same form
+  std::byte* key_rows;  // as pack_gradient_rows writes them
+  T* grad_keys;         // [padded count][row_dim], summed up; null: not wanted
+  T* grad_values;       // [padded count][row_dim]
   std::int64_t count;
 };
 
@@ -101,6 +102,9 @@ struct TileKernel {
   std::int64_t (*query_bytes)(std::int64_t queries, std::int64_t head_dim);
   std::int64_t (*key_bytes)(std::int64_t keys, std::int64_t head_dim);
   std::int64_t (*value_bytes)(std::int64_t keys, std::int64_t head_dim);
+  std::int64_t (*gradient_lane_bytes)(std::int64_t queries, std::int64_t head_dim);
+  std::int64_t (*gradient_panel_bytes)(std::int64_t keys, std::int64_t head_dim);
+  std::int64_t (*gradient_row_bytes)(std::int64_t rows, std::int64_t head_dim);
 
   /// Forward. Rows of queries may be null: lanes without a query hold zeros, so that nothing in them can turn
   /// into NaN. `rows` of states are numbers of rows, or -1. Query j of a tile sees the first limits[j] keys
@@ -116,13 +120,18 @@ struct TileKernel {
   void (*attend)(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
                  std::int64_t head_dim, T scale, T* scratch);
 
-  /// Backward. `pack_panels` and `pack_rows` write a run of rows as GradientKeys wants them.
-  void (*pack_panels)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to);
-  void (*pack_rows)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to);
+  /// Backward. `scale` is that of the scores in base-2 logarithms.
+  void (*pack_gradient_panels)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                               std::byte* to);
+  void (*pack_gradient_rows)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                             std::byte* to);
   void (*load_gradients)(const Scalar* const* queries, const Scalar* const* grads, std::int64_t head_dim,
-                         T query_scale, const GradientTile<T>& tile);
+                         T scale, const GradientTile<T>& tile);
   void (*accumulate)(const GradientKeys<T>& keys, const GradientTile<T>& tile, const LaneIndex<T>* limits,
-                     std::int64_t head_dim, T* scratch);
+                     std::int64_t head_dim, T scale, T* scratch);
+
+  /// Probabilities [count][width] of at most key_block keys, which are packed in panels of T.
+  void (*pack_panels)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to);
   void (*probabilities)(const T* panels, std::int64_t count, const ProbabilityTile<T>& tile,
                         const LaneIndex<T>* limits, std::int64_t head_dim, T* to);
 

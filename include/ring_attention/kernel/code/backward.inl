@@ -21,32 +21,50 @@ struct Backward {
   /// Elements of scratch for scores and their gradients; the tail is read past a tile's last query.
   static constexpr std::int64_t scratch_elements = 2 * (Tiles::score_elements + panel);
 
-  static void pack_rows(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to) {
+  static std::int64_t lane_bytes(std::int64_t queries, std::int64_t head_dim) {
+    return queries * head_dim * static_cast<std::int64_t>(sizeof(T));
+  }
+  static std::int64_t panel_bytes(std::int64_t keys, std::int64_t head_dim) {
+    return Tiles::key_bytes(keys, head_dim);
+  }
+  static std::int64_t row_bytes(std::int64_t rows, std::int64_t head_dim) {
+    return rows * row_dim(head_dim) * static_cast<std::int64_t>(sizeof(T));
+  }
+
+  static void pack_panels(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                          std::byte* to) {
+    Tiles::pack_keys(rows, count, head_dim, to);
+  }
+  /// [row][row_dim]
+  static void pack_rows(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                        std::byte* bytes) {
+    T* to = reinterpret_cast<T*>(bytes);
     for (std::int64_t i = 0; i < count; ++i, to += row_dim(head_dim)) copy_row(rows[i], head_dim, to);
   }
 
+  /// Lanes: [head_dim][width], queries scaled into base-2 logarithms. Rows: [width][row_dim], as given.
   static void load_gradients(const Scalar* const* queries, const Scalar* const* grads, std::int64_t head_dim,
-                             T query_scale, const GradientTile<T>& tile) {
+                             T scale, const GradientTile<T>& tile) {
     const std::int64_t width = tile.vectors * lanes;
     for (int v = 0; v < tile.vectors; ++v) {
+      T* const query = reinterpret_cast<T*>(tile.query) + v * lanes;
+      T* const grad = reinterpret_cast<T*>(tile.grad_out) + v * lanes;
       read_transposed(queries + v * lanes, head_dim,
-                      [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
-                        store(tile.query + d * width + v * lanes, of_dim * query_scale);
-                      });
+                      [&](std::int64_t d, Lanes<T> of_dim)
+                          RING_ATTENTION_TARGET_LAMBDA { store(query + d * width, of_dim * scale); });
       read_transposed(grads + v * lanes, head_dim,
-                      [&](std::int64_t d, Lanes<T> of_dim) RING_ATTENTION_TARGET_LAMBDA {
-                        store(tile.grad_out + d * width + v * lanes, of_dim);
-                      });
+                      [&](std::int64_t d, Lanes<T> of_dim)
+                          RING_ATTENTION_TARGET_LAMBDA { store(grad + d * width, of_dim); });
     }
     for (std::int64_t i = 0; i < width; ++i) {
-      copy_row(queries[i], head_dim, tile.query_rows + i * row_dim(head_dim));
-      copy_row(grads[i], head_dim, tile.grad_out_rows + i * row_dim(head_dim));
+      copy_row(queries[i], head_dim, reinterpret_cast<T*>(tile.query_rows) + i * row_dim(head_dim));
+      copy_row(grads[i], head_dim, reinterpret_cast<T*>(tile.grad_out_rows) + i * row_dim(head_dim));
     }
   }
 
   /// Adds what the tile and the run give each other. Query j sees the first limits[j] keys; null: all.
   static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
-                         std::int64_t head_dim, T* scratch) {
+                         std::int64_t head_dim, T, T* scratch) {
     switch (tile.vectors) {
       case 1:
         return accumulate_tile<1>(keys, tile, limits, head_dim, scratch);
@@ -99,6 +117,11 @@ struct Backward {
     constexpr int width = Vectors * lanes;
     const std::int64_t dims = row_dim(head_dim);
     const std::int64_t chain = chain_length(head_dim);
+    const T* const panels_of_keys = reinterpret_cast<const T*>(keys.keys);
+    const T* const panels_of_values = reinterpret_cast<const T*>(keys.values);
+    const T* const key_rows = reinterpret_cast<const T*>(keys.key_rows);
+    const T* const query_rows = reinterpret_cast<const T*>(tile.query_rows);
+    const T* const grad_out_rows = reinterpret_cast<const T*>(tile.grad_out_rows);
     T* const scores = scratch;
     T* const grads = scratch + Tiles::score_elements + panel;
     std::int64_t visible = keys.count;
@@ -107,10 +130,12 @@ struct Backward {
     for (std::int64_t begin = 0; begin < visible; begin += Tiles::key_block) {
       const std::int64_t count = std::min(Tiles::key_block, visible - begin);
       for (std::int64_t k = 0; k < count; k += panel) {
-        dot_products<Products<T>, Vectors>(keys.keys + (begin + k) * head_dim, tile.query, head_dim, chain,
+        dot_products<Products<T>, Vectors>(panels_of_keys + (begin + k) * head_dim,
+                                           reinterpret_cast<const T*>(tile.query), head_dim, chain,
                                            scores + k * width);
-        dot_products<Products<T>, Vectors>(keys.values + (begin + k) * head_dim, tile.grad_out, head_dim,
-                                           chain, grads + k * width);
+        dot_products<Products<T>, Vectors>(panels_of_values + (begin + k) * head_dim,
+                                           reinterpret_cast<const T*>(tile.grad_out), head_dim, chain,
+                                           grads + k * width);
       }
       to_probabilities<Vectors>(scores, begin, count, tile.lse, limits);
       // Keys of the last panel that no query sees take part in its multiplies with probability 0.
@@ -119,22 +144,22 @@ struct Backward {
       if (tile.probability != nullptr) sum_probabilities<Vectors>(scores, grads, count, tile);
       if (keys.grad_values != nullptr) {
         for (std::int64_t k = 0; k < count; k += panel) {
-          multiply_rows<T>({scores + k * width, 1, width}, tile.grad_out_rows, dims, width,
-                           keys.grad_values + (begin + k) * dims, dims, dims / lanes);
+          multiply_rows<Products<T>>({scores + k * width, 1, width}, grad_out_rows, dims, width,
+                                     keys.grad_values + (begin + k) * dims, dims, dims / lanes);
         }
       }
       if (keys.grad_keys == nullptr && tile.grad_query == nullptr) continue;
       to_score_gradients<Vectors>(scores, grads, count, tile.delta);
       if (keys.grad_keys != nullptr) {
         for (std::int64_t k = 0; k < count; k += panel) {
-          multiply_rows<T>({grads + k * width, 1, width}, tile.query_rows, dims, width,
-                           keys.grad_keys + (begin + k) * dims, dims, dims / lanes);
+          multiply_rows<Products<T>>({grads + k * width, 1, width}, query_rows, dims, width,
+                                     keys.grad_keys + (begin + k) * dims, dims, dims / lanes);
         }
       }
       if (tile.grad_query != nullptr) {
         for (std::int64_t q = 0; q < width; q += panel) {
-          multiply_rows<T>({grads + q, width, 1}, keys.key_rows + begin * dims, dims, count,
-                           tile.grad_query + q * dims, dims, dims / lanes);
+          multiply_rows<Products<T>>({grads + q, width, 1}, key_rows + begin * dims, dims, count,
+                                     tile.grad_query + q * dims, dims, dims / lanes);
         }
       }
     }

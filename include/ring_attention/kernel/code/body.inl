@@ -12,4 +12,7 @@
 #endif
 //
 #include <ring_attention/kernel/code/backward.inl>
+#if RING_ATTENTION_TARGET_BF16
+#include <ring_attention/kernel/code/pair_backward.inl>
+#endif
 #include <ring_attention/kernel/code/table.inl>

@@ -76,6 +76,30 @@ struct PairForward {
     }
   }
 
+  /// Elements `first` and on, `left` of them at most, of two rows as pairs; a row that is null counts as
+  /// zeros.
+  static LaneUnsigned<float> pair_rows(const Scalar* even, const Scalar* odd, std::int64_t first,
+                                       std::int64_t left) {
+    const auto mask = left >= lanes ? __mmask16{0xFFFF} : static_cast<__mmask16>((1 << left) - 1);
+    __m256i words[2] = {};
+    if (even != nullptr) words[0] = _mm256_maskz_loadu_epi16(mask, even + first);
+    if (odd != nullptr) words[1] = _mm256_maskz_loadu_epi16(mask, odd + first);
+    return __builtin_convertvector((HalfLanes)words[0], LaneUnsigned<float>) |
+           __builtin_convertvector((HalfLanes)words[1], LaneUnsigned<float>) << 16;
+  }
+
+  /// Lane j of `to` gets the pair of even's and odd's lane j, rounded to bfloat16.
+  [[gnu::always_inline]] static void store_interleaved(Lanes<T> even, Lanes<T> odd, T* to) {
+    alignas(64) static constexpr std::uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                            21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                            11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
+    _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded));
+  }
+
+  /// What scores are multiplied by; those of scale 0 are of queries that hold zeros.
+  static T size_of(T scale) { return scale < 0 ? -scale : scale == 0 ? T{1} : scale; }
+
   /// [panel of dimensions][pair of rows][dimension in panel]
   static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                           std::int64_t capacity, std::byte* bytes) {
@@ -84,15 +108,7 @@ struct PairForward {
       const Scalar* even = rows[i];
       const Scalar* odd = i + 1 < count ? rows[i + 1] : nullptr;
       for (std::int64_t first = 0; first < head_dim; first += lanes) {
-        const std::int64_t left = head_dim - first;
-        const auto sixteen = [&](const Scalar* row) RING_ATTENTION_TARGET_LAMBDA {
-          const __mmask16 mask = row == nullptr  ? 0
-                                 : left >= lanes ? 0xFFFF
-                                                 : static_cast<__mmask16>((1 << left) - 1);
-          const __m256i loaded = _mm256_maskz_loadu_epi16(mask, (row == nullptr ? even : row) + first);
-          return __builtin_convertvector((HalfLanes)loaded, LaneUnsigned<float>);
-        };
-        const LaneUnsigned<float> both = sixteen(even) | sixteen(odd) << 16;
+        const LaneUnsigned<float> both = pair_rows(even, odd, first, head_dim - first);
         for (int p = 0; p < lanes && first + p < head_dim; p += panel) {
           std::memcpy(to + ((first + p) * pairs(capacity) + i / 2 * panel),
                       reinterpret_cast<const Pair*>(&both) + p, panel * sizeof(Pair));
@@ -101,26 +117,29 @@ struct PairForward {
     }
   }
 
-  /// [pair of dimensions][width], with the sign of the scale: attend() then needs its size only.
+  /// [pair of dimensions][width], with the sign of the scale; see size_of.
+  static void load_lanes(const Scalar* const* rows, std::int64_t head_dim, int vectors, T scale,
+                         std::byte* to) {
+    const std::int64_t width = vectors * lanes;
+    const LaneUnsigned<T> keep = LaneUnsigned<T>{} + (scale == 0 ? 0U : ~0U);
+    const LaneUnsigned<T> flip = LaneUnsigned<T>{} + (scale < 0 ? 0x80008000U : 0U);
+    for (int v = 0; v < vectors; ++v) {
+      Pair* const query = reinterpret_cast<Pair*>(to) + v * lanes;
+      read_pairs(rows + v * lanes, head_dim,
+                 [&](std::int64_t p, Lanes<float> of_pair) RING_ATTENTION_TARGET_LAMBDA {
+                   const LaneUnsigned<T> bits = ((LaneUnsigned<T>)of_pair & keep) ^ flip;
+                   std::memcpy(query + p * width, &bits, sizeof bits);
+                 });
+    }
+  }
   static void load_queries(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile,
                            T scale) {
-    const std::int64_t width = tile.vectors * lanes;
-    const __m512i keep = _mm512_set1_epi32(scale == 0 ? 0 : -1);
-    const __m512i flip = _mm512_set1_epi32(scale < 0 ? static_cast<int>(0x80008000U) : 0);
-    for (int v = 0; v < tile.vectors; ++v) {
-      Pair* const query = reinterpret_cast<Pair*>(tile.query) + v * lanes;
-      read_pairs(
-          rows + v * lanes, head_dim, [&](std::int64_t p, Lanes<float> of_pair) RING_ATTENTION_TARGET_LAMBDA {
-            const __m512i bits = _mm512_castps_si512((__m512)of_pair);
-            _mm512_storeu_si512(query + p * width, _mm512_xor_si512(_mm512_and_si512(bits, keep), flip));
-          });
-    }
+    load_lanes(rows, head_dim, tile.vectors, scale, tile.query);
   }
 
   static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
                      std::int64_t head_dim, T scale, T* scores) {
-    // Scores of scale 0 are those of queries that hold zeros.
-    const T size = scale < 0 ? -scale : scale == 0 ? T{1} : scale;
+    const T size = size_of(scale);
     switch (tile.vectors) {
       case 1:
         return attend_tile<1>(keys, tile, limits, head_dim, size, scores);
@@ -184,10 +203,6 @@ struct PairForward {
   template <int Vectors>
   static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums) {
     constexpr int width = Vectors * lanes;
-    alignas(64) static constexpr std::uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                            21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                            11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i interleave = _mm512_load_si512(order);
     for (std::int64_t k = 0; k < count; k += 2) {
       RING_ATTENTION_UNROLL
       for (int v = 0; v < Vectors; ++v) {
@@ -196,9 +211,7 @@ struct PairForward {
         const Lanes<T> odd = k + 1 < count ? exp2_lanes<T>(load(at + width) * scale - shift[v]) : Lanes<T>{};
         sums[v] += even;
         sums[v] += odd;
-        const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
-        _mm512_storeu_si512(scores + k / 2 * width + v * lanes,
-                            _mm512_maskz_permutexvar_epi16(~__mmask32{0}, interleave, rounded));
+        store_interleaved(even, odd, scores + k / 2 * width + v * lanes);
       }
     }
   }

@@ -94,15 +94,16 @@ inline void dot_products(const typename P::Element* a, const typename P::Element
 }
 
 /// c[p][j] += sum_k a(k, p) * b[k][j] over `vectors` vectors of columns, as many at a time as registers hold.
-template <class T>
-inline void multiply_rows(const Factors<T>& a, const T* b, std::int64_t b_stride, std::int64_t depth, T* c,
+template <class P>
+inline void multiply_rows(const Factors<typename P::Element>& a, const typename P::Element* b,
+                          std::int64_t b_stride, std::int64_t depth, typename P::Sum* c,
                           std::int64_t c_stride, std::int64_t vectors) {
-  constexpr int lanes = lane_count<T>;
+  constexpr int lanes = lane_count<typename P::Sum>;
   while (vectors > 0) {
     const std::int64_t taken = vectors == 4 ? 2 : vectors < max_vectors ? vectors : max_vectors;
-    if (taken == 3) multiply<Products<T>, 3, true>(a, b, b_stride, depth, c, c_stride);
-    if (taken == 2) multiply<Products<T>, 2, true>(a, b, b_stride, depth, c, c_stride);
-    if (taken == 1) multiply<Products<T>, 1, true>(a, b, b_stride, depth, c, c_stride);
+    if (taken == 3) multiply<P, 3, true>(a, b, b_stride, depth, c, c_stride);
+    if (taken == 2) multiply<P, 2, true>(a, b, b_stride, depth, c, c_stride);
+    if (taken == 1) multiply<P, 1, true>(a, b, b_stride, depth, c, c_stride);
     b += taken * lanes;
     c += taken * lanes;
     vectors -= taken;
