@@ -2,6 +2,10 @@
 // of dimensions, of queries or of keys, with sums in float. Probabilities and gradients of scores are rounded
 // to bfloat16 where they meet rows; everything else is exact as given. Part of the body of a target that has
 // them.
+//
+// A rounded gradient of a score is off by 2^-9 of itself, which matters where few keys with large gradients
+// cancel each other: there the remainders of the rounding meet the rows, too, at the price of two products
+// more.
 
 struct PairBackward {
   using T = float;
@@ -10,6 +14,8 @@ struct PairBackward {
   using Index = LaneIndex<T>;
   using Pair = PairForward::Pair;
   static constexpr int lanes = lane_count<T>;
+  static constexpr std::int64_t block_elements = Tiles::score_elements + panel * lanes;
+  static constexpr std::int64_t scratch_elements = 3 * block_elements;
 
   static constexpr std::int64_t row_dim(std::int64_t head_dim) { return Backward<Scalar>::row_dim(head_dim); }
   static constexpr std::int64_t pairs(std::int64_t extent) { return PairForward::pairs(extent); }
@@ -85,7 +91,8 @@ struct PairBackward {
     const Pair* const query_rows = reinterpret_cast<const Pair*>(tile.query_rows);
     const Pair* const grad_out_rows = reinterpret_cast<const Pair*>(tile.grad_out_rows);
     T* const scores = scratch;
-    T* const grads = scratch + Tiles::score_elements + panel;
+    T* const grads = scratch + block_elements;
+    T* const exact = grads + block_elements;  // gradients of scores
     const Pair* const by_key = reinterpret_cast<const Pair*>(scores);
     const Pair* const by_query = reinterpret_cast<const Pair*>(grads);
     std::int64_t visible = keys.count;
@@ -101,9 +108,10 @@ struct PairBackward {
                                             reinterpret_cast<const Pair*>(tile.grad_out), depth, chain,
                                             grads + k * width);
       }
+      Lanes<T> sizes[Vectors] = {};
       // Keys of the last panel that no query sees take part in its multiplies with probability 0.
       for (std::int64_t k = 0; k < Tiles::padded(count); k += 2) {
-        to_pairs<Vectors>(scores, grads, begin, k, count, tile, limits, scale);
+        to_pairs<Vectors>(scores, grads, exact, begin, k, count, tile, limits, scale, sizes);
       }
       if (keys.grad_values != nullptr) {
         for (std::int64_t k = 0; k < count; k += panel) {
@@ -111,26 +119,33 @@ struct PairBackward {
                                       keys.grad_values + (begin + k) * dims, dims, dims / lanes);
         }
       }
-      if (keys.grad_keys != nullptr) {
-        for (std::int64_t k = 0; k < count; k += panel) {
-          multiply_rows<PairProducts>({by_key + k * width + width / 2, 1, width}, query_rows, dims, width / 2,
-                                      keys.grad_keys + (begin + k) * dims, dims, dims / lanes);
+      if (keys.grad_keys == nullptr && tile.grad_query == nullptr) continue;
+      const auto multiply_score_gradients = [&]() RING_ATTENTION_TARGET_LAMBDA {
+        if (keys.grad_keys != nullptr) {
+          for (std::int64_t k = 0; k < count; k += panel) {
+            multiply_rows<PairProducts>({by_key + k * width + width / 2, 1, width}, query_rows, dims,
+                                        width / 2, keys.grad_keys + (begin + k) * dims, dims, dims / lanes);
+          }
         }
-      }
-      if (tile.grad_query != nullptr) {
-        for (std::int64_t q = 0; q < width; q += panel) {
-          multiply_rows<PairProducts>({by_query + q, 2 * width, 1}, key_rows + begin / 2 * dims, dims,
-                                      pairs(count), tile.grad_query + q * dims, dims, dims / lanes);
+        if (tile.grad_query != nullptr) {
+          for (std::int64_t q = 0; q < width; q += panel) {
+            multiply_rows<PairProducts>({by_query + q, 2 * width, 1}, key_rows + begin / 2 * dims, dims,
+                                        pairs(count), tile.grad_query + q * dims, dims, dims / lanes);
+          }
         }
-      }
+      };
+      multiply_score_gradients();
+      if (!matters<Vectors>(sizes, scale)) continue;
+      for (std::int64_t k = 0; k < count; k += 2) to_remainders<Vectors>(scores, grads, exact, k);
+      multiply_score_gradients();
     }
   }
 
   /// The keys k and k + 1. All vectors are read before any is written, in the same rows.
   template <int Vectors>
-  [[gnu::always_inline]] static void to_pairs(T* scores, T* grads, std::int64_t begin, std::int64_t k,
-                                              std::int64_t count, const GradientTile<T>& tile,
-                                              const Index* limits, T scale) {
+  [[gnu::always_inline]] static void to_pairs(T* scores, T* grads, T* exact, std::int64_t begin,
+                                              std::int64_t k, std::int64_t count, const GradientTile<T>& tile,
+                                              const Index* limits, T scale, Lanes<T>* sizes) {
     constexpr int width = Vectors * lanes;
     Lanes<T> p[2][Vectors] = {}, of_score[2][Vectors] = {};
     RING_ATTENTION_UNROLL
@@ -145,6 +160,7 @@ struct PairBackward {
         p[i][v] = limit > static_cast<Index>(begin + k + i) ? seen : Lanes<T>{};
         const Lanes<T> grad = load(grads + at);
         of_score[i][v] = p[i][v] * (grad - load(tile.delta + v * lanes));
+        sizes[v] += of_score[i][v] < 0 ? -of_score[i][v] : of_score[i][v];
         if (tile.probability == nullptr) continue;
         T* const sum = tile.probability + v * lanes;
         T* const weighted = tile.weighted + v * lanes;
@@ -156,13 +172,47 @@ struct PairBackward {
     for (int v = 0; v < Vectors; ++v) {
       RING_ATTENTION_UNROLL
       for (int i = 0; i < 2; ++i) {
-        char* const row = reinterpret_cast<char*>(scores + (k + i) * width);
-        const __m256bh rounded = _mm512_cvtneps_pbh((__m512)p[i][v]);
-        const __m256bh rounded_score = _mm512_cvtneps_pbh((__m512)of_score[i][v]);
-        std::memcpy(row + 2 * v * lanes, &rounded, sizeof rounded);
-        std::memcpy(row + 2 * (width + v * lanes), &rounded_score, sizeof rounded_score);
+        store(exact + (k + i) * width + v * lanes, of_score[i][v]);
+        store_halves(scores + (k + i) * width, v * lanes, p[i][v]);
+        store_halves(scores + (k + i) * width, width + v * lanes, of_score[i][v]);
       }
       PairForward::store_interleaved(of_score[0][v], of_score[1][v], grads + k * width + v * lanes);
     }
+  }
+
+  /// Replaces rounded gradients of scores by what rounding took from them.
+  template <int Vectors>
+  [[gnu::always_inline]] static void to_remainders(T* scores, T* grads, const T* exact, std::int64_t k) {
+    constexpr int width = Vectors * lanes;
+    RING_ATTENTION_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      Lanes<T> rest[2];
+      RING_ATTENTION_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        T* const row = scores + (k + i) * width;
+        Scalar rounded[lanes];
+        std::memcpy(static_cast<void*>(rounded), reinterpret_cast<const char*>(row) + 2 * (width + v * lanes),
+                    sizeof rounded);
+        rest[i] = load(exact + (k + i) * width + v * lanes) - load_wide(rounded);
+        store_halves(row, width + v * lanes, rest[i]);
+      }
+      PairForward::store_interleaved(rest[0], rest[1], grads + k * width + v * lanes);
+    }
+  }
+
+  /// Whether the scaled gradients of a query's scores are large enough for their rounding to matter.
+  template <int Vectors>
+  static bool matters(const Lanes<T>* sizes, T scale) {
+    bool large = false;
+    for (int v = 0; v < Vectors; ++v) {
+      for (int i = 0; i < lanes; ++i) large = large || sizes[v][i] * scale > T{0.5};
+    }
+    return large;
+  }
+
+  /// As bfloat16, `at` numbers of 16 bits behind `row`.
+  [[gnu::always_inline]] static void store_halves(T* row, std::int64_t at, Lanes<T> numbers) {
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)numbers);
+    std::memcpy(reinterpret_cast<char*>(row) + 2 * at, &rounded, sizeof rounded);
   }
 };

@@ -21,7 +21,7 @@ inline constexpr TileKernel<Scalar> kernel{
     .panel = panel,
     .key_block = Forward<Scalar>::key_block,
     .forward_scratch = ForwardOf<Scalar>::score_elements,
-    .backward_scratch = Backward<Scalar>::scratch_elements,
+    .backward_scratch = BackwardOf<Scalar>::scratch_elements,
     .query_bytes = ForwardOf<Scalar>::query_bytes,
     .key_bytes = ForwardOf<Scalar>::key_bytes,
     .value_bytes = ForwardOf<Scalar>::value_bytes,
