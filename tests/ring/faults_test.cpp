@@ -154,6 +154,29 @@ TEST_CASE("a member that never calls is lost to the others", "[ring][faults]") {
   }
 }
 
+TEST_CASE("forward and backward may run in threads and communicators of their own", "[ring][faults]") {
+  ra::ThreadRing ring(members, {.timeout = 60s});
+  std::vector<ra::AttentionResult<float>> results(members);
+  std::vector<ra::Gradients<float>> expected(members), grads(members);
+  const auto run = [&](const auto& body) {
+    for (const auto& end : test::run_members(members, [&](int rank) {
+           body(Member<>(ring, rank, dense()), static_cast<std::size_t>(rank));
+         })) {
+      CHECK(test::describe(end) == "returned");
+    }
+  };
+  run([&](const Member<>& member, std::size_t at) {
+    results[at] = member.forward();
+    expected[at] = member.backward(results[at]);
+  });
+  run([&](const Member<>& member, std::size_t at) { grads[at] = member.backward(results[at]); });
+  for (std::size_t at = 0; at < members; ++at) {
+    CHECK(test::bitwise_equal(grads[at].q, expected[at].q));
+    CHECK(test::bitwise_equal(grads[at].k, expected[at].k));
+    CHECK(test::bitwise_equal(grads[at].v, expected[at].v));
+  }
+}
+
 TEST_CASE("a member that stops answering in the middle is lost to the others", "[ring][faults]") {
   for (const bool backward : {false, true}) {
     INFO((backward ? "backward" : "forward"));

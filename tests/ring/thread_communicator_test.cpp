@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <numeric>
 #include <optional>
 #include <ring_attention/ring/thread_communicator.hpp>
@@ -156,6 +157,26 @@ TEST_CASE("thread communicator: all_gather of unequal sizes, many times", "[ring
     });
     CHECK(wrong == std::vector<int>(static_cast<std::size_t>(members)));
   }
+}
+
+TEST_CASE("thread communicator: a rank gathers on through another communicator", "[ring][communicator]") {
+  ra::ThreadRing ring(3, {.timeout = 30s});
+  std::vector<int> wrong(3);
+  for (int life = 0; life < 3; ++life) {
+    test::run_together(3, [&](int rank) {
+      ra::ThreadCommunicator communicator(ring, rank);
+      for (int round = 0; round < 2; ++round) {
+        const int mine = 100 * life + 10 * round + rank;
+        const auto all = communicator.all_gather(bytes(mine));
+        for (int of = 0; of < 3; ++of) {
+          int theirs = -1;
+          std::memcpy(&theirs, all.at(static_cast<std::size_t>(of)).data(), sizeof theirs);
+          if (theirs != mine - rank + of) ++wrong[static_cast<std::size_t>(rank)];
+        }
+      }
+    });
+  }
+  CHECK(wrong == std::vector<int>(3));
 }
 
 TEST_CASE("thread communicator: many rounds of messages of every size between all pairs",
