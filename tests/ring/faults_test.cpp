@@ -13,6 +13,7 @@
 
 #include "support/catch.hpp"
 #include "support/distributed.hpp"
+#include "support/error_text.hpp"
 #include "support/faulty_communicator.hpp"
 #include "support/tensors.hpp"
 
@@ -223,6 +224,9 @@ TEST_CASE("TrueRing throws what its configuration or policy throws", "[ring][fau
   CHECK_THROWS_AS(attention.forward(q, q, q), std::runtime_error);
   const ra::TrueRingDilatedAttention<float> impatient(config, ra::CommunicatorOptions{.timeout = 60s});
   CHECK(impatient.forward(q, q, q).shape() == q.shape());
+  CHECK(test::error_text([&] {
+          ra::TrueRingDilatedAttention<float>(config, ra::CommunicatorOptions{.timeout = -5ms});
+        }) == "timeout = -5 ms: must not be negative");
   config.ring_size = 0;
   CHECK_THROWS_AS(ra::TrueRingDilatedAttention<float>(config), std::invalid_argument);
 }

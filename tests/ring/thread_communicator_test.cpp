@@ -271,6 +271,8 @@ TEST_CASE("thread communicator: a failure reaches every member, also one that is
 
 TEST_CASE("thread communicator: ranks and sizes are checked", "[ring][communicator]") {
   CHECK(test::error_text([] { ra::ThreadRing ring(0); }) == "ring size = 0: must be positive");
+  CHECK(test::error_text([] { ra::ThreadRing ring(2, {.timeout = -1ms}); }) ==
+        "timeout = -1 ms: must not be negative");
   ra::ThreadRing ring(2);
   CHECK(test::error_text([&] { ra::ThreadCommunicator(ring, 2); }) == "rank = 2: must lie in [0, 2)");
   CHECK(test::error_text([&] { ra::ThreadCommunicator(ring, -1); }) == "rank = -1: must lie in [0, 2)");

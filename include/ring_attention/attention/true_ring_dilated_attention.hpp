@@ -26,12 +26,14 @@ class TrueRingDilatedAttention
   friend Base;
 
  public:
-  /// Throws std::invalid_argument for a configuration that breaks a rule.
+  /// Throws std::invalid_argument for a configuration that breaks a rule, or a negative timeout.
   explicit TrueRingDilatedAttention(AttentionConfig config, CachePolicy cache_policy = CachePolicy())
       : TrueRingDilatedAttention(std::move(config), CommunicatorOptions{}, std::move(cache_policy)) {}
   TrueRingDilatedAttention(AttentionConfig config, CommunicatorOptions options,
                            CachePolicy cache_policy = CachePolicy())
-      : Base(std::move(config), std::move(cache_policy)), options_(options) {}
+      : Base(std::move(config), std::move(cache_policy)), options_(options) {
+    options_.validate();
+  }
 
  private:
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <exception>
+#include <ring_attention/error.hpp>
 #include <ring_attention/version.hpp>
 #include <span>
 #include <stdexcept>
@@ -17,6 +18,13 @@ inline namespace RING_ATTENTION_NAMESPACE {
 struct CommunicatorOptions {
   /// How long a member waits for another before it throws PeerLost.
   std::chrono::milliseconds timeout = std::chrono::minutes(5);
+
+  /// Throws std::invalid_argument for a negative timeout.
+  void validate() const {
+    if (timeout.count() < 0) {
+      detail::throw_invalid("timeout", std::to_string(timeout.count()) + " ms", "must not be negative");
+    }
+  }
 };
 
 /// A peer did not answer within the timeout, or its process is gone.

@@ -26,6 +26,7 @@ class ThreadRing {
  public:
   explicit ThreadRing(int size, CommunicatorOptions options = {}) : size_(size), options_(options) {
     detail::require_positive("ring size", size);
+    options.validate();
     gathered_.resize(static_cast<std::size_t>(size));
   }
   ThreadRing(const ThreadRing&) = delete;
