@@ -28,12 +28,12 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 ///   of a shape into the caller's tensors allocates no memory at all (with a cache policy that keeps
 ///   patterns). Backward gives its memory back when it ends.
 /// - `workspace_limit_bytes` bounds all that a call allocates beside inputs, outputs, its plan and lists of
-///   work: the workspaces of its threads and, in backward, one number per row and head (where mixing weights
-///   are detached, two; of 16-bit scalars, one per branch and one more) and the sums of 16-bit gradients,
-///   which are kept in float for a shard or fewer rows at a time. It is honoured by smaller chunks; a limit
-///   below what the shape needs is refused, when it is first called, with std::invalid_argument that names
-///   the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at the end, before anything is
-///   computed.
+///   work: the workspaces of its threads and, in backward, one number per row and head and the sums of 16-bit
+///   gradients, which are kept in float for a shard or fewer rows at a time. Where mixing weights are
+///   detached, two numbers or, beside sums of fewer rows than all, one per branch and one more. The limit is
+///   honoured by smaller chunks; one below what the shape needs is refused, when it is first called, with
+///   std::invalid_argument that names the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at
+///   the end, before anything is computed.
 /// - `check_finite` refuses inputs with infinities or NaN and names the first.
 /// - Backward recomputes probabilities: nothing but out and lse is kept.
 /// - counters() can be read at any time.
