@@ -62,16 +62,8 @@ class ShardAttention {
   /// What a forward call of this shape would compute and send. Not collective.
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
-    detail::require_positive("heads", heads);
-    detail::require_positive("kv_heads", kv_heads);
-    if (heads % kv_heads != 0) {
-      detail::throw_invalid("heads", heads, "must be a multiple of kv_heads = " + std::to_string(kv_heads));
-    }
-    if (total_sequence_length < 0) {
-      detail::throw_invalid("total_sequence_length", total_sequence_length, "must not be negative");
-    }
-    return engine::report_plan(derived().make_plan({1, total_sequence_length, heads, kv_heads, 1}, {}),
-                               config_.ring_size, config_.shard_layout);
+    const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
+    return engine::report_plan(derived().make_plan(shape, {}), config_.ring_size, config_.shard_layout);
   }
 
   /// Payload of all messages of this rank's successful calls, in bytes.

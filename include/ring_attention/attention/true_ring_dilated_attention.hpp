@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <exception>
 #include <ring_attention/attention/interface.hpp>
+#include <ring_attention/engine/plan_report.hpp>
 #include <ring_attention/engine/ring_backward.hpp>
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
@@ -33,6 +34,19 @@ class TrueRingDilatedAttention
                            CachePolicy cache_policy = CachePolicy())
       : Base(std::move(config), std::move(cache_policy)), options_(options) {
     options_.validate();
+  }
+
+  /// What a forward call of this shape would have each member compute and send.
+  PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
+                         std::int64_t kv_heads) const {
+    const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
+    return engine::report_plan(this->make_plan(shape, {}), this->config().ring_size,
+                               this->config().shard_layout);
+  }
+  /// The report for one head per branch.
+  PlanReport plan_report(std::int64_t total_sequence_length) const {
+    const auto heads = static_cast<std::int64_t>(this->config().segment_lengths.size());
+    return plan_report(total_sequence_length, heads, heads);
   }
 
  private:
