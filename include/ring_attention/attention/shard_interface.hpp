@@ -42,10 +42,7 @@ class ShardAttention {
   static_assert(RingCommunicator<Communicator>,
                 "Communicator must offer rank, size, send, receive, wait, all_gather and fail: see "
                 "ring_attention/ring/communicator.hpp");
-  static_assert(
-      PatternCachePolicy<CachePolicy>,
-      "CachePolicy must be use_pattern_cache, use_local_cache, use_no_cache or a copyable type with "
-      "`dilated_indices(const PatternKey&) const`");
+  static_assert(detail::is_cache_policy<CachePolicy>());
 
  public:
   using Accumulator = accumulator_t<Scalar>;
