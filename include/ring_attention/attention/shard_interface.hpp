@@ -26,7 +26,8 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 /// `check_call(shape)`; `attention_kind` is its name in errors.
 ///
 /// Rank p holds the rows of its tokens (`shard_ranges(n)`) of q, k and v, in order, and gets the same rows of
-/// the output; memory per rank is O(n / P). Only key/value rows that a remote query can see travel.
+/// the output; memory per rank is O(n / P), and with block lists, which every rank has of the whole sequence,
+/// O(active blocks) more. Only key/value rows that a remote query can see travel.
 ///
 /// Constructor and calls are collective: every rank makes them in the same order. Configuration and shapes
 /// are compared before data moves; where they are invalid or differ, every rank throws std::invalid_argument
