@@ -11,11 +11,14 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
+inline std::string invalid_text(std::string_view argument, std::string_view value, std::string_view rule) {
+  std::string text(argument);
+  return text.append(" = ").append(value).append(": ").append(rule);
+}
+
 [[noreturn]] inline void throw_invalid(std::string_view argument, std::string_view value,
                                        std::string_view rule) {
-  std::string text(argument);
-  text.append(" = ").append(value).append(": ").append(rule);
-  throw std::invalid_argument(text);
+  throw std::invalid_argument(invalid_text(argument, value, rule));
 }
 
 [[noreturn]] inline void throw_invalid(std::string_view argument, std::int64_t value, std::string_view rule) {

@@ -101,6 +101,7 @@ void reset_peak() {
 }
 std::int64_t peak_of_other_threads() { return peak; }
 std::int64_t peak_of_program() { return program_peak - program_before; }
+std::int64_t held_by_program() { return program_held; }
 
 }  // namespace test
 

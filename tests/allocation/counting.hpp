@@ -31,5 +31,7 @@ void reset_peak();
 std::int64_t peak_of_other_threads();
 /// The most that the whole program held at once since reset_peak, beyond what it held then.
 std::int64_t peak_of_program();
+/// What the whole program holds now, in bytes of operator new.
+std::int64_t held_by_program();
 
 }  // namespace test

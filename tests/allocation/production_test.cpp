@@ -1,5 +1,6 @@
 // Heap allocations of RingDilatedAttentionProduction: none in later calls, and what happens when one fails.
 #include <algorithm>
+#include <barrier>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include <memory>
 #include <new>
 #include <ring_attention/attention/ring_dilated_attention_production.hpp>
+#include <ring_attention/attention/ring_dilated_attention_v2.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +19,7 @@
 #include "support/check_forward.hpp"
 #include "support/named_minimum.hpp"
 #include "support/tensors.hpp"
+#include "support/threads.hpp"
 
 namespace {
 
@@ -115,6 +118,51 @@ TEST_CASE("shapes that alternate keep a workspace each", "[allocation]") {
     const std::uint64_t after = test::allocations();
     CHECK(after == before);
     for (std::size_t i = 0; i < order.size(); ++i) CHECK(test::bitwise_equal(outs[i], expected[i]));
+  }
+}
+
+namespace {
+
+/// Holds every call that asks for a pattern until as many as were told have asked.
+class MeetingPolicy {
+ public:
+  explicit MeetingPolicy(std::barrier<>& meeting) : meeting_(&meeting) {}
+  ra::PatternCache::Pattern dilated_indices(const ra::PatternKey& key) const {
+    meeting_->arrive_and_wait();
+    return ra::use_pattern_cache().dilated_indices(key);
+  }
+
+ private:
+  std::barrier<>* meeting_;
+};
+
+}  // namespace
+
+TEST_CASE("a burst of calls leaves eight workspaces", "[allocation]") {
+  constexpr int callers = 20;
+  const test::ThreadScope scope(1);
+  ra::AttentionConfig config;
+  config.segment_lengths = {300};
+  config.dilation_rates = {1};
+  const auto in = test::random_inputs<float>({1, 300, 4, 64}, 4);
+  std::vector<ra::Tensor<float>> outs(callers, ra::Tensor<float>(in.q.shape()));
+  const auto expected =
+      ra::RingDilatedAttentionV2<float>(config).forward(in.q, in.k, in.v);  // fills the cache
+  std::barrier meeting(callers);
+  const ra::RingDilatedAttentionProduction<float, MeetingPolicy> attention(config, MeetingPolicy(meeting));
+  for (int burst = 0; burst < 2; ++burst) {
+    const std::int64_t before = test::held_by_program();
+    test::run_together(callers, [&](int caller) {
+      attention.forward(in.q, in.k, in.v, outs[static_cast<std::size_t>(caller)]);
+    });
+    const std::int64_t kept = test::held_by_program() - before;
+    const auto workspace = static_cast<std::int64_t>(attention.counters().workspace_bytes);
+    INFO("burst " << burst << ", kept " << kept << ", workspace of a call " << workspace);
+    CHECK(workspace > 50'000);
+    if (burst == 0) CHECK(kept > 8 * workspace);
+    CHECK(kept < 9 * workspace);
+    if (burst == 1) CHECK(kept < workspace);
+    for (const auto& out : outs) CHECK(test::bitwise_equal(out, expected));
   }
 }
 

@@ -161,6 +161,34 @@ TEST_CASE("Block-sparse over a ring: blocks within shards send nothing",
   CHECK(sum(attention.bytes_sent()) == 0);
 }
 
+TEMPLATE_TEST_CASE("Block-sparse over a ring: forward and backward repeat bit by bit",
+                   "[attention][block_sparse][ring]", float, double, Eigen::half, Eigen::bfloat16) {
+  const auto in = test::random_inputs<TestType>({2, 150, 4, 16}, 2);
+  const auto grad_out = test::random_tensor<TestType>(in.q.shape(), 9);
+  const ra::BlockSparseConfig sparse{
+      .pattern = ra::BlockPattern::global_local, .block_size = 8, .window = 20, .global_tokens = 4};
+  for (const auto layout : {ra::ShardLayout::contiguous, ra::ShardLayout::zigzag}) {
+    ra::AttentionConfig config = three_members();
+    config.causal = layout == ra::ShardLayout::zigzag;
+    config.shard_layout = layout;
+    for (const int threads : {1, 3}) {
+      const test::ThreadScope scope(threads);
+      const test::BlockSparseOnThreads<TestType> attention(config, sparse);
+      const auto result = attention.forward_with_lse(in.q, in.k, in.v);
+      const auto grads = attention.backward(in.q, in.k, in.v, result, grad_out);
+      for (int repeat = 0; repeat < 5; ++repeat) {
+        const auto again = attention.forward_with_lse(in.q, in.k, in.v);
+        CHECK(test::bitwise_equal(again.out, result.out));
+        CHECK(test::bitwise_equal(again.lse, result.lse));
+        const auto grads_again = attention.backward(in.q, in.k, in.v, result, grad_out);
+        CHECK(test::bitwise_equal(grads_again.q, grads.q));
+        CHECK(test::bitwise_equal(grads_again.k, grads.k));
+        CHECK(test::bitwise_equal(grads_again.v, grads.v));
+      }
+    }
+  }
+}
+
 TEST_CASE("Block-sparse over a ring: lists are shared with the class over whole tensors",
           "[attention][block_sparse][ring]") {
   ra::clear_pattern_cache();

@@ -166,6 +166,29 @@ TEMPLATE_TEST_CASE("production backward: any limit down to the minimum gives the
   }
 }
 
+TEMPLATE_TEST_CASE("production backward: with the sums of all rows, branches need no memory of their own",
+                   "[attention][production]", float, double, Eigen::half, Eigen::bfloat16) {
+  const auto in = test::random_inputs<TestType>({1, 500, 8, 1}, 4);
+  const test::ThreadScope scope(1);
+  const auto with_branches = [&](std::size_t branches, std::size_t limit) {
+    ra::AttentionConfig config = ra::longnet_preset();
+    config.segment_lengths.assign(branches, 60);
+    config.dilation_rates.assign(branches, 1);
+    config.mix_gradient = ra::MixGradient::detached;
+    const Production<TestType> attention(config, ra::ProductionOptions{.workspace_limit_bytes = limit});
+    const auto result = Production<TestType>(config).forward_with_lse(in.q, in.k, in.v);
+    (void)attention.backward(in.q, in.k, in.v, result, in.q);
+    return attention.counters().workspace_bytes;
+  };
+  constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+  const std::uint64_t most = with_branches(2, unlimited);
+  CHECK(with_branches(10, unlimited) == most);
+  // Chunks of sums would need a number per branch, more than the sums of all rows: they are not resorted to.
+  const std::size_t least = test::named_minimum([&] { (void)with_branches(10, 1); });
+  CHECK(least < most);
+  CHECK(with_branches(10, least) == least);
+}
+
 TEST_CASE("production: a refused call leaves its output alone and is not counted",
           "[attention][production]") {
   const auto in = test::random_inputs<float>({1, 50, 2, 8}, 2);

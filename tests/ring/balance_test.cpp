@@ -4,12 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
+#include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
 #include <type_traits>
 #include <vector>
 
 #include "support/catch.hpp"
 #include "support/distributed.hpp"
+#include "support/error_text.hpp"
 #include "support/oracle_adapter.hpp"
 #include "support/random_case.hpp"
 
@@ -126,5 +128,37 @@ TEST_CASE("the report counts the pairs that the definition gives", "[ring][balan
       CHECK(tokens == n);
       CHECK(std::abs(found.largest_over_mean - largest * members / total) < 1e-12);
     }
+  }
+}
+
+TEST_CASE("TrueRing reports the plan that ranks of a communicator report", "[ring][balance]") {
+  const auto check_same = [](const ra::PlanReport& a, const ra::PlanReport& b) {
+    REQUIRE(a.members.size() == b.members.size());
+    for (std::size_t member = 0; member < a.members.size(); ++member) {
+      CHECK(a.members[member].tokens == b.members[member].tokens);
+      CHECK(a.members[member].pairs == b.members[member].pairs);
+      CHECK(a.members[member].rows_sent == b.members[member].rows_sent);
+    }
+    CHECK(a.largest_over_mean == b.largest_over_mean);
+  };
+  for (const auto layout : {contiguous, zigzag}) {
+    ra::AttentionConfig config;
+    config.segment_lengths = {16, 96};
+    config.dilation_rates = {1, 3};
+    config.causal = true;
+    config.ring_size = 4;
+    config.shard_layout = layout;
+    const ra::TrueRingDilatedAttention<float> attention(config);
+    const ra::PlanReport told = attention.plan_report(97, 6, 3);
+    CHECK(told.members.size() == 4);
+    CHECK(told.members[0].rows_sent > 0);
+    check_same(told, report(config, 4, layout, 97, 6, 3));
+    check_same(attention.plan_report(97), attention.plan_report(97, 2, 2));  // one head per branch
+    CHECK(test::error_text([&] { (void)attention.plan_report(-1); }) ==
+          "total_sequence_length = -1: must not be negative");
+    CHECK(test::error_text([&] { (void)attention.plan_report(97, 4, 3); }) ==
+          "heads = 4: must be a multiple of kv_heads = 3");
+    CHECK(test::error_text([&] { (void)attention.plan_report(97, 4, 0); }) ==
+          "kv_heads = 0: must be positive");
   }
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <ring_attention/attention/block_sparse_ring_distributed_dilated_attention.hpp>
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
 #include <string>
 #include <utility>
@@ -155,6 +156,64 @@ TEST_CASE("a call that is invalid on one member is refused by all", "[ring][disa
   names("q heads = 4: must be a multiple", [](Call& c) { c.k[2] = 3; });
   names("lengths[0] = 25: must lie in [0, n]", [](Call& c) { c.lengths = {25}; });
   names("lengths.size() = 2: must be empty or equal", [](Call& c) { c.lengths = {1, 2}; });
+}
+
+TEST_CASE("members that call objects of different configurations refuse", "[ring][disagreement]") {
+  using BlockSparse = ra::BlockSparseRingDistributedDilatedAttention<float, ra::ThreadCommunicator>;
+  const ra::Tensor<float> q(1, 8, 4, 8);
+  const auto forward = [&q](const auto& member) { (void)member.forward(q, q, q, 24); };
+  // Rank 1 takes two layers in another order than the others do.
+  const auto two_layers = [&](const auto& make_first, const auto& make_second, bool in_order = false) {
+    return refusal([&](int rank, ra::ThreadCommunicator& communicator) {
+      const auto first = make_first(communicator);
+      const auto second = make_second(communicator);
+      forward(first);
+      std::exception_ptr refused = test::run_members(1, [&](int) {
+                                     if (rank == 1 && !in_order) {
+                                       forward(second);
+                                     } else {
+                                       forward(first);
+                                     }
+                                   }).front();
+      forward(second);  // the ring is as good as before
+      if (refused) std::rethrow_exception(refused);
+    });
+  };
+  const auto dilated = [](const std::function<void(ra::AttentionConfig&)>& change) {
+    return [change](ra::ThreadCommunicator& communicator) {
+      ra::AttentionConfig config = base();
+      change(config);
+      return Distributed<float>(config, communicator);
+    };
+  };
+  const auto sparse = [](std::int64_t window) {
+    return [window](ra::ThreadCommunicator& communicator) {
+      return BlockSparse(base(), ra::BlockSparseConfig{.block_size = 4, .window = window}, communicator);
+    };
+  };
+  const auto plain = dilated([](ra::AttentionConfig&) {});
+  const auto names = [](const std::string& text, const std::string& called, const std::string& by_rank_0) {
+    INFO(text);
+    CHECK(text.starts_with("invalid_argument: configuration of the called object on rank 1 = " + called +
+                           " with checksum "));
+    CHECK(text.find(": must equal rank 0's " + by_rank_0 + " with checksum ") != std::string::npos);
+  };
+  names(two_layers(plain, dilated([](ra::AttentionConfig& c) { c.scale = 0.5; })), "dilated", "dilated");
+  names(two_layers(plain, dilated([](ra::AttentionConfig& c) { c.causal = true; })), "dilated", "dilated");
+  names(two_layers(plain, sparse(8)), "block-sparse", "dilated");
+  names(two_layers(sparse(8), plain), "dilated", "block-sparse");
+  names(two_layers(sparse(8), sparse(4)), "block-sparse", "block-sparse");
+  CHECK(two_layers(plain, plain) == "returned");  // they are the same
+  CHECK(two_layers(plain, sparse(8), /*in_order=*/true) == "returned");
+
+  const std::string made = refusal([&](int rank, ra::ThreadCommunicator& communicator) {
+    if (rank == 2) {
+      sparse(8)(communicator);
+    } else {
+      plain(communicator);
+    }
+  });
+  CHECK(made == "invalid_argument: attention on rank 2 = block-sparse: must equal rank 0's dilated");
 }
 
 TEST_CASE("members with different scalars refuse", "[ring][disagreement]") {

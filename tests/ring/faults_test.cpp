@@ -13,6 +13,7 @@
 
 #include "support/catch.hpp"
 #include "support/distributed.hpp"
+#include "support/error_text.hpp"
 #include "support/faulty_communicator.hpp"
 #include "support/tensors.hpp"
 
@@ -136,21 +137,59 @@ TEST_CASE("a member whose indices cannot be found makes every member throw", "[r
 TEST_CASE("a member that never calls is lost to the others", "[ring][faults]") {
   constexpr auto timeout = 300ms;
   for (const bool constructs : {false, true}) {
+    INFO((constructs ? "constructs" : "does not construct"));
     ra::ThreadRing ring(members, {.timeout = timeout});
+    std::atomic<int> ended{0};
+    bool others_ended = false;
     const auto start = std::chrono::steady_clock::now();
     const auto ends = test::run_members(members, [&](int rank) {
-      if (rank == 3 && !constructs) return;
-      const Member<> member(ring, rank, dense());
-      if (rank == 3) return;
-      (void)member.forward();
+      const auto wait_for_others = [&] {
+        others_ended = test::eventually([&] { return ended == members - 1; });
+      };
+      if (rank == 3 && !constructs) wait_for_others();
+      try {
+        const Member<> member(ring, rank, dense());
+        if (rank == 3) wait_for_others();
+        (void)member.forward();
+      } catch (...) {
+        ++ended;
+        throw;
+      }
     });
     const auto waited = std::chrono::steady_clock::now() - start;
     CHECK(waited >= timeout);
     CHECK(waited < 30s);
-    for (std::size_t rank = 0; rank < 3; ++rank) {
-      CHECK(test::describe(ends[rank]) ==
-            "PeerLost: ring member " + std::to_string(rank) + " waited 300 ms for the other members");
+    CHECK(others_ended);
+    // Whoever times out first tells the others, and the one that comes late does not wait in turn.
+    const int first = ring.failed_rank();
+    CHECK((first >= 0 && first < 3));
+    for (const auto& end : ends) {
+      CHECK(test::describe(end) ==
+            "PeerLost: ring member " + std::to_string(first) + " waited 300 ms for the other members");
     }
+  }
+}
+
+TEST_CASE("forward and backward may run in threads and communicators of their own", "[ring][faults]") {
+  ra::ThreadRing ring(members, {.timeout = 60s});
+  std::vector<ra::AttentionResult<float>> results(members);
+  std::vector<ra::Gradients<float>> expected(members), grads(members);
+  const auto run = [&](const auto& body) {
+    for (const auto& end : test::run_members(members, [&](int rank) {
+           body(Member<>(ring, rank, dense()), static_cast<std::size_t>(rank));
+         })) {
+      CHECK(test::describe(end) == "returned");
+    }
+  };
+  run([&](const Member<>& member, std::size_t at) {
+    results[at] = member.forward();
+    expected[at] = member.backward(results[at]);
+  });
+  run([&](const Member<>& member, std::size_t at) { grads[at] = member.backward(results[at]); });
+  for (std::size_t at = 0; at < members; ++at) {
+    CHECK(test::bitwise_equal(grads[at].q, expected[at].q));
+    CHECK(test::bitwise_equal(grads[at].k, expected[at].k));
+    CHECK(test::bitwise_equal(grads[at].v, expected[at].v));
   }
 }
 
@@ -200,6 +239,9 @@ TEST_CASE("TrueRing throws what its configuration or policy throws", "[ring][fau
   CHECK_THROWS_AS(attention.forward(q, q, q), std::runtime_error);
   const ra::TrueRingDilatedAttention<float> impatient(config, ra::CommunicatorOptions{.timeout = 60s});
   CHECK(impatient.forward(q, q, q).shape() == q.shape());
+  CHECK(test::error_text([&] {
+          ra::TrueRingDilatedAttention<float>(config, ra::CommunicatorOptions{.timeout = -5ms});
+        }) == "timeout = -5 ms: must not be negative");
   config.ring_size = 0;
   CHECK_THROWS_AS(ra::TrueRingDilatedAttention<float>(config), std::invalid_argument);
 }

@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <numeric>
 #include <optional>
 #include <ring_attention/ring/thread_communicator.hpp>
@@ -158,6 +159,26 @@ TEST_CASE("thread communicator: all_gather of unequal sizes, many times", "[ring
   }
 }
 
+TEST_CASE("thread communicator: a rank gathers on through another communicator", "[ring][communicator]") {
+  ra::ThreadRing ring(3, {.timeout = 30s});
+  std::vector<int> wrong(3);
+  for (int life = 0; life < 3; ++life) {
+    test::run_together(3, [&](int rank) {
+      ra::ThreadCommunicator communicator(ring, rank);
+      for (int round = 0; round < 2; ++round) {
+        const int mine = 100 * life + 10 * round + rank;
+        const auto all = communicator.all_gather(bytes(mine));
+        for (int of = 0; of < 3; ++of) {
+          int theirs = -1;
+          std::memcpy(&theirs, all.at(static_cast<std::size_t>(of)).data(), sizeof theirs);
+          if (theirs != mine - rank + of) ++wrong[static_cast<std::size_t>(rank)];
+        }
+      }
+    });
+  }
+  CHECK(wrong == std::vector<int>(3));
+}
+
 TEST_CASE("thread communicator: many rounds of messages of every size between all pairs",
           "[ring][communicator]") {
   constexpr int members = 4;
@@ -250,6 +271,8 @@ TEST_CASE("thread communicator: a failure reaches every member, also one that is
 
 TEST_CASE("thread communicator: ranks and sizes are checked", "[ring][communicator]") {
   CHECK(test::error_text([] { ra::ThreadRing ring(0); }) == "ring size = 0: must be positive");
+  CHECK(test::error_text([] { ra::ThreadRing ring(2, {.timeout = -1ms}); }) ==
+        "timeout = -1 ms: must not be negative");
   ra::ThreadRing ring(2);
   CHECK(test::error_text([&] { ra::ThreadCommunicator(ring, 2); }) == "rank = 2: must lie in [0, 2)");
   CHECK(test::error_text([&] { ra::ThreadCommunicator(ring, -1); }) == "rank = -1: must lie in [0, 2)");

@@ -48,6 +48,8 @@ class BlockSparseRingDistributedDilatedAttention
   }
 
  private:
+  static constexpr const char* attention_kind = "block-sparse";
+
   void check_call(const CallShape& shape) const {
     if (shape.batch > 0 && shape.tokens > 0) detail::check_block_range(sparse_, shape.tokens);
   }

@@ -44,11 +44,7 @@ TensorView<const T> checked_grad_lse(const BackwardOptions& options, const Shape
 template <class Derived, typename Scalar, typename CachePolicy>
 class WholeTensorAttention {
   static_assert(AttentionScalar<Scalar>, "Scalar must be float, double, Eigen::half or Eigen::bfloat16");
-  static_assert(
-      PatternCachePolicy<CachePolicy>,
-      "CachePolicy must be use_pattern_cache, use_local_cache, use_no_cache or a copyable type with "
-      "`dilated_indices(const PatternKey&) const` that returns std::shared_ptr<const DilatedIndices>, "
-      "because patterns are looked up only through it");
+  static_assert(detail::is_cache_policy<CachePolicy>());
 
  public:
   using Accumulator = accumulator_t<Scalar>;

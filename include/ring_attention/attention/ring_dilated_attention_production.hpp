@@ -24,16 +24,17 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// RingDilatedAttentionV2 for long-running services.
 ///
-/// - Forward works in a workspace that is kept, for the eight shapes used last: the second and later forward
-///   of a shape into the caller's tensors allocates no memory at all (with a cache policy that keeps
-///   patterns). Backward gives its memory back when it ends.
+/// - Forward works in a workspace that is kept: the second and later forward of a shape into the caller's
+///   tensors allocates no memory at all (with a cache policy that keeps patterns). Other `lengths` make a new
+///   plan, as another shape does. Eight idle workspaces are kept at most, those used last; a shape has
+///   several where its calls overlap. Backward gives its memory back when it ends.
 /// - `workspace_limit_bytes` bounds all that a call allocates beside inputs, outputs, its plan and lists of
-///   work: the workspaces of its threads and, in backward, one number per row and head (where mixing weights
-///   are detached, two; of 16-bit scalars, one per branch and one more) and the sums of 16-bit gradients,
-///   which are kept in float for a shard or fewer rows at a time. It is honoured by smaller chunks; a limit
-///   below what the shape needs is refused, when it is first called, with std::invalid_argument that names
-///   the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at the end, before anything is
-///   computed.
+///   work: the workspaces of its threads and, in backward, one number per row and head and the sums of 16-bit
+///   gradients, which are kept in float for a shard or fewer rows at a time. Where mixing weights are
+///   detached, two numbers or, beside sums of fewer rows than all, one per branch and one more. The limit is
+///   honoured by smaller chunks; one below what the shape needs is refused, when it is first called, with
+///   std::invalid_argument that names the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at
+///   the end, before anything is computed.
 /// - `check_finite` refuses inputs with infinities or NaN and names the first.
 /// - Backward recomputes probabilities: nothing but out and lse is kept.
 /// - counters() can be read at any time.
@@ -72,8 +73,8 @@ class RingDilatedAttentionProduction
   }
 
  private:
-  /// Shapes whose plans and workspaces are kept for calls to come; calls at the same time may need more.
-  static constexpr std::size_t most_shapes = 8;
+  /// Plans and workspaces that are kept for calls to come; calls at the same time may need more.
+  static constexpr std::size_t most_idle = 8;
 
   /// What a call works in: its plan, for calls of the same shape that follow, and its memory.
   struct Slot {
@@ -104,22 +105,28 @@ class RingDilatedAttentionProduction
         return slot->plan.shape == shape && slot->lengths == lengths;
       });
       // The slot at the front has been idle for longest.
-      const bool create =
-          matching == shared.idle.end() && (shared.idle.empty() || shared.slots < most_shapes);
+      const bool create = matching == shared.idle.end() && (shared.idle.empty() || shared.slots < most_idle);
       const auto taken = matching != shared.idle.end() || create ? matching : shared.idle.begin();
       if (taken != shared.idle.end()) {
         slot_ = std::move(*taken);
         shared.idle.erase(taken);
       } else {
         slot_ = std::make_unique<Slot>();
-        shared.idle.reserve(++shared.slots);  // so that giving a slot back never allocates
+        shared.idle.reserve(shared.slots + 1);  // so that giving a slot back never allocates
+        ++shared.slots;
       }
     }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     ~Lease() {
+      std::unique_ptr<Slot> dropped;  // goes after the lock: other calls need not wait for memory to be freed
       const std::lock_guard lock(shared_.mutex);
       shared_.idle.push_back(std::move(slot_));
+      if (shared_.idle.size() > most_idle) {
+        dropped = std::move(shared_.idle.front());
+        shared_.idle.erase(shared_.idle.begin());
+        --shared_.slots;
+      }
     }
     Slot* operator->() const { return slot_.get(); }
     Slot& operator*() const { return *slot_; }

@@ -37,6 +37,8 @@ class RingDistributedDilatedAttention
   }
 
  private:
+  static constexpr const char* attention_kind = "dilated";
+
   void check_call(const CallShape&) const {}
 
   AttentionPlan make_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {

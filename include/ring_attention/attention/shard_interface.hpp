@@ -23,15 +23,17 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// Calls of an attention class over a sequence that is spread over the ranks of a communicator. `Derived`
 /// says what is computed, by `make_plan(shape, lengths)`, and checks a call beyond its shapes, by
-/// `check_call(shape)`.
+/// `check_call(shape)`; `attention_kind` is its name in errors.
 ///
 /// Rank p holds the rows of its tokens (`shard_ranges(n)`) of q, k and v, in order, and gets the same rows of
-/// the output; memory per rank is O(n / P). Only key/value rows that a remote query can see travel.
+/// the output; memory per rank is O(n / P), and with block lists, which every rank has of the whole sequence,
+/// O(active blocks) more. Only key/value rows that a remote query can see travel.
 ///
 /// Constructor and calls are collective: every rank makes them in the same order. Configuration and shapes
 /// are compared before data moves; where they are invalid or differ, every rank throws std::invalid_argument
-/// that names the rank and the field. When a rank throws later, the others throw MemberFailed; when one does
-/// not answer within the communicator's timeout, PeerLost. One call at a time.
+/// that names the rank and the field; so it does where ranks call objects of different configurations. When a
+/// rank throws later, the others throw MemberFailed; when one does not answer within the communicator's
+/// timeout, PeerLost. One call at a time.
 ///
 /// Shapes on a rank with m tokens: q, out and grad_out [b, m, h, d]; k and v [b, m, h_kv, d]; lse {b, h, m,
 /// 1}. `lengths` counts tokens of the whole sequence and is the same on every rank.
@@ -41,10 +43,7 @@ class ShardAttention {
   static_assert(RingCommunicator<Communicator>,
                 "Communicator must offer rank, size, send, receive, wait, all_gather and fail: see "
                 "ring_attention/ring/communicator.hpp");
-  static_assert(
-      PatternCachePolicy<CachePolicy>,
-      "CachePolicy must be use_pattern_cache, use_local_cache, use_no_cache or a copyable type with "
-      "`dilated_indices(const PatternKey&) const`");
+  static_assert(detail::is_cache_policy<CachePolicy>());
 
  public:
   using Accumulator = accumulator_t<Scalar>;
@@ -61,16 +60,8 @@ class ShardAttention {
   /// What a forward call of this shape would compute and send. Not collective.
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
-    detail::require_positive("heads", heads);
-    detail::require_positive("kv_heads", kv_heads);
-    if (heads % kv_heads != 0) {
-      detail::throw_invalid("heads", heads, "must be a multiple of kv_heads = " + std::to_string(kv_heads));
-    }
-    if (total_sequence_length < 0) {
-      detail::throw_invalid("total_sequence_length", total_sequence_length, "must not be negative");
-    }
-    return engine::report_plan(derived().make_plan({1, total_sequence_length, heads, kv_heads, 1}, {}),
-                               config_.ring_size, config_.shard_layout);
+    const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
+    return engine::report_plan(derived().make_plan(shape, {}), config_.ring_size, config_.shard_layout);
   }
 
   /// Payload of all messages of this rank's successful calls, in bytes.
@@ -127,8 +118,10 @@ class ShardAttention {
       error = invalid.what();
     }
     detail::AgreementFields fields = detail::agreement_fields(config_);
+    fields.insert(fields.begin(), {"attention", Derived::attention_kind});
     fields.insert(fields.end(), more_fields.begin(), more_fields.end());
     detail::require_agreement(communicator, fields, error);
+    agreed_ = detail::summary_of(Derived::attention_kind, fields);
     config_.ring_size = communicator.size();
   }
 
@@ -179,6 +172,8 @@ class ShardAttention {
       error = invalid.what();
     }
     detail::AgreementFields fields = detail::agreement_fields(shape, total, lengths);
+    // First: ranks that call different objects should read that, not in what else their calls differ.
+    fields.insert(fields.begin(), {"configuration of the called object", agreed_});
     fields.emplace_back("call", call);
     fields.emplace_back("Scalar",
                         std::to_string(sizeof(Scalar)) + (std::is_same_v<Scalar, Eigen::half> ? "h" : ""));
@@ -195,6 +190,7 @@ class ShardAttention {
   AttentionConfig config_;
   Communicator* communicator_;
   CachePolicy cache_policy_;
+  std::string agreed_;  // what the ranks agreed on when this object was made, in short
   mutable std::uint64_t bytes_sent_ = 0;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <exception>
 #include <ring_attention/attention/interface.hpp>
+#include <ring_attention/engine/plan_report.hpp>
 #include <ring_attention/engine/ring_backward.hpp>
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
@@ -26,12 +27,27 @@ class TrueRingDilatedAttention
   friend Base;
 
  public:
-  /// Throws std::invalid_argument for a configuration that breaks a rule.
+  /// Throws std::invalid_argument for a configuration that breaks a rule, or a negative timeout.
   explicit TrueRingDilatedAttention(AttentionConfig config, CachePolicy cache_policy = CachePolicy())
       : TrueRingDilatedAttention(std::move(config), CommunicatorOptions{}, std::move(cache_policy)) {}
   TrueRingDilatedAttention(AttentionConfig config, CommunicatorOptions options,
                            CachePolicy cache_policy = CachePolicy())
-      : Base(std::move(config), std::move(cache_policy)), options_(options) {}
+      : Base(std::move(config), std::move(cache_policy)), options_(options) {
+    options_.validate();
+  }
+
+  /// What a forward call of this shape would have each member compute and send.
+  PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
+                         std::int64_t kv_heads) const {
+    const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
+    return engine::report_plan(this->make_plan(shape, {}), this->config().ring_size,
+                               this->config().shard_layout);
+  }
+  /// The report for one head per branch.
+  PlanReport plan_report(std::int64_t total_sequence_length) const {
+    const auto heads = static_cast<std::int64_t>(this->config().segment_lengths.size());
+    return plan_report(total_sequence_length, heads, heads);
+  }
 
  private:
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,

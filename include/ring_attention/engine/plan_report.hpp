@@ -8,6 +8,8 @@
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/engine/walk.hpp>
+#include <ring_attention/error.hpp>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -44,6 +46,22 @@ inline std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::in
   return ranges;
 }
 
+namespace detail {
+
+/// The call that a report is about; checks its arguments.
+inline CallShape report_shape(std::int64_t total_sequence_length, std::int64_t heads, std::int64_t kv_heads) {
+  require_positive("heads", heads);
+  require_positive("kv_heads", kv_heads);
+  if (heads % kv_heads != 0) {
+    throw_invalid("heads", heads, "must be a multiple of kv_heads = " + std::to_string(kv_heads));
+  }
+  if (total_sequence_length < 0) {
+    throw_invalid("total_sequence_length", total_sequence_length, "must not be negative");
+  }
+  return {1, total_sequence_length, heads, kv_heads, 1};
+}
+
+}  // namespace detail
 }  // namespace RING_ATTENTION_NAMESPACE
 
 inline namespace RING_ATTENTION_CODE_NAMESPACE {

@@ -25,8 +25,8 @@ namespace engine {
 struct RingPlace {
   const AttentionPlan* plan;
   ShardLayout layout;
-  bool
-      whole_tensors;  // the member's tensors hold the whole sequence, as those of TrueRingDilatedAttention do
+  // The member's tensors hold the whole sequence, as those of TrueRingDilatedAttention do.
+  bool whole_tensors;
   int threads;
 
   detail::MemberTokens tokens(std::int64_t size, std::int64_t member) const {

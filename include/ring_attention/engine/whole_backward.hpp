@@ -53,17 +53,25 @@ struct WholeBackwardMemory {
     detail::Carver carver(block);
     const CallShape& shape = plan.shape;
     const std::int64_t numbers = shape.batch * shape.heads * shape.tokens;
-    // Sums that are written out chunk by chunk meet every branch in each chunk; else one branch follows the
-    // other.
-    const auto branches =
-        plan.detached_mix && sums_apart ? static_cast<std::int64_t>(plan.branch_count()) : std::int64_t{1};
+    const std::int64_t of_keys = 2 * shape.kv_heads;
+    const auto sum_numbers = [&](std::int64_t rows) {
+      const std::int64_t heads =
+          rows == shape.tokens ? shape.heads + of_keys : std::max(shape.heads, of_keys);
+      return shape.batch * rows * heads * shape.head_dim;
+    };
+    // Sums that are written out chunk by chunk meet every branch in each chunk, whose deltas are kept; beside
+    // the sums of all rows one branch follows the other, which takes less memory where branches are many.
+    auto branches = std::int64_t{1};
+    if (plan.detached_mix && sums_apart && !at_once(shape)) {
+      branches = static_cast<std::int64_t>(plan.branch_count());
+      if (branches * numbers + sum_numbers(sum_rows) >= numbers + sum_numbers(shape.tokens)) {
+        branches = 1;
+        sum_rows = shape.tokens;
+      }
+    }
     delta = {carver.take<T>(branches * numbers), shape.heads, shape.tokens, branches > 1 ? numbers : 0};
     if (plan.detached_mix) probability = {carver.take<T>(numbers), shape.heads, shape.tokens, 0};
-    if (sums_apart) {
-      const std::int64_t of_keys = 2 * shape.kv_heads;
-      const std::int64_t heads = at_once(shape) ? shape.heads + of_keys : std::max(shape.heads, of_keys);
-      sums = carver.take<T>(shape.batch * sum_rows * heads * shape.head_dim);
-    }
+    if (sums_apart) sums = carver.take<T>(sum_numbers(sum_rows));
     detail::Carver one;
     BackwardWorkspace<Scalar>(one, kernel, sizes, shape);
     bytes_per_thread = one.used();
@@ -111,7 +119,9 @@ class WholeBackward {
       row_deltas(plan_, kernel_, whole_, queries_, tensors_.out, tensors_.grad_lse, memory_.delta, threads_);
     }
     if constexpr (Memory::sums_apart) {
-      for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) compute_deltas(branch);
+      if (!memory_.at_once(plan_.shape)) {
+        for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) compute_deltas(branch);
+      }
       for (std::int64_t begin = 0; begin < plan_.shape.tokens; begin += memory_.sum_rows) {
         run_chunk(grads, {begin, std::min(begin + memory_.sum_rows, plan_.shape.tokens), 0, 0});
       }
@@ -154,6 +164,7 @@ class WholeBackward {
     const TensorView<T> grad_v = zeros(shape.kv_heads);
     TensorView<T> grad_q = at_once ? zeros(shape.heads) : TensorView<T>();
     for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
+      if (at_once) compute_deltas(branch);
       accumulate(branch, grad_q, run, grad_k, grad_v);
     }
     round_gradients<Scalar, T>(kernel_, grad_k, run.begin, run, grads.k);

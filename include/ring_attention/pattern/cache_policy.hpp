@@ -83,5 +83,19 @@ concept PatternCachePolicy = std::copy_constructible<P> && requires(const P& pol
   { policy.dilated_indices(key) } -> std::convertible_to<PatternCache::Pattern>;
 };
 
+namespace detail {
+
+/// What every class asserts, so that all say the same of a type that is none.
+template <class P>
+consteval bool is_cache_policy() {
+  static_assert(
+      PatternCachePolicy<P>,
+      "CachePolicy must be use_pattern_cache, use_local_cache, use_no_cache or a copyable type with "
+      "`dilated_indices(const PatternKey&) const` that returns std::shared_ptr<const DilatedIndices>, "
+      "because patterns are looked up only through it");
+  return true;
+}
+
+}  // namespace detail
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

@@ -6,6 +6,7 @@
 #include <ring_attention/error.hpp>
 #include <ring_attention/ring/communicator.hpp>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,15 +19,14 @@ namespace detail {
 /// Names and values that must be equal on every member.
 using AgreementFields = std::vector<std::pair<std::string, std::string>>;
 
-/// Collective. `error` is the text of what this member found wrong with its own arguments, or empty. Throws
-/// std::invalid_argument on every member alike: for the lowest rank with an error, else for the lowest rank
-/// that differs from rank 0, with the field and both values.
-template <class Communicator>
-void require_agreement(Communicator& communicator, const AgreementFields& fields, const std::string& error) {
-  std::string mine = error;
-  mine.push_back('\0');
-  for (const auto& [name, value] : fields) mine.append(name).append("\0", 1).append(value).append("\0", 1);
-  const auto all = communicator.all_gather(std::as_bytes(std::span(mine)));
+inline std::string packed(const AgreementFields& fields) {
+  std::string bytes;
+  for (const auto& [name, value] : fields) bytes.append(name).append("\0", 1).append(value).append("\0", 1);
+  return bytes;
+}
+
+/// Why members with these parts, each an error and packed fields, cannot work together; empty where they can.
+inline std::string find_disagreement(const std::vector<std::vector<std::byte>>& all) {
   std::vector<std::vector<std::string_view>> parts;
   for (const auto& bytes : all) {
     std::vector<std::string_view>& words = parts.emplace_back();
@@ -37,24 +37,36 @@ void require_agreement(Communicator& communicator, const AgreementFields& fields
     }
   }
   for (std::size_t rank = 0; rank < parts.size(); ++rank) {
-    if (!parts[rank][0].empty()) {
-      throw std::invalid_argument("rank " + std::to_string(rank) + ": " + std::string(parts[rank][0]));
-    }
+    if (!parts[rank][0].empty()) return "rank " + std::to_string(rank) + ": " + std::string(parts[rank][0]);
   }
   for (std::size_t rank = 1; rank < parts.size(); ++rank) {
     for (std::size_t i = 1; i + 1 < parts[0].size(); i += 2) {
       if (i + 1 >= parts[rank].size() || parts[rank][i] != parts[0][i]) {
-        throw std::invalid_argument("rank " + std::to_string(rank) + " and rank 0 make different calls");
+        return "rank " + std::to_string(rank) + " and rank 0 make different calls";
       }
       if (parts[rank][i + 1] != parts[0][i + 1]) {
-        throw_invalid(std::string(parts[0][i]) + " on rank " + std::to_string(rank), parts[rank][i + 1],
-                      "must equal rank 0's " + std::string(parts[0][i + 1]));
+        return invalid_text(std::string(parts[0][i]) + " on rank " + std::to_string(rank), parts[rank][i + 1],
+                            "must equal rank 0's " + std::string(parts[0][i + 1]));
       }
     }
     if (parts[rank].size() != parts[0].size()) {
-      throw std::invalid_argument("rank " + std::to_string(rank) + " and rank 0 make different calls");
+      return "rank " + std::to_string(rank) + " and rank 0 make different calls";
     }
   }
+  return {};
+}
+
+/// Collective. `error` is the text of what this member found wrong with its own arguments, or empty. Throws
+/// std::invalid_argument on every member alike, which leaves the ring as it was: for the lowest rank with an
+/// error, else for the lowest rank that differs from rank 0, with the field and both values. A member that
+/// waits in vain tells the ring, so that one that comes late does not wait in turn.
+template <class Communicator>
+void require_agreement(Communicator& communicator, const AgreementFields& fields, const std::string& error) {
+  const std::string disagreement = tell_failure(communicator, [&] {
+    const std::string mine = std::string(error).append("\0", 1).append(packed(fields));
+    return find_disagreement(communicator.all_gather(std::as_bytes(std::span(mine))));
+  });
+  if (!disagreement.empty()) throw std::invalid_argument(disagreement);
 }
 
 }  // namespace detail

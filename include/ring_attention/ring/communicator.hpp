@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <exception>
+#include <ring_attention/error.hpp>
 #include <ring_attention/version.hpp>
 #include <span>
 #include <stdexcept>
@@ -17,6 +18,13 @@ inline namespace RING_ATTENTION_NAMESPACE {
 struct CommunicatorOptions {
   /// How long a member waits for another before it throws PeerLost.
   std::chrono::milliseconds timeout = std::chrono::minutes(5);
+
+  /// Throws std::invalid_argument for a negative timeout.
+  void validate() const {
+    if (timeout.count() < 0) {
+      detail::throw_invalid("timeout", std::to_string(timeout.count()) + " ms", "must not be negative");
+    }
+  }
 };
 
 /// A peer did not answer within the timeout, or its process is gone.
@@ -39,15 +47,13 @@ enum class Failure {
 
 /// One member's connection to a ring of `size()` members.
 ///
-/// - `send` and `receive` start moving a buffer, which must live until the request is done; the n-th send to
-/// a peer
-///   with a tag meets its n-th receive with that tag, and their sizes agree. A request that is destroyed
-///   early is cancelled: its buffer is not touched afterwards.
+/// - `send` and `receive` start moving a buffer, which must live until the request is done; the n-th send
+///   to a peer with a tag meets its n-th receive with that tag, and their sizes agree. A request that is
+///   destroyed early is cancelled: its buffer is not touched afterwards.
 /// - `wait` returns when the buffer has been taken or filled. Throws PeerLost after the timeout, and
 ///   MemberFailed or PeerLost as soon as any member has called `fail`.
 /// - `wait` on a request that is empty or done returns at once. After PeerLost or MemberFailed the ring
-/// cannot be used
-///   again. The engine uses the tags 0, 1 and 2.
+///   cannot be used again. The engine uses the tags 0, 1 and 2.
 /// - `all_gather` hands every member the bytes of all, by rank; sizes may differ. A collective call.
 /// - `fail` tells all members that this one gives up, and why; the first reason counts. It does not wait.
 template <class C>

@@ -26,6 +26,8 @@ class ThreadRing {
  public:
   explicit ThreadRing(int size, CommunicatorOptions options = {}) : size_(size), options_(options) {
     detail::require_positive("ring size", size);
+    options.validate();
+    gathered_.resize(static_cast<std::size_t>(size));
   }
   ThreadRing(const ThreadRing&) = delete;
   ThreadRing& operator=(const ThreadRing&) = delete;
@@ -62,12 +64,13 @@ class ThreadRing {
   std::list<Transfer*> sends_, receives_;  // posted and not yet met, in order of posting
   std::list<Gathering> gatherings_;        // the oldest first; every member takes part in each once, in order
   std::size_t gatherings_begun_ = 0;       // number of the first in the list
+  std::vector<std::size_t> gathered_;      // by rank: how many it began, through whichever communicator
   int failed_rank_ = -1;
   Failure failure_kind_ = Failure::error;
   std::string failure_;
 };
 
-/// A member's end. One thread uses it at a time.
+/// A member's end. One thread uses it at a time. A rank may have several, one after the other.
 class ThreadCommunicator {
   using Transfer = ThreadRing::Transfer;
   using State = ThreadRing::State;
@@ -135,19 +138,21 @@ class ThreadCommunicator {
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
     std::unique_lock lock(ring_->mutex_);
     throw_failure();
-    const std::size_t number = gathered_++;
+    std::size_t& gathered = ring_->gathered_[static_cast<std::size_t>(rank_)];
+    const std::size_t number = gathered;
     while (ring_->gatherings_begun_ + ring_->gatherings_.size() <= number) {
       ring_->gatherings_.emplace_back().parts.resize(static_cast<std::size_t>(size()));
     }
     auto& gathering = *std::next(ring_->gatherings_.begin(),
                                  static_cast<std::ptrdiff_t>(number - ring_->gatherings_begun_));
     gathering.parts[static_cast<std::size_t>(rank_)].assign(mine.begin(), mine.end());
+    ++gathered;
     if (++gathering.arrived == size()) ring_->changed_.notify_all();
     wait_until(lock, -1, [&] { return gathering.arrived == size(); });
     auto parts = gathering.parts;
     if (++gathering.left == size()) {
-      ring_->gatherings_
-          .pop_front();  // members leave in order: a later gathering starts after this one has ended
+      // Members leave in order: a later gathering starts after this one has ended.
+      ring_->gatherings_.pop_front();
       ++ring_->gatherings_begun_;
     }
     return parts;
@@ -224,7 +229,6 @@ class ThreadCommunicator {
 
   ThreadRing* ring_;
   int rank_;
-  std::size_t gathered_ = 0;  // gatherings that this member has begun
 };
 
 }  // namespace RING_ATTENTION_NAMESPACE
