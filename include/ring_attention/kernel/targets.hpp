@@ -29,74 +29,53 @@
 #define RING_ATTENTION_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-#define RING_ATTENTION_TARGET_NAME "generic"
-#define RING_ATTENTION_TARGET_AVX512 0
-#define RING_ATTENTION_TARGET_BYTES 16
-#define RING_ATTENTION_TARGET_BF16 0
-#define RING_ATTENTION_TARGET_F16C 0
+// A lambda of a kernel is no function of its region: it must become part of one.
 #define RING_ATTENTION_TARGET_LAMBDA __attribute__((always_inline))
+
+#if defined(__clang__)
+#define RING_ATTENTION_END_OF_TARGET _Pragma("clang attribute pop")
+#else
+#define RING_ATTENTION_END_OF_TARGET _Pragma("GCC pop_options")
+#endif
+
+#define RING_ATTENTION_TARGET generic
+#define RING_ATTENTION_TARGET_NAME "generic"
+#define RING_ATTENTION_TARGET_BYTES 16
 #if defined(__aarch64__)
 #define RING_ATTENTION_TARGET_REGISTERS 32
 #else
 #define RING_ATTENTION_TARGET_REGISTERS 16
 #endif
-namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
-namespace generic {
-#include <ring_attention/kernel/code/body.inl>
-}  // namespace generic
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
-}  // namespace ring_attention
-#undef RING_ATTENTION_TARGET_NAME
-#undef RING_ATTENTION_TARGET_AVX512
-#undef RING_ATTENTION_TARGET_BYTES
-#undef RING_ATTENTION_TARGET_BF16
-#undef RING_ATTENTION_TARGET_F16C
-#undef RING_ATTENTION_TARGET_REGISTERS
+#define RING_ATTENTION_TARGET_F16C 0
+#define RING_ATTENTION_TARGET_AVX512 0
+#define RING_ATTENTION_TARGET_BF16 0
+#include <ring_attention/kernel/code/target.inl>
 
 #if RING_ATTENTION_X86_TARGETS
 
+#define RING_ATTENTION_TARGET avx2
 #define RING_ATTENTION_TARGET_NAME "avx2"
-#define RING_ATTENTION_TARGET_AVX512 0
 #define RING_ATTENTION_TARGET_BYTES 32
-#define RING_ATTENTION_TARGET_BF16 0
-#define RING_ATTENTION_TARGET_F16C 1
 #define RING_ATTENTION_TARGET_REGISTERS 16
+#define RING_ATTENTION_TARGET_F16C 1
+#define RING_ATTENTION_TARGET_AVX512 0
+#define RING_ATTENTION_TARGET_BF16 0
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 #endif
-namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
-namespace avx2 {
-#include <ring_attention/kernel/code/body.inl>
-}  // namespace avx2
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
-}  // namespace ring_attention
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#undef RING_ATTENTION_TARGET_NAME
-#undef RING_ATTENTION_TARGET_AVX512
-#undef RING_ATTENTION_TARGET_BYTES
-#undef RING_ATTENTION_TARGET_BF16
-#undef RING_ATTENTION_TARGET_F16C
-#undef RING_ATTENTION_TARGET_REGISTERS
+#include <ring_attention/kernel/code/target.inl>
+RING_ATTENTION_END_OF_TARGET
 
+#define RING_ATTENTION_TARGET avx512
 #define RING_ATTENTION_TARGET_NAME "avx512"
-#define RING_ATTENTION_TARGET_AVX512 1
 #define RING_ATTENTION_TARGET_BYTES 64
-#define RING_ATTENTION_TARGET_BF16 0
-#define RING_ATTENTION_TARGET_F16C 1
 #define RING_ATTENTION_TARGET_REGISTERS 32
+#define RING_ATTENTION_TARGET_F16C 1
+#define RING_ATTENTION_TARGET_AVX512 1
+#define RING_ATTENTION_TARGET_BF16 0
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
                              apply_to = function)
@@ -104,33 +83,16 @@ namespace avx2 {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
-namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
-namespace avx512 {
-#include <ring_attention/kernel/code/body.inl>
-}  // namespace avx512
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
-}  // namespace ring_attention
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#undef RING_ATTENTION_TARGET_NAME
-#undef RING_ATTENTION_TARGET_AVX512
-#undef RING_ATTENTION_TARGET_BYTES
-#undef RING_ATTENTION_TARGET_BF16
-#undef RING_ATTENTION_TARGET_F16C
-#undef RING_ATTENTION_TARGET_REGISTERS
+#include <ring_attention/kernel/code/target.inl>
+RING_ATTENTION_END_OF_TARGET
 
+#define RING_ATTENTION_TARGET avx512_bf16
 #define RING_ATTENTION_TARGET_NAME "avx512_bf16"
-#define RING_ATTENTION_TARGET_AVX512 1
 #define RING_ATTENTION_TARGET_BYTES 64
-#define RING_ATTENTION_TARGET_BF16 1
-#define RING_ATTENTION_TARGET_F16C 1
 #define RING_ATTENTION_TARGET_REGISTERS 32
+#define RING_ATTENTION_TARGET_F16C 1
+#define RING_ATTENTION_TARGET_AVX512 1
+#define RING_ATTENTION_TARGET_BF16 1
 #if defined(__clang__)
 #pragma clang attribute push(                                                               \
     __attribute__((target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
@@ -139,26 +101,9 @@ namespace avx512 {
 #pragma GCC push_options
 #pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
-namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
-namespace avx512_bf16 {
-#include <ring_attention/kernel/code/body.inl>
-}  // namespace avx512_bf16
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
-}  // namespace ring_attention
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#undef RING_ATTENTION_TARGET_NAME
-#undef RING_ATTENTION_TARGET_AVX512
-#undef RING_ATTENTION_TARGET_BYTES
-#undef RING_ATTENTION_TARGET_BF16
-#undef RING_ATTENTION_TARGET_F16C
-#undef RING_ATTENTION_TARGET_REGISTERS
+#include <ring_attention/kernel/code/target.inl>
+RING_ATTENTION_END_OF_TARGET
 
 #endif
+#undef RING_ATTENTION_END_OF_TARGET
 #undef RING_ATTENTION_TARGET_LAMBDA
