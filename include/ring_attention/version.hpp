@@ -20,10 +20,7 @@
 
 /// Code whose machine instructions depend on compiler flags lives in this one: a unit built for AVX-512 and a
 /// unit built for plain x86-64 then never share a function, whichever copy the linker keeps.
-/// Define RING_ATTENTION_PORTABLE for code without any instruction set's own kernels or intrinsics.
-#if defined(RING_ATTENTION_PORTABLE)
-#define RING_ATTENTION_CODE_NAMESPACE v0_1_portable
-#elif defined(__AVX512F__) && defined(__AVX512DQ__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
 #define RING_ATTENTION_CODE_NAMESPACE v0_1_avx512
 #elif defined(__AVX2__) && defined(__FMA__)
 #define RING_ATTENTION_CODE_NAMESPACE v0_1_avx2

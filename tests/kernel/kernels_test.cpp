@@ -12,6 +12,7 @@
 #include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "support/block_case.hpp"
@@ -157,6 +158,42 @@ TEST_CASE("kernels are chosen by name, the best first", "[kernel]") {
   }
   CHECK(test::error_text([] {
           ra::set_kernel("mmx");
-        }).starts_with("kernel = \"mmx\": must be empty for the best"));
+        }).starts_with("kernel = \"mmx\": must be empty, or a kernel"));
   CHECK(std::string(ra::engine::active_kernel<Eigen::bfloat16>().name) == names.front());
+}
+
+TEMPLATE_TEST_CASE(
+    "every kernel keeps the tolerance where values are large and where few keys serve many queries",
+    "[kernel]", float, Eigen::half, Eigen::bfloat16) {
+  for (const std::string& kernel : ra::available_kernels()) {
+    const test::KernelScope scope(kernel);
+    INFO(kernel);
+    // Sums of large values cancel, so that references are far smaller than what is rounded.
+    for (const float factor : {2.5F, 8.0F, 30.0F, 100.0F}) {
+      // Scores in float are too coarse for float's own tolerance there, whatever the kernel.
+      if (factor == 100.0F && std::is_same_v<TestType, float>) continue;
+      INFO("values times " << factor);
+      ra::AttentionConfig config;
+      config.segment_lengths = {64};
+      config.dilation_rates = {1};
+      auto in = test::random_inputs<TestType>({1, 192, 4, 64}, 4);
+      for (std::int64_t i = 0; i < in.v.size(); ++i) {
+        in.v.data()[i] = static_cast<TestType>(static_cast<float>(in.v.data()[i]) * factor);
+      }
+      const auto result = ra::RingDilatedAttentionV2<TestType>(config).forward_with_lse(in.q, in.k, in.v);
+      const std::string failure = test::check_result(config, in, result);
+      INFO(failure);
+      CHECK(failure.empty());
+    }
+    test::RandomCase c;
+    c.seed = 77;
+    c.config.segment_lengths = {4096};
+    c.config.dilation_rates = {2048};
+    c.q = {1, 4096, 2, 16};
+    c.k = {1, 4096, 2, 16};
+    const std::string failure =
+        test::check_backward<TestType>(c, ra::RingDilatedAttentionV2<TestType>(c.config));
+    INFO(failure);
+    CHECK(failure.empty());
+  }
 }

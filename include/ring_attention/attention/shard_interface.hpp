@@ -10,6 +10,7 @@
 #include <ring_attention/engine/plan_report.hpp>
 #include <ring_attention/engine/ring_backward.hpp>
 #include <ring_attention/engine/ring_forward.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/ring/agreement.hpp>
 #include <ring_attention/ring/communicator.hpp>
@@ -93,7 +94,8 @@ class ShardAttention {
       if (shape.batch == 0 || shape.tokens == 0) return grads;
       const AttentionPlan plan = derived().make_plan(shape, options.lengths);
       const engine::BackwardTensors<Scalar> tensors{q, k, v, result.out, grad_out, result.lse, grad_lse};
-      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(plan), *communicator_, tensors)
+      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(plan), *communicator_, tensors,
+                                                                engine::active_kernel<Scalar>())
                          .run({grads.q, grads.k, grads.v});
       return grads;
     });
@@ -140,7 +142,8 @@ class ShardAttention {
       if (shape.batch == 0 || shape.tokens == 0) return result;
       const AttentionPlan plan = derived().make_plan(shape, options.lengths);
       const engine::ForwardTensors<Scalar> tensors{q, k, v, result.out, result.lse};
-      bytes_sent_ += engine::forward_ring<Scalar>(place(plan), *communicator_, tensors);
+      bytes_sent_ +=
+          engine::forward_ring<Scalar>(place(plan), *communicator_, tensors, engine::active_kernel<Scalar>());
       return result;
     });
   }

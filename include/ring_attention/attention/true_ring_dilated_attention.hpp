@@ -7,6 +7,7 @@
 #include <ring_attention/engine/plan_report.hpp>
 #include <ring_attention/engine/ring_backward.hpp>
 #include <ring_attention/engine/ring_forward.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
 #include <thread>
 #include <utility>
@@ -54,16 +55,19 @@ class TrueRingDilatedAttention
                    const ForwardOptions& options) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const AttentionPlan plan = this->make_plan(shape, options.lengths);
-    run_members(
-        [&](ThreadCommunicator& communicator) { engine::forward_ring(place(plan), communicator, tensors); });
+    const auto& kernel = engine::active_kernel<Scalar>();  // one for all members
+    run_members([&](ThreadCommunicator& communicator) {
+      engine::forward_ring(place(plan), communicator, tensors, kernel);
+    });
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
                     const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const AttentionPlan plan = this->make_plan(shape, options.lengths);
+    const auto& kernel = engine::active_kernel<Scalar>();  // one for all members
     run_members([&](ThreadCommunicator& communicator) {
-      engine::RingBackward<Scalar, ThreadCommunicator>(place(plan), communicator, tensors).run(grads);
+      engine::RingBackward<Scalar, ThreadCommunicator>(place(plan), communicator, tensors, kernel).run(grads);
     });
   }
 

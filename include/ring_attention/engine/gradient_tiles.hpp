@@ -152,7 +152,7 @@ class GradientTiles {
         const std::int64_t local = t * most + lane;
         work.query_row[lane] = nullptr;
         work.grad_row[lane] = nullptr;
-        work.token[begin + local] = std::numeric_limits<std::int64_t>::max();
+        work.token[begin + local] = -1;  // sees no key of a causal run
         to.lse[lane] = std::numeric_limits<T>::infinity();
         to.delta[lane] = T{0};
         if (local < loaded.entries) {

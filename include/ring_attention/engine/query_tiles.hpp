@@ -84,8 +84,9 @@ struct KeyBuffers {
       const std::int64_t end = std::min(begin + run_keys, piece.tokens.count);
       const detail::TokenList tokens = piece.tokens.sub(begin, end);
       kernel->pack_keys(piece.keys.skip(begin), tokens.count, head_dim, keys);
-      kernel->pack_values(piece.values.skip(begin), tokens.count, head_dim, run_keys, values);
-      visit(PackedKeys{keys, values, tokens.count, run_keys}, tokens);
+      const bool large =
+          kernel->pack_values(piece.values.skip(begin), tokens.count, head_dim, run_keys, values);
+      visit(PackedKeys{keys, values, tokens.count, run_keys, large}, tokens);
     }
   }
 
@@ -133,7 +134,7 @@ class QueryTiles {
         const std::int64_t entry = t * most_ + lane;
         buffers_.queries[lane] = nullptr;
         buffers_.rows[lane] = -1;
-        token_[entry] = std::numeric_limits<std::int64_t>::max();
+        token_[entry] = -1;  // sees no key of a causal run
         if (entry >= entries_) continue;
         const std::int64_t head = set.head(entry);
         token_[entry] = set.token(entry);

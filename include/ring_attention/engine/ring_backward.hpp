@@ -12,7 +12,6 @@
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <vector>
@@ -27,10 +26,11 @@ class RingBackward {
   using Request = typename Communicator::Request;
 
  public:
-  RingBackward(const RingPlace& place, Communicator& communicator, const BackwardTensors<Scalar>& tensors)
+  RingBackward(const RingPlace& place, Communicator& communicator, const BackwardTensors<Scalar>& tensors,
+               const TileKernel<Scalar>& kernel)
       : place_(place),
         plan_(*place.plan),
-        kernel_(active_kernel<Scalar>()),
+        kernel_(kernel),
         communicator_(communicator),
         tensors_(tensors),
         queries_{tensors.q, tensors.grad_out, tensors.lse},

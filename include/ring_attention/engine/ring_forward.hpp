@@ -10,7 +10,6 @@
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/engine/whole.hpp>
 #include <ring_attention/engine/workspace.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/ring/communicator.hpp>
@@ -94,10 +93,9 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
 /// each way.
 template <class Scalar, class Communicator>
 std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
-                           const ForwardTensors<Scalar>& tensors) {
+                           const ForwardTensors<Scalar>& tensors, const TileKernel<Scalar>& kernel) {
   using T = accumulator_t<Scalar>;
   using Workspace = ForwardWorkspace<Scalar>;
-  const TileKernel<Scalar>& kernel = active_kernel<Scalar>();
   const AttentionPlan& plan = *place.plan;
   const CallShape& shape = plan.shape;
   const detail::MemberTokens mine = place.tokens(communicator.size(), communicator.rank());

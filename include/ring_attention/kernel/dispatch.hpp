@@ -16,8 +16,8 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
-/// The process's choice by name: none is the best kernel. Names live forever.
-inline std::atomic<const char*>& chosen_kernel() {
+/// The process's choice by name; null: there is none. Names live forever.
+RING_ATTENTION_EXPORT inline std::atomic<const char*>& chosen_kernel() {
   static std::atomic<const char*> name{nullptr};
   return name;
 }
@@ -46,8 +46,9 @@ inline const char* find_kernel(std::string_view name) {
 
 }  // namespace engine
 
-/// Names of the kernels that this processor runs, the best first: of "avx512", "avx2" and "generic". The name
-/// says which instructions serve; a scalar for which an instruction set has nothing of its own uses the next.
+/// Names of the kernels that this processor runs, the best first: of "avx512_bf16", "avx512", "avx2" and
+/// "generic". The name says which instructions serve; a scalar for which an instruction set has nothing of
+/// its own uses the next.
 inline std::vector<std::string> available_kernels() {
   std::vector<std::string> names;
   engine::for_each_supported(engine::KnownInstructionSets{}, [&names](auto isa) {
@@ -63,14 +64,15 @@ namespace engine {
   std::string known;
   for (const std::string& available : available_kernels()) known += (known.empty() ? "" : ", ") + available;
   detail::throw_invalid(argument, "\"" + std::string(name) + "\"",
-                        "must be empty for the best kernel, or one that this processor runs: " + known);
+                        "must be empty, or a kernel that this processor runs: " + known);
 }
 
 }  // namespace engine
 
-/// Chooses the kernel of all calls that begin from now on, in the whole process; an empty name: the best one.
-/// Calls that are in progress keep theirs. Results of different kernels agree up to rounding. Throws
-/// std::invalid_argument for a name that available_kernels() does not list.
+/// Chooses the kernel of all calls that begin from now on, in the whole process; an empty name: what
+/// RING_ATTENTION_KERNEL asks for, else the best one. Calls that are in progress keep theirs. Results of
+/// different kernels agree up to rounding. Throws std::invalid_argument for a name that available_kernels()
+/// does not list.
 inline void set_kernel(std::string_view name) {
   const char* chosen = name.empty() ? nullptr : engine::find_kernel(name);
   if (chosen == nullptr && !name.empty()) engine::throw_unknown_kernel("kernel", name);
@@ -97,10 +99,11 @@ template <class Scalar>
 const TileKernel<Scalar>& active_kernel() {
   const char* name = detail::chosen_kernel();
   if (name == nullptr) name = kernel_of_environment();
-  const TileKernel<Scalar>* kernel = nullptr;
+  const TileKernel<Scalar>* kernel = &generic_isa::kernel<Scalar>();
   for_each_supported(KnownInstructionSets{}, [&](auto isa) {
-    if (name == nullptr || std::string_view(name) == isa.name) kernel = &isa.template kernel<Scalar>();
-    return kernel != nullptr;
+    const bool found = name == nullptr || std::string_view(name) == isa.name;
+    if (found) kernel = &isa.template kernel<Scalar>();
+    return found;
   });
   return *kernel;
 }

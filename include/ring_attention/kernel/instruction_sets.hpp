@@ -6,6 +6,10 @@
 #include <ring_attention/version.hpp>
 #include <type_traits>
 
+#if RING_ATTENTION_X86_TARGETS
+#include <cpuid.h>
+#endif
+
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
@@ -24,7 +28,13 @@ struct generic_isa {
 
 struct avx2_isa : generic_isa {
   static constexpr const char* name = "avx2";
-  static bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+  static bool supported() {
+    // Not every compiler lets f16c be asked for by name.
+    constexpr unsigned f16c = 1U << 29;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & f16c) != 0;
+  }
   template <class Scalar>
   static const TileKernel<Scalar>& kernel() {
     return avx2::kernel<Scalar>;

@@ -15,7 +15,7 @@
 #include <utility>
 
 // 1 where there are kernels for several instruction sets.
-#if defined(__x86_64__) && !defined(RING_ATTENTION_PORTABLE)
+#if defined(__x86_64__)
 #define RING_ATTENTION_X86_TARGETS 1
 #include <immintrin.h>
 #else

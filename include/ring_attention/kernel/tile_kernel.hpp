@@ -50,6 +50,7 @@ struct PackedKeys {
   const std::byte* values;
   std::int64_t count;     // keys in this run
   std::int64_t capacity;  // keys that the buffers were laid out for
+  bool large_values;      // as pack_values returned
 };
 
 /// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors. Both as the
@@ -108,9 +109,10 @@ struct TileKernel {
 
   /// Forward. Rows of queries may be null: lanes without a query hold zeros, so that nothing in them can turn
   /// into NaN. `rows` of states are numbers of rows, or -1. Query j of a tile sees the first limits[j] keys
-  /// of a run; null: all.
+  /// of a run; null: all. pack_values returns whether values are so large that rounded probabilities would
+  /// show.
   void (*pack_keys)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, std::byte* to);
-  void (*pack_values)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  bool (*pack_values)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                       std::int64_t capacity, std::byte* to);
   void (*load_queries)(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile, T scale);
   void (*load_states)(const StateRows<T>& states, const std::int64_t* rows, std::int64_t head_dim,

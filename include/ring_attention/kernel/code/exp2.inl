@@ -27,8 +27,8 @@ struct Exp2Constants<double> {  // relative error 1.8e-17 before rounding
 };
 
 #if RING_ATTENTION_TARGET_AVX512
-/// The same by the instructions for it: 2^x = P(x - floor(x)) * 2^floor(x), P(0) = 1, relative error 8.2e-8
-/// on [0, 1) before rounding.
+/// The same with AVX-512's instructions for it: 2^x = P(x - floor(x)) * 2^floor(x), P(0) = 1, relative
+/// error 8.2e-8 on [0, 1) before rounding.
 inline Lanes<float> exp2_floats(Lanes<float> lanes) {
   constexpr int down = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
   const __m512 x = reinterpret_cast<__m512>(lanes);

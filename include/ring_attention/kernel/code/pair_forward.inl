@@ -2,7 +2,9 @@
 // O^T += V^T P^T over pairs of keys, sums in float. Part of the body of a target that has them.
 //
 // Queries stay as they are, so that they are exact; the scale is applied to the scores. Probabilities are
-// rounded to bfloat16 where they meet values, and are summed up as they were before.
+// rounded to bfloat16 where they meet values, and are summed up as they were before. That shifts an output by
+// at most 2^-9 of the largest value, 1/64 for values up to 8, which the tolerance leaves room for; where a
+// run has larger ones, what rounding took from the probabilities meets the values, too.
 
 struct PairProducts {
   using Sum = float;
@@ -25,7 +27,9 @@ struct PairForward {
 
   static constexpr int lanes = lane_count<float>;
   static constexpr std::int64_t key_block = Plain::key_block;
-  static constexpr std::int64_t score_elements = Plain::score_elements;
+  /// Scores, which turn into probabilities in place, and what rounding takes from those.
+  static constexpr std::int64_t score_elements = Plain::score_elements + Plain::score_elements / 2;
+  static constexpr unsigned largest_plain = 0x4100;  // 8 as bfloat16
 
   static constexpr std::int64_t padded(std::int64_t extent) { return Plain::padded(extent); }
   static constexpr std::int64_t pairs(std::int64_t extent) { return (extent + 1) / 2; }
@@ -97,44 +101,47 @@ struct PairForward {
     _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded));
   }
 
-  /// What scores are multiplied by; those of scale 0 are of queries that hold zeros.
+  /// What scores are multiplied by. For scale 0, load_queries writes queries of zeros, so any positive factor
+  /// will do.
   static T size_of(T scale) { return scale < 0 ? -scale : scale == 0 ? T{1} : scale; }
 
   /// [panel of dimensions][pair of rows][dimension in panel]
-  static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  static bool pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                           std::int64_t capacity, std::byte* bytes) {
     Pair* const to = reinterpret_cast<Pair*>(bytes);
+    LaneUnsigned<T> large{};
     for (std::int64_t i = 0; i < count; i += 2) {
       const Scalar* even = rows[i];
       const Scalar* odd = i + 1 < count ? rows[i + 1] : nullptr;
       for (std::int64_t first = 0; first < head_dim; first += lanes) {
         const LaneUnsigned<float> both = pair_rows(even, odd, first, head_dim - first);
+        large |= (LaneUnsigned<T>)((both & 0x7FFFU) > largest_plain) |
+                 (LaneUnsigned<T>)((both >> 16 & 0x7FFFU) > largest_plain);
         for (int p = 0; p < lanes && first + p < head_dim; p += panel) {
           std::memcpy(to + ((first + p) * pairs(capacity) + i / 2 * panel),
                       reinterpret_cast<const Pair*>(&both) + p, panel * sizeof(Pair));
         }
       }
     }
+    bool any = false;
+    for (int l = 0; l < lanes; ++l) any = any || large[l] != 0;
+    return any;
   }
 
   /// [pair of dimensions][width], with the sign of the scale; see size_of.
-  static void load_lanes(const Scalar* const* rows, std::int64_t head_dim, int vectors, T scale,
-                         std::byte* to) {
-    const std::int64_t width = vectors * lanes;
+  static void load_queries(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile,
+                           T scale) {
+    const std::int64_t width = tile.vectors * lanes;
     const LaneUnsigned<T> keep = LaneUnsigned<T>{} + (scale == 0 ? 0U : ~0U);
     const LaneUnsigned<T> flip = LaneUnsigned<T>{} + (scale < 0 ? 0x80008000U : 0U);
-    for (int v = 0; v < vectors; ++v) {
-      Pair* const query = reinterpret_cast<Pair*>(to) + v * lanes;
+    for (int v = 0; v < tile.vectors; ++v) {
+      Pair* const query = reinterpret_cast<Pair*>(tile.query) + v * lanes;
       read_pairs(rows + v * lanes, head_dim,
                  [&](std::int64_t p, Lanes<float> of_pair) RING_ATTENTION_TARGET_LAMBDA {
                    const LaneUnsigned<T> bits = ((LaneUnsigned<T>)of_pair & keep) ^ flip;
                    std::memcpy(query + p * width, &bits, sizeof bits);
                  });
     }
-  }
-  static void load_queries(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile,
-                           T scale) {
-    load_lanes(rows, head_dim, tile.vectors, scale, tile.query);
   }
 
   static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
@@ -187,21 +194,26 @@ struct PairForward {
         maximum[v] = scaled > before ? scaled : before;
         shift[v] = finite_shift<T>(maximum[v]);
       }
-      to_pairs<Vectors>(scores, count, scale, shift, sums);
+      T* const rest = keys.large_values ? scores + Plain::score_elements : nullptr;
+      to_pairs<Vectors>(scores, count, scale, shift, sums, rest);
       raise_state<T, Vectors>(tile, padded(head_dim), maximum, shift, sums);
       // O^T += V^T P^T
-      const Pair* const probabilities = reinterpret_cast<const Pair*>(scores);
-      for (std::int64_t d = 0; d < head_dim; d += panel) {
-        multiply<PairProducts, Vectors, true>(
-            {packed_values + (d * pairs(keys.capacity) + begin / 2 * panel), panel, 1}, probabilities, width,
-            pairs(count), tile.output + d * width, width);
+      for (const T* const part : {static_cast<const T*>(scores), static_cast<const T*>(rest)}) {
+        if (part == nullptr) continue;
+        for (std::int64_t d = 0; d < head_dim; d += panel) {
+          multiply<PairProducts, Vectors, true>(
+              {packed_values + (d * pairs(keys.capacity) + begin / 2 * panel), panel, 1},
+              reinterpret_cast<const Pair*>(part), width, pairs(count), tile.output + d * width, width);
+        }
       }
     }
   }
 
   /// Turns the scores of keys 2i and 2i + 1 into pairs of probabilities, in place: [pair of keys][width].
+  /// `rest`: the same for what rounding takes from them; null: not wanted.
   template <int Vectors>
-  static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums) {
+  static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums,
+                       T* rest) {
     constexpr int width = Vectors * lanes;
     for (std::int64_t k = 0; k < count; k += 2) {
       RING_ATTENTION_UNROLL
@@ -211,8 +223,15 @@ struct PairForward {
         const Lanes<T> odd = k + 1 < count ? exp2_lanes<T>(load(at + width) * scale - shift[v]) : Lanes<T>{};
         sums[v] += even;
         sums[v] += odd;
-        store_interleaved(even, odd, scores + k / 2 * width + v * lanes);
+        const std::int64_t pair = k / 2 * width + v * lanes;
+        store_interleaved(even, odd, scores + pair);
+        if (rest != nullptr) store_interleaved(even - rounded(even), odd - rounded(odd), rest + pair);
       }
     }
+  }
+
+  [[gnu::always_inline]] static Lanes<T> rounded(Lanes<T> numbers) {
+    const __m256bh halves = _mm512_cvtneps_pbh((__m512)numbers);
+    return (Lanes<T>)(__builtin_convertvector((HalfLanes)halves, LaneUnsigned<T>) << 16);
   }
 };

@@ -66,7 +66,8 @@ inline void store_narrow(Eigen::half* to, Lanes<float> lanes) {
 template <class Scalar>
 inline Lanes<accumulator_t<Scalar>> load_wide(const Scalar* from, std::int64_t count) {
   Scalar elements[lane_count<accumulator_t<Scalar>>] = {};
-  std::copy_n(from, count, elements);
+  std::memcpy(static_cast<void*>(elements), static_cast<const void*>(from),
+              static_cast<std::size_t>(count) * sizeof(Scalar));
   return load_wide(elements);
 }
 template <class Scalar>

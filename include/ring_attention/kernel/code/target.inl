@@ -1,5 +1,5 @@
-// The kernel of one instruction set: what is compiled once for each. Read by targets.hpp within the region of a target,
-// whose macros it uses and ends; what it needs from other headers is read there, before any region.
+// The kernel of one instruction set: what is compiled once for each. Read by targets.hpp within the region of
+// a target, whose macros it uses and ends; what it needs from other headers is read there, before any region.
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -19,8 +19,6 @@ namespace RING_ATTENTION_TARGET {
 #include <ring_attention/kernel/code/backward.inl>
 #if RING_ATTENTION_TARGET_BF16
 #include <ring_attention/kernel/code/pair_forward.inl>
-//
-#include <ring_attention/kernel/code/pair_backward.inl>
 #endif
 #include <ring_attention/kernel/code/table.inl>
 
