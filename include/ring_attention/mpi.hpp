@@ -1,0 +1,5 @@
+// Rings over MPI: CMake target ring_attention::mpi.
+#pragma once
+
+#include <ring_attention/ring/mpi_communicator.hpp>
+#include <ring_attention/ring_attention.hpp>

@@ -1,0 +1,69 @@
+// What MPI's return codes and state mean to the library.
+#pragma once
+
+// The C interface alone: MPI's C++ bindings are gone from the standard, and would have to be linked.
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1
+#endif
+#ifndef MPICH_SKIP_MPICXX
+#define MPICH_SKIP_MPICXX 1
+#endif
+#include <mpi.h>
+
+#include <ring_attention/version.hpp>
+#include <stdexcept>
+#include <string>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+/// MPI reported an error; the text names the call and says what MPI says of it.
+class MpiError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+namespace detail {
+
+inline void check_mpi(int code, const char* call) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = {};
+  int length = 0;
+  if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) length = 0;
+  throw MpiError(std::string(call) + ": " + std::string(text, static_cast<std::size_t>(length)));
+}
+
+/// Whether a request is done; an empty one is.
+inline bool test_mpi(MPI_Request& request) {
+  int done = 0;
+  check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+  return done != 0;
+}
+
+/// Throws std::logic_error where MPI is not running, or does not let this thread use it beside others.
+inline void require_mpi() {
+  int initialized = 0, finalized = 0;
+  check_mpi(MPI_Initialized(&initialized), "MPI_Initialized");
+  check_mpi(MPI_Finalized(&finalized), "MPI_Finalized");
+  if (initialized == 0) throw std::logic_error("MPI is not initialised: call MPI_Init_thread first");
+  if (finalized != 0) throw std::logic_error("MPI is finalised already");
+  int level = MPI_THREAD_SINGLE, main_thread = 0;
+  check_mpi(MPI_Query_thread(&level), "MPI_Query_thread");
+  if (level < MPI_THREAD_FUNNELED) {
+    throw std::logic_error(
+        "MPI was initialised with MPI_THREAD_SINGLE, but attention runs on several threads: ask "
+        "MPI_Init_thread "
+        "for MPI_THREAD_FUNNELED or more");
+  }
+  check_mpi(MPI_Is_thread_main(&main_thread), "MPI_Is_thread_main");
+  if (level == MPI_THREAD_FUNNELED && main_thread == 0) {
+    throw std::logic_error(
+        "MPI was initialised with MPI_THREAD_FUNNELED, and this is not the thread that did it: use that one, "
+        "or "
+        "ask MPI_Init_thread for MPI_THREAD_SERIALIZED or more");
+  }
+}
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
