@@ -55,7 +55,7 @@ class BackwardPass {
                const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, const BackwardSizes& sizes)
       : plan_(plan),
         kernel_(kernel),
-        tiles_(kernel, queries, delta, plan.scale, plan.causal, plan.shape.head_dim),
+        tiles_(plan, kernel, queries, delta),
         sizes_(sizes) {}
 
   /// Runs a unit over the queries of a member's run. find(branch, offset, segment, unit, visit) calls

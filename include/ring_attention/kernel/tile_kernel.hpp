@@ -61,11 +61,12 @@ struct GradientTile {
   std::byte* grad_out;
   std::byte* query_rows;
   std::byte* grad_out_rows;
-  T* lse;          // [width], base 2; +infinity for lanes without a query or without keys
-  T* delta;        // [width], sum_d dO O minus the gradient of the log-sum-exp
-  T* grad_query;   // [width rounded up to panels][row_dim], summed up; null: not wanted
-  T* probability;  // [width], sum of probabilities; null: not wanted
-  T* weighted;     // [width], sum of probabilities times dO.v; null: not wanted
+  T* lse;                      // [width], base 2; +infinity for lanes without a query or without keys
+  T* delta;                    // [width], sum_d dO O minus the gradient of the log-sum-exp
+  T* grad_query;               // [width rounded up to panels][row_dim], summed up; null: not wanted
+  T* probability;              // [width], sum of probabilities; null: not wanted
+  T* weighted;                 // [width], sum of probabilities times dO.v; null: not wanted
+  std::int64_t keys_of_query;  // most keys that a query meets in the whole call
   int vectors;
 };
 
@@ -80,11 +81,12 @@ struct ProbabilityTile {
 /// A run of keys for backward.
 template <class T>
 struct GradientKeys {
-  std::byte* keys;      // as pack_gradient_panels writes them
-  std::byte* values;    // of the same form
-  std::byte* key_rows;  // as pack_gradient_rows writes them
-  T* grad_keys;         // [padded count][row_dim], summed up; null: not wanted
-  T* grad_values;       // [padded count][row_dim]
+  std::byte* keys;              // as pack_gradient_panels writes them
+  std::byte* values;            // of the same form
+  std::byte* key_rows;          // as pack_gradient_rows writes them
+  T* grad_keys;                 // [padded count][row_dim], summed up; null: not wanted
+  T* grad_values;               // [padded count][row_dim], null with grad_keys
+  std::int64_t queries_of_key;  // most queries that a key meets in the whole call
   std::int64_t count;
 };
 

@@ -19,6 +19,8 @@ namespace RING_ATTENTION_TARGET {
 #include <ring_attention/kernel/code/backward.inl>
 #if RING_ATTENTION_TARGET_BF16
 #include <ring_attention/kernel/code/pair_forward.inl>
+//
+#include <ring_attention/kernel/code/pair_backward.inl>
 #endif
 #include <ring_attention/kernel/code/table.inl>
 
