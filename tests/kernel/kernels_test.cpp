@@ -197,3 +197,43 @@ TEMPLATE_TEST_CASE(
     CHECK(failure.empty());
   }
 }
+
+// Where P or dS is rounded before it meets rows, what that takes from a gradient grows with the rows and with
+// how many of them one row meets.
+TEMPLATE_TEST_CASE("every kernel keeps the tolerance of gradients for rows of any size", "[kernel]", float,
+                   Eigen::half, Eigen::bfloat16) {
+  struct Case {
+    const char* what;
+    test::InputFactors factors;
+    std::int64_t kv_heads;
+    bool causal;
+    bool within_float;  // no cancellation that is too much for float itself, whatever the kernel
+  };
+  const Case cases[] = {
+      {"large dO", {.grad_out = 100}, 4, false, true},
+      {"large values and dO", {.v = 20, .grad_out = 20}, 4, true, false},
+      {"large keys", {.q = 0.05, .k = 20, .grad_out = 4}, 4, false, true},
+      {"large queries", {.q = 20, .k = 0.05, .grad_out = 4}, 4, false, true},
+      {"one key in charge of a query", {.q = 3, .k = 3, .grad_out = 10}, 4, false, false},
+      {"eight heads to a key, of one mind", {.q = 0.01, .k = 0.01, .v = 4, .grad_out = 16}, 1, false, true},
+  };
+  for (const std::string& kernel : ra::available_kernels()) {
+    const test::KernelScope scope(kernel);
+    INFO(kernel);
+    for (const Case& of_rows : cases) {
+      if (std::is_same_v<TestType, float> && !of_rows.within_float) continue;
+      INFO(of_rows.what);
+      test::RandomCase c;
+      c.seed = 12;
+      c.config.segment_lengths = {300};
+      c.config.dilation_rates = {1};
+      c.config.causal = of_rows.causal;
+      c.q = {1, 300, 8, 48};
+      c.k = {1, 300, of_rows.kv_heads, 48};
+      const std::string failure =
+          test::check_backward<TestType>(c, ra::RingDilatedAttentionV2<TestType>(c.config), of_rows.factors);
+      INFO(failure);
+      CHECK(failure.empty());
+    }
+  }
+}

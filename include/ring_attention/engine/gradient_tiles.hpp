@@ -55,7 +55,7 @@ struct GradientsWanted {
 };
 
 struct BackwardSizes {
-  std::int64_t group_entries = 384;  // query rows loaded together
+  std::int64_t group_entries = 640;  // query rows loaded together
   std::int64_t run_keys = 256;       // keys packed together
   // Rows of each item whose gradients are summed up at once in memory of their own, which gradients of 16
   // bits need. Only for whole tensors.

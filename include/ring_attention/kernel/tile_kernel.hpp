@@ -139,7 +139,7 @@ struct TileKernel {
   void (*probabilities)(const T* panels, std::int64_t count, const ProbabilityTile<T>& tile,
                         const LaneIndex<T>* limits, std::int64_t head_dim, T* to);
 
-  /// Rows: to = factor * from, to += factor * from, and sum_d a b in chains as dot products are summed.
+  /// Rows: to = factor * from, to += factor * from, and sum_d a b.
   void (*round_row)(const T* from, T factor, std::int64_t count, Scalar* to);
   void (*add_row)(const T* from, T factor, std::int64_t count, T* to);
   T (*dot)(const Scalar* a, const Scalar* b, std::int64_t count);

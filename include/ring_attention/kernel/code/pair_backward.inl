@@ -61,6 +61,18 @@ struct PairBackward {
     }
   }
 
+  /// sum_d a b, in any order: outputs of bfloat16 are far coarser than their sums.
+  static T dot(const Scalar* a, const Scalar* b, std::int64_t count) {
+    Lanes<T> sums{};
+    for (std::int64_t d = 0; d < count; d += 2 * lanes) {
+      const std::int64_t left = count - d;
+      const auto mask = left >= 2 * lanes ? ~__mmask32{0} : static_cast<__mmask32>((1U << left) - 1U);
+      sums = PairProducts::add(sums, (__m512bh)_mm512_maskz_loadu_epi16(mask, a + d),
+                               (__m512bh)_mm512_maskz_loadu_epi16(mask, b + d));
+    }
+    return sum_of(sums);
+  }
+
   static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
                          std::int64_t head_dim, T scale, T* scratch) {
     const T size = PairForward::size_of(scale);

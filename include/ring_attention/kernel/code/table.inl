@@ -42,5 +42,5 @@ inline constexpr TileKernel<Scalar> kernel{
     .probabilities = Backward<Scalar>::probabilities,
     .round_row = round_row<Scalar>,
     .add_row = add_row<accumulator_t<Scalar>>,
-    .dot = dot<Scalar>,
+    .dot = BackwardOf<Scalar>::dot,
 };
