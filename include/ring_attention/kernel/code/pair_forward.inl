@@ -101,6 +101,11 @@ struct PairForward {
     _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded));
   }
 
+  [[gnu::always_inline]] static Lanes<T> rounded(Lanes<T> numbers) {
+    const __m256bh halves = _mm512_cvtneps_pbh((__m512)numbers);
+    return (Lanes<T>)(__builtin_convertvector((HalfLanes)halves, LaneUnsigned<T>) << 16);
+  }
+
   /// What scores are multiplied by. For scale 0, load_queries writes queries of zeros, so any positive factor
   /// will do.
   static T size_of(T scale) { return scale < 0 ? -scale : scale == 0 ? T{1} : scale; }
@@ -228,10 +233,5 @@ struct PairForward {
         if (rest != nullptr) store_interleaved(even - rounded(even), odd - rounded(odd), rest + pair);
       }
     }
-  }
-
-  [[gnu::always_inline]] static Lanes<T> rounded(Lanes<T> numbers) {
-    const __m256bh halves = _mm512_cvtneps_pbh((__m512)numbers);
-    return (Lanes<T>)(__builtin_convertvector((HalfLanes)halves, LaneUnsigned<T>) << 16);
   }
 };
