@@ -254,6 +254,29 @@ TEST_CASE("the emulated tile kernel merges runs of any kind, and stays within it
   }
 }
 
+TEST_CASE("the emulated tile kernel gives the same bits again and on any number of threads",
+          "[kernel][tiles]") {
+  if (cannot_run()) return;
+  const FaultCheck faults;
+  const auto in = test::random_inputs<Scalar>({2, 301, 4, 24}, 2);
+  for (const bool causal : {false, true}) {
+    ra::AttentionConfig config;
+    config.segment_lengths = {50, 301};
+    config.dilation_rates = {1, 3};
+    config.causal = causal;
+    const auto run = [&](int threads) {
+      const test::ThreadScope scope(threads);
+      return make_emulated(config).forward_with_lse(in.q, in.k, in.v);
+    };
+    const auto first = run(1);
+    for (const int threads : {1, 4, 7}) {
+      const auto again = run(threads);
+      CHECK(test::bitwise_equal(again.out, first.out));
+      CHECK(test::bitwise_equal(again.lse, first.lse));
+    }
+  }
+}
+
 TEST_CASE("the emulated tile kernel bears the largest values", "[kernel][tiles]") {
   if (cannot_run()) return;
   const FaultCheck faults;

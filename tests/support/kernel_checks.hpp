@@ -93,6 +93,34 @@ void check_not_a_number(const Make& make) {
   CHECK(std::isnan(static_cast<double>(static_cast<Accumulator>(result.lse(0, 0, 5, 0)))));
 }
 
+/// Half of the probabilities lie just below the middle of two bfloat16 and half just above, where rounding
+/// takes most from them, and their values have either sign: all that rounding takes adds up.
+template <class Scalar, class Make>
+void check_rounded_alike(const Make& make) {
+  ra::AttentionConfig config;
+  config.segment_lengths = {128};
+  config.dilation_rates = {1};
+  config.scale = 1.0;
+  for (const float value : {1.0F, 5.25F, 6.5F, 8.0F, 20.0F}) {
+    CallInputs<Scalar> in{ra::Tensor<Scalar>(1, 121, 1, 4), ra::Tensor<Scalar>(1, 121, 1, 4),
+                          ra::Tensor<Scalar>(1, 121, 1, 4)};
+    for (std::int64_t t = 0; t < 121; ++t) {
+      const bool above = t % 2 == 1;
+      const double probability = 0.5 * (1 + std::ldexp(1.0, -8) + std::ldexp(above ? 1.0 : -1.0, -11));
+      // Query times key is the sum of two numbers; the first key is the maximum, and has value 0.
+      const double score = t == 0 ? 0 : std::log(probability);
+      in.q(0, t, 0, 0) = in.q(0, t, 0, 1) = Scalar(1.0F);
+      in.k(0, t, 0, 0) = Scalar(static_cast<float>(score));
+      in.k(0, t, 0, 1) = Scalar(static_cast<float>(score - to_double(in.k(0, t, 0, 0))));
+      for (std::int64_t d = 0; d < 4; ++d) in.v(0, t, 0, d) = Scalar(t == 0 ? 0.0F : above ? -value : value);
+    }
+    INFO("values of " << value);
+    const std::string failure = check_result(config, in, make(config).forward_with_lse(in.q, in.k, in.v));
+    INFO(failure);
+    CHECK(failure.empty());
+  }
+}
+
 /// Values that are large, and gradients where few keys serve many queries.
 template <class Scalar, class Make>
 void check_large_numbers(const Make& make) {
@@ -113,6 +141,7 @@ void check_large_numbers(const Make& make) {
     INFO(failure);
     CHECK(failure.empty());
   }
+  check_rounded_alike<Scalar>(make);
   RandomCase c;
   c.seed = 77;
   c.config.segment_lengths = {4096};

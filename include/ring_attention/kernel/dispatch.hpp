@@ -46,9 +46,9 @@ inline const char* find_kernel(std::string_view name) {
 
 }  // namespace engine
 
-/// Names of the kernels that this processor runs, the best first: of "avx512_bf16", "avx512", "avx2" and
-/// "generic". The name says which instructions serve; a scalar for which an instruction set has nothing of
-/// its own uses the next.
+/// Names of the kernels that this processor runs, the best first: of "amx_bf16", "avx512_bf16", "avx512",
+/// "avx2" and "generic". The name says which instructions serve; a scalar for which an instruction set has
+/// nothing of its own uses the next. Where there is AMX, Linux is asked for permission to use it, once.
 inline std::vector<std::string> available_kernels() {
   std::vector<std::string> names;
   engine::for_each_supported(engine::KnownInstructionSets{}, [&names](auto isa) {

@@ -14,10 +14,6 @@ struct TileLayout {
   static constexpr int lanes = lane_count<float>;
   static constexpr int depth = 32;  // dimensions or keys that one multiply sums over
   static constexpr std::int64_t header = 64;
-  /// Values up to here, 5.25, may meet probabilities that are rounded to bfloat16: that takes at most 2^-8 of
-  /// each, and rounding the output at most 2^-8 of it, together 2.45e-2 of the tolerance of 2.5e-2.
-  static constexpr unsigned largest_plain = 0x40A8;
-
   static constexpr std::int64_t depth_tiles(std::int64_t extent) { return (extent + depth - 1) / depth; }
   static constexpr std::int64_t row_tiles(std::int64_t extent) {
     return (extent + tile_rows - 1) / tile_rows;
@@ -73,8 +69,8 @@ struct TileLayout {
           const std::int64_t key = first + 2 * i;
           const LaneUnsigned<T> both = PairForward::pair_rows(
               key < count ? rows[key] : nullptr, key + 1 < count ? rows[key + 1] : nullptr, d, head_dim - d);
-          large |= (LaneUnsigned<T>)((both & 0x7FFFU) > largest_plain) |
-                   (LaneUnsigned<T>)((both >> 16 & 0x7FFFU) > largest_plain);
+          large |= (LaneUnsigned<T>)((both & 0x7FFFU) > PairForward::largest_plain) |
+                   (LaneUnsigned<T>)((both >> 16 & 0x7FFFU) > PairForward::largest_plain);
           square[i] = (Lanes<T>)both;  // moved, never computed with
         }
         transpose<T>(square);
