@@ -2,7 +2,7 @@
 // of dimensions, of queries or of keys, with sums in float. Part of the body of a target that has them.
 //
 // Queries, keys, values and dO are exact as given; P and dS are rounded to bfloat16 where they meet rows,
-// which shifts a number x by at most 2^-9 |x| and a gradient by at most 2^-9 sum |x| max |row|. The tolerance
+// which shifts a number x by at most 2^-8 |x| and a gradient by at most 2^-8 sum |x| max |row|. The tolerance
 // leaves room for that, and each product may use the share of it that belongs to the rows that meet in it, so
 // that the shares of all products of a gradient fit the room, whatever the values. Where a product would need
 // more (few keys that serve many queries, one query that dominates a key, large rows) what rounding took
@@ -22,8 +22,8 @@ struct PairBackward {
   /// P, dS, the same rounded by key, dS rounded by query.
   static constexpr std::int64_t scratch_elements =
       std::max(3 * block_elements + block_elements / 2, Backward<Scalar>::scratch_elements);
-  /// What rounding may take from a gradient, in units of 2^-9: 3/4 of its tolerance of an eighth.
-  static constexpr T room = 48;
+  /// What rounding may take from a gradient, in units of 2^-8: 3/4 of its tolerance of an eighth.
+  static constexpr T room = 24;
 
   static constexpr std::int64_t row_dim(std::int64_t head_dim) { return Backward<Scalar>::row_dim(head_dim); }
   static constexpr std::int64_t pairs(std::int64_t extent) { return PairForward::pairs(extent); }
