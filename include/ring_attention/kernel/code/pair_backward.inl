@@ -123,6 +123,30 @@ struct PairBackward {
     return x[0] + x[1];
   }
 
+  /// Adds the halves of blocks of 2 * Step lanes: of `count` vectors half as many are left.
+  template <int Step>
+  [[gnu::always_inline]] static void add_halves(Lanes<T>* vectors, int count) {
+    RING_ATTENTION_UNROLL
+    for (int i = 0; i < count; i += 2) {
+      swap_blocks<Step>(vectors[i], vectors[i + 1], std::make_integer_sequence<int, lanes>{});
+      vectors[i / 2] = vectors[i] + vectors[i + 1];
+    }
+  }
+
+  /// The largest sum of the lanes of a vector, of a panel's vectors, which are overwritten.
+  [[gnu::always_inline]] static T largest_sum(Lanes<T>* vectors) {
+    static_assert(panel == 8 && lanes == 16);
+    add_halves<8>(vectors, 8);
+    add_halves<4>(vectors, 4);
+    add_halves<2>(vectors, 2);
+    Lanes<T> x = vectors[0];
+    x += __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    T most = x[0];
+    RING_ATTENTION_UNROLL
+    for (int i = 2; i < lanes; i += 2) most = x[i] > most ? x[i] : most;
+    return most;
+  }
+
   /// A block of keys on its way from scores to gradients. What lies by key is [key][width]; rounded rows hold
   /// the probabilities of pairs of queries and, behind them, dS. dS by query is [pair of keys][width].
   template <int Vectors>
@@ -138,7 +162,7 @@ struct PairBackward {
     T *scores, *grads;
     T *by_key, *by_query;
     Lanes<T> sums_by_query[Vectors] = {};   // sum_k |dS|
-    T probability_sums[key_block / panel];  // by panel: no key's sum of P is larger
+    T probability_sums[key_block / panel];  // by panel: no key's sum_j P is larger
     T gradient_sums[key_block / panel];     // the same of |dS|
 
     const Pair* probability_factors(std::int64_t key) const {
@@ -268,6 +292,7 @@ struct PairBackward {
       of_p = p_sum > of_p ? p_sum : of_p;
       of_grad = grad_sum > of_grad ? grad_sum : of_grad;
     }
+    // Never too small; exceeds_room looks closer where they seem too large.
     work.probability_sums[first / panel] = sum_of(of_p);
     work.gradient_sums[first / panel] = sum_of(of_grad);
   }
@@ -295,12 +320,28 @@ struct PairBackward {
     }
   }
 
+  /// The largest sum_j |x| of a panel's keys.
   template <int Vectors>
-  static bool exceeds_room(const Work<Vectors>& work, std::int64_t count, T of_value, T of_key, T of_query) {
+  static T largest_row_sum(const T* rows) {
+    Lanes<T> sums[panel] = {};
+    for (int k = 0; k < panel; ++k) {
+      for (int v = 0; v < Vectors; ++v) sums[k] += magnitude(load(rows + (k * Vectors + v) * lanes));
+    }
+    return largest_sum(sums);
+  }
+
+  template <int Vectors>
+  static bool exceeds_room(Work<Vectors>& work, std::int64_t count, T of_value, T of_key, T of_query) {
     bool any = false;
     for (std::int64_t k = 0; k < count; k += panel) {
-      any = any || work.probability_sums[k / panel] * of_value > T{1} ||
-            work.gradient_sums[k / panel] * of_key > T{1};
+      const auto exceeds = [k](T* sums, const T* rows, T factor) RING_ATTENTION_TARGET_LAMBDA {
+        T& sum = sums[k / panel];
+        if (sum * factor > T{1}) sum = largest_row_sum<Vectors>(rows + k * Vectors * lanes);
+        return sum * factor > T{1};
+      };
+      const bool of_p = exceeds(work.probability_sums, work.scores, of_value);
+      const bool of_grad = exceeds(work.gradient_sums, work.grads, of_key);
+      any = any || of_p || of_grad;
     }
     for (int v = 0; v < Vectors; ++v) {
       for (int i = 0; i < lanes; ++i) any = any || work.sums_by_query[v][i] * of_query > T{1};
