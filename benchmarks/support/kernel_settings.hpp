@@ -44,15 +44,15 @@ For each kernel that the library has for this processor, each scalar (float, dou
 and for the best kernel, of float and bfloat16, the same at the sizes that are published or few units of work:
   dense-2048x1, dense-2048x8, dense-1024x1, dense-1024x8, longnet-16384x12 (heads of 64), gigapath-10000x16
 it tells GFLOP/s, what part that is of the peak of the kernel's instructions, tokens per second, and for all threads how
-their gain compares with what the peak gains. At the end it tells what becomes of the work per second when cores are
-shared: several callers at once, more threads than cores.
+their gain compares with what the peak gains. At the end, as shared-cores, it tells what becomes of the
+work per second with several callers at once and with more threads than cores.
 
-  --quick          head dimensions 64 and 128 (gigapath: 48), the smaller sizes alone, fewer samples: a minute or two in
+  --quick          head dimensions 64 and 128 (gigapath: 48), the smaller sizes alone, fewer samples: a few minutes in
                    place of about a quarter of an hour
   --long           in place of all that: tokens per second and peak memory of LongNet at 65,536 and 1,048,576 tokens, 12
                    heads of 64, bfloat16; needs 7 GB of memory
   --filter TEXT    only cases whose name contains TEXT; of several texts, separated by commas, every one. Names are
-                   as longnet-4096x2/avx512/float/d64/forward/threads1; the part about shared cores is then left out
+                   as longnet-4096x2/avx512/float/d64/forward/threads1, and shared-cores
   --list           print the names and end
   --samples N      samples of a case that must count (default 3; for the best kernel 7)
   --json FILE      where the results go (default: benchmark_attention_kernels_results-<UTC time>.json beside this

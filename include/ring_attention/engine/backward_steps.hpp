@@ -79,7 +79,7 @@ inline std::int64_t parts_of_units(const AttentionPlan& plan, const std::vector<
   const auto count = static_cast<std::int64_t>(units.size());
   std::int64_t parts = 1;
   // Long parts load and pack less; short ones are better than threads that wait.
-  for (const Aim& aim : {Aim{4, 512}, Aim{2, 256}, Aim{1, 64}}) {
+  for (const Aim& aim : {Aim{8, 512}, Aim{2, 256}, Aim{1, 64}}) {
     while (count * parts < aim.pieces_per_thread * threads && rows >= 2 * parts * aim.least_rows) parts *= 2;
   }
   return parts;
