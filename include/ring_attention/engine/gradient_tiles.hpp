@@ -55,7 +55,7 @@ struct GradientsWanted {
 };
 
 struct BackwardSizes {
-  std::int64_t group_entries = 384;  // query rows loaded together
+  std::int64_t group_entries = 640;  // query rows loaded together
   std::int64_t run_keys = 256;       // keys packed together
   // Rows of each item whose gradients are summed up at once in memory of their own, which gradients of 16
   // bits need. Only for whole tensors.
@@ -106,6 +106,33 @@ struct BackwardWorkspace {
   std::int64_t* heads;
 };
 
+/// How many rows of the other side a row meets at most, over all branches and, for a key, query heads.
+struct Meetings {
+  std::int64_t keys_of_query = 1;
+  std::int64_t queries_of_key = 1;
+};
+
+inline Meetings most_meetings(const AttentionPlan& plan) {
+  Meetings most;
+  const std::int64_t group = plan.shape.heads / plan.shape.kv_heads;
+  for (const SequencePlan& sequence : plan.sequences) {
+    Meetings of_group;
+    for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
+      if (head % group == 0) of_group.queries_of_key = 0;
+      of_group.keys_of_query = 0;
+      for (const BranchPlan& branch : sequence.branches) {
+        if (head < branch.head_begin || head >= branch.head_end) continue;
+        const std::int64_t kept = detail::ceil_div(branch.segment_length, branch.dilation_rate);
+        of_group.keys_of_query += kept;
+        of_group.queries_of_key += plan.query_rule == QueryRule::all ? branch.segment_length : kept;
+      }
+      most.keys_of_query = std::max(most.keys_of_query, of_group.keys_of_query);
+      most.queries_of_key = std::max(most.queries_of_key, of_group.queries_of_key);
+    }
+  }
+  return most;
+}
+
 /// Query rows that lie in consecutive tiles of a workspace, each tile full but for the last.
 struct LoadedQueries {
   std::int64_t first_tile = 0;
@@ -118,17 +145,18 @@ class GradientTiles {
   using Workspace = BackwardWorkspace<Scalar>;
 
  public:
-  GradientTiles(const TileKernel<Scalar>& kernel, const BackwardQueries<Scalar>& queries,
-                const RowNumbers<T>& delta, double scale, bool causal, std::int64_t head_dim)
+  GradientTiles(const AttentionPlan& plan, const TileKernel<Scalar>& kernel,
+                const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta)
       : most(kernel.max_queries()),
         kernel_(kernel),
         queries_(queries),
         delta_(delta),
-        causal_(causal),
-        head_dim_(head_dim),
-        dims_(kernel.row_dim(head_dim)),
-        scale_(static_cast<T>(scale)),
-        query_scale_(static_cast<T>(scale * std::numbers::log2e)) {}
+        meetings_(most_meetings(plan)),
+        causal_(plan.causal),
+        head_dim_(plan.shape.head_dim),
+        dims_(kernel.row_dim(plan.shape.head_dim)),
+        scale_(static_cast<T>(plan.scale)),
+        query_scale_(static_cast<T>(plan.scale * std::numbers::log2e)) {}
 
   /// Queries of a full tile.
   const std::int64_t most;
@@ -195,6 +223,7 @@ class GradientTiles {
                                  work.key_rows + row_bytes(at),
                                  wanted.keys ? work.grad_keys + at * dims_ : nullptr,
                                  wanted.keys ? work.grad_values + at * dims_ : nullptr,
+                                 meetings_.queries_of_key,
                                  tokens.count};
     for (std::int64_t t = 0; t < detail::ceil_div(loaded.entries, most); ++t) {
       const GradientTile<T> queries = tile(work, loaded, t, wanted);
@@ -243,12 +272,14 @@ class GradientTiles {
             wanted.queries ? work.grad_query + index * kernel_.padded(most) * dims_ : nullptr,
             wanted.sums ? work.probability + lane : nullptr,
             wanted.sums ? work.weighted + lane : nullptr,
+            meetings_.keys_of_query,
             kernel_.vectors_for(loaded.entries - t * most)};
   }
 
   const TileKernel<Scalar>& kernel_;
   BackwardQueries<Scalar> queries_;
   RowNumbers<T> delta_;
+  Meetings meetings_;
   bool causal_;
   std::int64_t head_dim_, dims_;
   T scale_, query_scale_;
