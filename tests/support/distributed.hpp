@@ -1,5 +1,5 @@
-// The classes over a communicator on the threads of this process, behind the calls of a class over whole
-// tensors: cuts shards, runs every member, puts the shards together.
+// The classes over a communicator behind the calls of a class over whole tensors: cuts shards, runs the
+// members, puts the shards together.
 #pragma once
 
 #include <algorithm>
@@ -68,17 +68,44 @@ void paste_shard(const ra::Tensor<T>& shard, const std::vector<ra::TokenRange>& 
   }
 }
 
-/// `Member` is made on each thread from its communicator.
-template <class Scalar, class Member, class Communicator = ra::ThreadCommunicator>
-class MembersOnThreads {
+/// Members on threads of this process, which share the whole tensors.
+template <class C = ra::ThreadCommunicator>
+class OnThreads {
  public:
+  using Communicator = C;
+
+  explicit OnThreads(int members) : members_(members) {}
+
+  int members() const { return members_; }
+  /// Calls body(communicator) for every member, each on a thread of its own.
+  template <class Body>
+  void run(const Body& body) const {
+    ra::ThreadRing ring(members_, {.timeout = std::chrono::minutes(2)});
+    run_together(members_, [&](int rank) {
+      Communicator communicator(ring, rank);
+      body(communicator);
+    });
+  }
+  /// Puts the parts of a tensor together that the members wrote.
+  template <class T>
+  void unite(const ra::TensorView<T>&) const {}
+
+ private:
+  int members_;
+};
+
+/// `Member` is made from its communicator, where `Place` runs it.
+template <class Scalar, class Member, class Place = OnThreads<>>
+class Members {
+ public:
+  using Communicator = typename Place::Communicator;
   using Accumulator = ra::accumulator_t<Scalar>;
   using Input = ra::TensorView<const Scalar>;
 
-  MembersOnThreads(int members, std::function<Member(Communicator&)> make)
-      : members_(members), make_(std::move(make)) {}
+  Members(Place place, std::function<Member(Communicator&)> make)
+      : place_(std::move(place)), make_(std::move(make)) {}
 
-  /// Payload that each member sent in the last call.
+  /// Payload that each member sent in the last call, as far as this process ran them.
   const std::vector<std::uint64_t>& bytes_sent() const { return bytes_sent_; }
 
   void forward(Input q, Input k, Input v, ra::TensorView<Scalar> out, ra::TensorView<Accumulator> lse,
@@ -92,6 +119,8 @@ class MembersOnThreads {
           paste_shard(result.lse, own, lse, 2);
         },
         n);
+    place_.unite(out);
+    place_.unite(lse);
   }
 
   ra::AttentionResult<Scalar> forward_with_lse(Input q, Input k, Input v,
@@ -124,54 +153,77 @@ class MembersOnThreads {
           paste_shard(own_grads.v, own, grads.v.view());
         },
         n);
+    place_.unite(grads.q.view());
+    place_.unite(grads.k.view());
+    place_.unite(grads.v.view());
     return grads;
   }
 
  private:
   template <class Body>
   void run(const Body& body, std::int64_t n) const {
-    ra::ThreadRing ring(members_, {.timeout = std::chrono::minutes(2)});
-    bytes_sent_.assign(static_cast<std::size_t>(members_), 0);
-    run_together(members_, [&](int rank) {
-      Communicator communicator(ring, rank);
+    bytes_sent_.assign(static_cast<std::size_t>(place_.members()), 0);
+    place_.run([&](Communicator& communicator) {
+      const auto rank = static_cast<std::size_t>(communicator.rank());
       const Member member = make_(communicator);
-      body(member, member.shard_ranges(n)[static_cast<std::size_t>(rank)]);
-      bytes_sent_[static_cast<std::size_t>(rank)] = member.bytes_sent();
+      body(member, member.shard_ranges(n)[rank]);
+      bytes_sent_[rank] = member.bytes_sent();
     });
   }
 
-  int members_;
+  Place place_;
   std::function<Member(Communicator&)> make_;
   mutable std::vector<std::uint64_t> bytes_sent_;
 };
 
-template <class Scalar, class Communicator = ra::ThreadCommunicator,
-          class CachePolicy = ra::use_pattern_cache>
-class DistributedOnThreads
-    : public MembersOnThreads<Scalar, ra::RingDistributedDilatedAttention<Scalar, Communicator, CachePolicy>,
-                              Communicator> {
+template <class Scalar, class Place = OnThreads<>, class CachePolicy = ra::use_pattern_cache>
+class Distributed
+    : public Members<Scalar,
+                     ra::RingDistributedDilatedAttention<Scalar, typename Place::Communicator, CachePolicy>,
+                     Place> {
+  using Communicator = typename Place::Communicator;
   using Member = ra::RingDistributedDilatedAttention<Scalar, Communicator, CachePolicy>;
 
  public:
+  Distributed(const ra::AttentionConfig& config, Place place)
+      : Members<Scalar, Member, Place>(
+            place, [config](Communicator& communicator) { return Member(config, communicator); }) {}
+};
+
+template <class Scalar, class Place = OnThreads<>, class CachePolicy = ra::use_pattern_cache>
+class BlockSparseDistributed
+    : public Members<
+          Scalar,
+          ra::BlockSparseRingDistributedDilatedAttention<Scalar, typename Place::Communicator, CachePolicy>,
+          Place> {
+  using Communicator = typename Place::Communicator;
+  using Member = ra::BlockSparseRingDistributedDilatedAttention<Scalar, Communicator, CachePolicy>;
+
+ public:
+  BlockSparseDistributed(const ra::AttentionConfig& config, const ra::BlockSparseConfig& sparse, Place place)
+      : Members<Scalar, Member, Place>(place, [config, sparse](Communicator& communicator) {
+          return Member(config, sparse, communicator);
+        }) {}
+};
+
+template <class Scalar, class Communicator = ra::ThreadCommunicator,
+          class CachePolicy = ra::use_pattern_cache>
+class DistributedOnThreads : public Distributed<Scalar, OnThreads<Communicator>, CachePolicy> {
+  using Base = Distributed<Scalar, OnThreads<Communicator>, CachePolicy>;
+
+ public:
   DistributedOnThreads(const ra::AttentionConfig& config, int members)
-      : MembersOnThreads<Scalar, Member, Communicator>(
-            members, [config](Communicator& communicator) { return Member(config, communicator); }) {}
+      : Base(config, OnThreads<Communicator>(members)) {}
   explicit DistributedOnThreads(const ra::AttentionConfig& config)
       : DistributedOnThreads(config, static_cast<int>(config.ring_size)) {}
 };
 
 template <class Scalar, class CachePolicy = ra::use_pattern_cache>
-class BlockSparseOnThreads
-    : public MembersOnThreads<Scalar, ra::BlockSparseRingDistributedDilatedAttention<
-                                          Scalar, ra::ThreadCommunicator, CachePolicy>> {
-  using Member = ra::BlockSparseRingDistributedDilatedAttention<Scalar, ra::ThreadCommunicator, CachePolicy>;
-
+class BlockSparseOnThreads : public BlockSparseDistributed<Scalar, OnThreads<>, CachePolicy> {
  public:
   BlockSparseOnThreads(const ra::AttentionConfig& config, const ra::BlockSparseConfig& sparse)
-      : MembersOnThreads<Scalar, Member>(static_cast<int>(config.ring_size),
-                                         [config, sparse](ra::ThreadCommunicator& communicator) {
-                                           return Member(config, sparse, communicator);
-                                         }) {}
+      : BlockSparseDistributed<Scalar, OnThreads<>, CachePolicy>(
+            config, sparse, OnThreads<>(static_cast<int>(config.ring_size))) {}
 };
 
 }  // namespace test

@@ -1,0 +1,68 @@
+// Members that are the ranks of MPI_COMM_WORLD, or the first of them: every rank makes the same calls and
+// holds the whole tensors.
+#pragma once
+
+#include <chrono>
+#include <climits>
+#include <cstddef>
+#include <ring_attention/ring/mpi_communicator.hpp>
+#include <ring_attention/tensor.hpp>
+#include <type_traits>
+#include <vector>
+
+namespace test {
+
+namespace ra = ring_attention;
+
+inline int world_rank() {
+  int rank = 0;
+  ra::detail::check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
+  return rank;
+}
+inline int world_size() {
+  int size = 1;
+  ra::detail::check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  return size;
+}
+
+class OnRanks {
+ public:
+  using Communicator = ra::MpiCommunicator;
+
+  explicit OnRanks(std::size_t largest_piece = Communicator::default_piece) : largest_piece_(largest_piece) {}
+
+  int members() const { return world_size(); }
+  template <class Body>
+  void run(const Body& body) const {
+    Communicator communicator(MPI_COMM_WORLD, {.timeout = std::chrono::minutes(2)}, largest_piece_);
+    body(communicator);
+  }
+  /// Every rank wrote its own rows of a tensor that held zeros.
+  template <class T>
+  void unite(const ra::TensorView<T>& tensor) const {
+    const ra::Shape shape = tensor.shape();
+    std::vector<T> rows;
+    rows.reserve(static_cast<std::size_t>(tensor.size()));
+    const auto for_each_row = [&](const auto& visit) {
+      for (std::int64_t b = 0; b < shape[0]; ++b)
+        for (std::int64_t n = 0; n < shape[1]; ++n)
+          for (std::int64_t h = 0; h < shape[2]; ++h) visit(tensor.row(b, n, h));
+    };
+    for_each_row([&](const T* row) { rows.insert(rows.end(), row, row + shape[3]); });
+    const std::size_t bytes = rows.size() * sizeof(T);
+    if (bytes > static_cast<std::size_t>(INT_MAX)) throw std::length_error("too large for a test");
+    ra::detail::check_mpi(
+        MPI_Allreduce(MPI_IN_PLACE, rows.data(), static_cast<int>(bytes), MPI_BYTE, MPI_BOR, MPI_COMM_WORLD),
+        "MPI_Allreduce");
+    const T* next = rows.data();
+    for_each_row([&](T* row) {
+      std::copy_n(next, shape[3], row);
+      next += shape[3];
+    });
+  }
+
+ private:
+  std::size_t largest_piece_;
+};
+
+}  // namespace test
