@@ -13,9 +13,11 @@
 #include "support/bracketed_samples.hpp"
 #include "support/kernel_problem.hpp"
 #include "support/kernel_settings.hpp"
+#include "support/long_sequences.hpp"
 #include "support/machine.hpp"
 #include "support/peaks.hpp"
 #include "support/results_file.hpp"
+#include "support/shared_cores.hpp"
 #include "support/statistics.hpp"
 
 namespace {
@@ -30,13 +32,18 @@ struct Case {
 };
 
 /// The cases of one problem that the filter lets through.
-std::vector<Case> select_cases(const KernelSettings& settings, const std::string& configuration,
+std::vector<Case> select_cases(const KernelSettings& settings, const Configuration& configuration,
                                const std::string& scalar, std::int64_t head_dim) {
   std::vector<Case> cases;
-  for (const std::string& kernel : ra::available_kernels()) {
+  std::vector<std::string> kernels = ra::available_kernels();
+  if (configuration.best_kernel_only) {
+    if (scalar != "float" && scalar != "bfloat16") return cases;
+    kernels.resize(1);
+  }
+  for (const std::string& kernel : kernels) {
     for (const Direction direction : {Direction::forward, Direction::backward}) {
       for (const int threads : settings.threads) {
-        const std::string name = configuration + "/" + kernel + "/" + scalar + "/d" +
+        const std::string name = configuration.name + "/" + kernel + "/" + scalar + "/d" +
                                  std::to_string(head_dim) + "/" + to_string(direction) + "/threads" +
                                  std::to_string(threads);
         if (settings.selects(name)) cases.push_back({name, kernel, direction, threads});
@@ -94,9 +101,11 @@ class Run {
       try {
         line["worst_error_in_tolerances"] = problem.validate(what.direction);
         const PeakProbe probe = matching_probe<Scalar>(what.kernel);
-        const BracketedSamples samples = take_samples(meter_, probe, what.threads, settings_.samples,
-                                                      [&] { problem.call(what.direction); });
+        const BracketedSamples samples =
+            take_samples(meter_, probe, what.threads, wanted_samples(configuration),
+                         [&] { problem.call(what.direction); });
         line["peak"] = probe.name;
+        line["noisy"] = std::ssize(samples.seconds) < wanted_samples(configuration);
         summarize_into(line, samples);
         print(line);
       } catch (const std::runtime_error& error) {
@@ -110,12 +119,18 @@ class Run {
 
   void write(const std::filesystem::path& path) const { write_atomically(path, results_.dump(2) + "\n"); }
   int failures() const { return failures_; }
-  std::size_t count() const { return results_["results"].size(); }
+  std::size_t count() const { return results_["results"].size() + results_.count("shared_cores"); }
+
+  void measure_shared_cores() { results_["shared_cores"] = benchmarks::measure_shared_cores(5); }
+  void measure_long_sequences() { results_["long"] = benchmarks::measure_long_sequences(failures_); }
 
  private:
+  int wanted_samples(const Configuration& configuration) const {
+    return configuration.best_kernel_only ? settings_.best_kernel_samples : settings_.samples;
+  }
+
   void summarize_into(nlohmann::json& line, const BracketedSamples& samples) {
     line["samples_dropped"] = samples.dropped;
-    line["noisy"] = std::ssize(samples.seconds) < settings_.samples;
     if (samples.seconds.empty()) return;
     const double flops = line["flops"];
     const double tokens = line["tokens"];
@@ -196,17 +211,24 @@ int run(const KernelSettings& settings) {
                            {{"quick", settings.quick},
                             {"filters", settings.filters},
                             {"samples", settings.samples},
+                            {"best_kernel_samples", settings.best_kernel_samples},
                             {"class", "RingDilatedAttentionV2"},
                             {"flops", "4 * d * pairs forward, 2.5 times that backward"},
                             {"bracket_tolerance", bracket_tolerance},
                             {"slow_peak", slow_peak},
                             {"clock", "steady"}}},
                           {"kernels", ra::available_kernels()}});
+  if (settings.long_sequences) {
+    measured.measure_long_sequences();
+    measured.write(json);
+    std::printf("\nresults: %s\n", json.string().c_str());
+    return measured.failures() == 0 ? 0 : 1;
+  }
   if (!settings.list) measured.measure_peaks();
   for (const Configuration& configuration : settings.configurations) {
     for (const std::int64_t head_dim : configuration.head_dims) {
       for_each_scalar([&]<class Scalar>(const char* scalar) {
-        const std::vector<Case> cases = select_cases(settings, configuration.name, scalar, head_dim);
+        const std::vector<Case> cases = select_cases(settings, configuration, scalar, head_dim);
         if (settings.list) {
           for (const Case& what : cases) std::printf("%s\n", what.name.c_str());
         } else if (!cases.empty()) {
@@ -214,6 +236,14 @@ int run(const KernelSettings& settings) {
           measured.write(json);  // a run takes long: what is there is kept
         }
       });
+    }
+  }
+  if (settings.selects("shared-cores")) {
+    if (settings.list) {
+      std::printf("shared-cores\n");
+    } else {
+      measured.measure_shared_cores();
+      measured.write(json);
     }
   }
   if (settings.list) return 0;
@@ -229,6 +259,7 @@ int run(const KernelSettings& settings) {
 
 int main(int argc, char** argv) {
   try {
+    if (argc > 1 && argv[1] == long_sequence_argument) return run_long_sequence(argc, argv);
     const KernelSettings settings = parse_kernel_settings(argc, argv);
     if (settings.help) {
       std::fputs(kernel_help_text, stdout);

@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import pathlib
-import statistics
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ sys.dont_write_bytecode = True
 from support import safetensors_file  # noqa: E402
 from support.attention_server import AttentionServer  # noqa: E402
 from support.comparison_cases import SCALARS, make_cases, normal_numbers  # noqa: E402
+from support.samples import PAUSE, summarize  # noqa: E402
 
 try:
     import torch
@@ -32,7 +32,6 @@ PROGRAM = PROJECT / "build" / "benchmarks" / "benchmarks" / "attention_for_compa
 
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2.5e-2}
 LSE_TOLERANCE = 2e-5
-PAUSE = 0.02  # seconds before a call: the other side's threads may still be spinning
 
 EPILOG = """\
 cases, each in float32 and bfloat16, with one thread and with all:
@@ -67,19 +66,6 @@ def worst_error(case, scalar, peer, outputs):
         errors = (actual - reference).abs() / (tolerance * reference.abs().clamp(min=unit))
         worst = max(worst, (errors.nan_to_num(nan=torch.finfo(errors.dtype).max).max().item(), name))
     return worst
-
-
-def summarize(values):
-    ordered = sorted(values)
-    quartiles = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
-    return {
-        "median": quartiles[1],
-        "minimum": ordered[0],
-        "maximum": ordered[-1],
-        "lower_quartile": quartiles[0],
-        "upper_quartile": quartiles[2],
-        "repetitions": len(ordered),
-    }
 
 
 def take_turns(sides, threads, rounds):

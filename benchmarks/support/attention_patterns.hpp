@@ -15,15 +15,20 @@ namespace benchmarks {
 namespace ra = ring_attention;
 
 struct Configuration {
-  std::string name;
+  std::string name;  ///< also tells tokens and heads: "dense-2048x8"
   std::int64_t tokens = 0;
   std::int64_t heads = 0;
   std::vector<std::int64_t> head_dims;
   ra::AttentionConfig config;
+  bool best_kernel_only = false;  ///< and of the scalars float and bfloat16
 };
 
+inline std::string name_of(const std::string& kind, std::int64_t tokens, std::int64_t heads) {
+  return kind + "-" + std::to_string(tokens) + "x" + std::to_string(heads);
+}
+
 inline Configuration dense(std::int64_t tokens, std::int64_t heads, std::vector<std::int64_t> head_dims) {
-  Configuration made{"dense", tokens, heads, std::move(head_dims), ra::ring_preset()};
+  Configuration made{name_of("dense", tokens, heads), tokens, heads, std::move(head_dims), ra::ring_preset()};
   made.config.segment_lengths = {tokens};
   made.config.dilation_rates = {1};
   return made;
@@ -31,7 +36,8 @@ inline Configuration dense(std::int64_t tokens, std::int64_t heads, std::vector<
 
 /// LongNet's branches.
 inline Configuration longnet(std::int64_t tokens, std::int64_t heads, std::vector<std::int64_t> head_dims) {
-  Configuration made{"longnet", tokens, heads, std::move(head_dims), ra::longnet_preset()};
+  Configuration made{name_of("longnet", tokens, heads), tokens, heads, std::move(head_dims),
+                     ra::longnet_preset()};
   made.config.segment_lengths = {2048, 4096, 8192, 16384, 32768};
   made.config.dilation_rates = {1, 2, 4, 8, 16};
   return made;
@@ -39,7 +45,8 @@ inline Configuration longnet(std::int64_t tokens, std::int64_t heads, std::vecto
 
 /// The slide encoder of Prov-GigaPath.
 inline Configuration gigapath(std::int64_t tokens, std::int64_t heads, std::vector<std::int64_t> head_dims) {
-  Configuration made{"gigapath", tokens, heads, std::move(head_dims), ra::torchscale_preset()};
+  Configuration made{name_of("gigapath", tokens, heads), tokens, heads, std::move(head_dims),
+                     ra::torchscale_preset()};
   made.config.segment_lengths = {1024, 5792, 32768, 185363, 1048576};
   made.config.dilation_rates = {1, 2, 4, 8, 16};
   return made;

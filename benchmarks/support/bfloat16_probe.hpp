@@ -4,16 +4,9 @@
 
 #if defined(__x86_64__)
 
-#include <cpuid.h>
 #include <immintrin.h>
 
 #include <cstdint>
-#include <cstring>
-
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 #include "fma_probe.hpp"
 
@@ -33,20 +26,6 @@ inline constexpr double pair_product_operations = 16 * 2 * 2.0 * chains;
   }
   volatile float sink = 0;
   for (const __m512& sum : sums) sink = sink + sum[0];
-}
-
-/// Whether the processor has AMX with bfloat16 and the system lets this process use it; asks for permission.
-inline bool may_use_tiles() {
-#if defined(__linux__) && defined(SYS_arch_prctl)
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned bfloat16_tiles = 1U << 22, tiles = 1U << 24;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  if ((d & bfloat16_tiles) == 0 || (d & tiles) == 0) return false;
-  constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
-  return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-#else
-  return false;
-#endif
 }
 
 /// Four products of 16 x 32 by 32 x 16.

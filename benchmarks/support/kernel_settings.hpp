@@ -16,10 +16,12 @@ struct KernelSettings {
   bool help = false;
   bool list = false;
   bool quick = false;
+  bool long_sequences = false;
   std::vector<std::string> filters;  ///< every one must be found in the name of a case
   std::filesystem::path json;        ///< empty: a name with the time, beside the program
-  int samples = 9;
-  double probe_seconds = 0.02;
+  int samples = 3;
+  int best_kernel_samples = 7;
+  double probe_seconds = 0.01;
   std::vector<int> threads;
   std::vector<Configuration> configurations;
 
@@ -32,21 +34,27 @@ struct KernelSettings {
 inline constexpr const char* kernel_help_text =
     R"(benchmark_attention_kernels: attention against the limit of the processor
 
-usage: benchmark_attention_kernels [--quick] [--filter TEXT[,TEXT...]] [--samples N] [--json FILE] [--list]
+usage: benchmark_attention_kernels [--quick] [--filter TEXT[,TEXT...]] [--samples N] [--json FILE] [--list | --long]
 
 For each kernel that the library has for this processor, each scalar (float, double, half, bfloat16), head dimension
 (24, 32, 48, 64, 80, 96, 128), forward and backward, with one thread and with all:
-  dense      2,048 tokens, 8 heads, every query meets every key
-  longnet    16,384 tokens, 12 heads, segments of 2,048 to 32,768 tokens at rates 1 to 16, longnet_preset
-  gigapath   10,000 tokens, 16 heads of 48, the segments and rates of Prov-GigaPath, torchscale_preset
-it tells GFLOP/s, what part that is of the peak of the kernel's instructions, and tokens per second.
+  dense-2048x2      2,048 tokens, 2 heads, every query meets every key
+  longnet-4096x2    segments of 2,048 to 32,768 tokens at rates 1 to 16, longnet_preset
+  gigapath-2500x4   heads of 48, the segments and rates of Prov-GigaPath, torchscale_preset
+and for the best kernel, of float and bfloat16, the same at the sizes that are published or few units of work:
+  dense-2048x1, dense-2048x8, dense-1024x1, dense-1024x8, longnet-16384x12 (heads of 64), gigapath-10000x16
+it tells GFLOP/s, what part that is of the peak of the kernel's instructions, tokens per second, and for all threads how
+their gain compares with what the peak gains. At the end, as shared-cores, it tells what becomes of the
+work per second with several callers at once and with more threads than cores.
 
-  --quick          head dimensions 64 and 128 (gigapath: 48), fewer heads, shorter dilated sequences, fewer samples:
-                   a minute or two in place of hours
+  --quick          head dimensions 64 and 128 (gigapath: 48), the smaller sizes alone, fewer samples: a few minutes in
+                   place of about a quarter of an hour
+  --long           in place of all that: tokens per second and peak memory of LongNet at 65,536 and 1,048,576 tokens, 12
+                   heads of 64, bfloat16; needs 7 GB of memory
   --filter TEXT    only cases whose name contains TEXT; of several texts, separated by commas, every one. Names are
-                   as longnet/avx512/float/d64/forward/threads1
+                   as longnet-4096x2/avx512/float/d64/forward/threads1, and shared-cores
   --list           print the names and end
-  --samples N      samples of a case that must count (default 9; quick: 3)
+  --samples N      samples of a case that must count (default 3; for the best kernel 7)
   --json FILE      where the results go (default: benchmark_attention_kernels_results-<UTC time>.json beside this
                    program)
   --help
@@ -64,11 +72,12 @@ that they see, within the library's tolerances. Exit status 0 only where every c
 /// Throws command_line::Error.
 inline KernelSettings parse_kernel_settings(int argc, const char* const* argv) {
   const command_line::Arguments arguments(argc, argv, {"--filter", "--samples", "--json"},
-                                          {"--quick", "--list", "--help", "-h"});
+                                          {"--quick", "--list", "--long", "--help", "-h"});
   KernelSettings settings;
   settings.help = arguments.has("--help") || arguments.has("-h");
   settings.list = arguments.has("--list");
   settings.quick = arguments.has("--quick");
+  settings.long_sequences = arguments.has("--long");
   settings.json = arguments.text("--json");
   for (std::string rest = arguments.text("--filter"); !rest.empty();) {
     const std::size_t comma = std::min(rest.find(','), rest.size());
@@ -77,17 +86,19 @@ inline KernelSettings parse_kernel_settings(int argc, const char* const* argv) {
   }
   settings.threads = {1};
   if (ra::num_threads() > 1) settings.threads.push_back(ra::num_threads());
-  if (settings.quick) {
-    settings.samples = 3;
-    settings.probe_seconds = 0.01;
-    settings.configurations = {dense(2048, 2, {64, 128}), longnet(4096, 2, {64, 128}),
-                               gigapath(2500, 4, {48})};
-  } else {
-    const std::vector<std::int64_t> head_dims{24, 32, 48, 64, 80, 96, 128};
-    settings.configurations = {dense(2048, 8, head_dims), longnet(16384, 12, head_dims),
-                               gigapath(10000, 16, {48})};
+  const std::vector<std::int64_t> head_dims = settings.quick
+                                                  ? std::vector<std::int64_t>{64, 128}
+                                                  : std::vector<std::int64_t>{24, 32, 48, 64, 80, 96, 128};
+  settings.configurations = {dense(2048, 2, head_dims), longnet(4096, 2, head_dims), gigapath(2500, 4, {48})};
+  if (!settings.quick) {
+    for (Configuration large : {dense(2048, 1, {64, 128}), dense(2048, 8, {64, 128}), dense(1024, 1, {64}),
+                                dense(1024, 8, {64}), longnet(16384, 12, {64}), gigapath(10000, 16, {48})}) {
+      large.best_kernel_only = true;
+      settings.configurations.push_back(large);
+    }
   }
   settings.samples = arguments.number<int>("--samples").value_or(settings.samples);
+  if (arguments.has("--samples")) settings.best_kernel_samples = settings.samples;
   if (settings.samples < 1) throw command_line::Error("--samples must be positive");
   return settings;
 }

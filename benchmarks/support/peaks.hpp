@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <ring_attention/kernel/tile_permission.hpp>
 #include <ring_attention/scalar.hpp>
 #include <string>
 #include <string_view>
@@ -66,7 +67,7 @@ inline std::pair<std::vector<PeakProbe>, std::vector<std::string>> all_probes() 
   add(avx512, matching_probe<float>("avx512"));
   add(avx512, matching_probe<double>("avx512"));
   add(avx512 && __builtin_cpu_supports("avx512bf16"), matching_probe<Eigen::bfloat16>("avx512_bf16"));
-  add(probe::may_use_tiles(), matching_probe<Eigen::bfloat16>("amx"));
+  add(ring_attention::detail::tiles_permitted(), matching_probe<Eigen::bfloat16>("amx"));
 #endif
   return {probes, skipped};
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -29,6 +30,14 @@ inline int available_cores() {
   if (sched_getaffinity(0, sizeof mask, &mask) == 0) return std::max(1, CPU_COUNT(&mask));
 #endif
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+/// Looks out for a condition for a while, as one does before going to sleep: waking up takes longer than most
+/// waits between loops. Other threads may have the core meanwhile.
+template <class Condition>
+void look_out_for(const Condition& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+  while (!condition() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
 }
 
 /// Workers that help callers through their loops. A caller always works on its own loop, so that a loop ends
@@ -62,10 +71,10 @@ class ThreadPool {
     std::atomic<std::int64_t> next_{0};
     std::mutex error_mutex_;
     std::exception_ptr error_;
-    // The pool's mutex guards what follows.
+    // What follows is written under the pool's mutex; those that look out read it without.
     int helpers_wanted_ = 0;
     int helpers_joined_ = 0;
-    int helpers_active_ = 0;
+    std::atomic<int> helpers_active_{0};
     Loop* previous_ = nullptr;
     Loop* following_ = nullptr;
   };
@@ -95,7 +104,12 @@ class ThreadPool {
     {
       std::unique_lock lock(mutex_);
       if (loop.helpers_wanted_ > 0) remove(loop);
-      finished_.wait(lock, [&loop] { return loop.helpers_active_ == 0; });
+      if (loop.helpers_active_ > 0) {
+        lock.unlock();
+        look_out_for([&loop] { return loop.helpers_active_ == 0; });
+        lock.lock();
+        finished_.wait(lock, [&loop] { return loop.helpers_active_ == 0; });
+      }
     }
     if (loop.error_) std::rethrow_exception(loop.error_);
   }
@@ -105,7 +119,7 @@ class ThreadPool {
     std::unique_lock lock(mutex_);
     for (;;) {
       wanted_.wait(lock, [this] { return first_ != nullptr; });
-      Loop& loop = *first_;
+      Loop& loop = *first_.load();
       const int worker = ++loop.helpers_joined_;
       ++loop.helpers_active_;
       if (--loop.helpers_wanted_ == 0) remove(loop);
@@ -113,25 +127,38 @@ class ThreadPool {
       loop.work(worker);
       lock.lock();
       if (--loop.helpers_active_ == 0) finished_.notify_all();
+      if (first_ == nullptr) {
+        lock.unlock();
+        look_out_for([this] { return first_ != nullptr; });
+        lock.lock();
+      }
     }
   }
 
   void append(Loop& loop) {
     loop.previous_ = last_;
-    (last_ != nullptr ? last_->following_ : first_) = &loop;
+    if (last_ != nullptr) {
+      last_->following_ = &loop;
+    } else {
+      first_ = &loop;
+    }
     last_ = &loop;
   }
 
   void remove(Loop& loop) {
     loop.helpers_wanted_ = 0;
-    (loop.previous_ != nullptr ? loop.previous_->following_ : first_) = loop.following_;
+    if (loop.previous_ != nullptr) {
+      loop.previous_->following_ = loop.following_;
+    } else {
+      first_ = loop.following_;
+    }
     (loop.following_ != nullptr ? loop.following_->previous_ : last_) = loop.previous_;
   }
 
   std::mutex mutex_;
   std::condition_variable wanted_;
   std::condition_variable finished_;
-  Loop* first_ = nullptr;
+  std::atomic<Loop*> first_ = nullptr;
   Loop* last_ = nullptr;
   int workers_ = 0;
 };
@@ -178,6 +205,15 @@ void parallel_for(std::int64_t count, int threads, const Body& body) {
 template <class Body>
 void parallel_for(std::int64_t count, const Body& body) {
   parallel_for(count, num_threads(), body);
+}
+
+/// One thread alone is slow to touch new memory.
+template <class T>
+void fill_zeros(T* data, std::int64_t count, int threads) {
+  constexpr std::int64_t chunk = std::int64_t{1} << 14;
+  parallel_for((count + chunk - 1) / chunk, threads, [&](std::int64_t index, int) {
+    std::fill_n(data + index * chunk, std::min(chunk, count - index * chunk), T{});
+  });
 }
 
 }  // namespace detail

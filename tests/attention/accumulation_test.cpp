@@ -47,7 +47,7 @@ TEMPLATE_TEST_CASE("V2 half and bfloat16 results are rounded once", "[attention]
     for (const std::string& kernel : ra::available_kernels()) {
       const test::KernelScope scope(kernel);
       const bool rounds_probabilities =
-          std::string(ra::engine::active_kernel<TestType>().name) == "avx512_bf16";
+          std::string(ra::engine::active_kernel<TestType>().name).ends_with("_bf16");
       for (const std::int64_t ring_size : {1, 8, 160}) {
         config.ring_size = ring_size;
         const ra::Tensor<TestType> out =

@@ -15,6 +15,7 @@
 #include "support/check_forward.hpp"
 #include "support/random_case.hpp"
 #include "support/tensors.hpp"
+#include "support/threads.hpp"
 
 #if defined(__unix__)
 #include <unistd.h>
@@ -36,6 +37,16 @@ ra::AttentionConfig make_config(std::uint64_t rules) {
 template <class T>
 bool same(const ra::AttentionResult<T>& a, const ra::AttentionResult<T>& b) {
   return test::bitwise_equal(a.out, b.out) && test::bitwise_equal(a.lse, b.lse);
+}
+
+/// What is wrong where gradients differ by more than the tolerance.
+template <class T>
+std::string difference(const ra::Tensor<T>& actual, const ra::Tensor<T>& expected) {
+  test::Comparison comparison("gradient", test::tolerance_of<T>().gradient);
+  for (std::int64_t i = 0; i < actual.size(); ++i) {
+    comparison.add(actual.data()[i], test::to_double(expected.data()[i]), {i, 0, 0, 0});
+  }
+  return comparison.passed() ? "" : comparison.message();
 }
 
 }  // namespace
@@ -182,3 +193,59 @@ TEST_CASE("V2 prints nothing, not even when it fails", "[attention][repeatabilit
 }
 
 #endif
+
+TEMPLATE_TEST_CASE("V2 backward of few units gives the same bits again and agrees with one thread",
+                   "[attention][repeatability][threads]", float, double, Eigen::bfloat16) {
+  for (const bool causal : {false, true}) {
+    ra::AttentionConfig config = ra::ring_preset();
+    config.causal = causal;
+    config.segment_lengths = {1100};
+    config.dilation_rates = {1};
+    const ra::RingDilatedAttentionV2<TestType> attention(config);
+    const auto in = test::random_inputs<TestType>({1, 1100, 2, 16}, 2, 1);
+    const auto grad_out = test::random_inputs<TestType>({1, 1100, 2, 16}, 2, 2).q;
+    const auto result = attention.forward_with_lse(in.q, in.k, in.v);
+    const auto run = [&](int threads) {
+      const test::ThreadScope scope(threads);
+      return attention.backward(in.q, in.k, in.v, result, grad_out);
+    };
+    const auto alone = run(1);
+    for (const int threads : {2, 5, 16}) {
+      INFO("causal " << causal << ", threads " << threads);
+      const auto first = run(threads);
+      for (int round = 0; round < 10; ++round) {
+        const auto again = run(threads);
+        REQUIRE(test::bitwise_equal(again.q, first.q));
+        REQUIRE(test::bitwise_equal(again.k, first.k));
+        REQUIRE(test::bitwise_equal(again.v, first.v));
+      }
+      CHECK(difference(first.q, alone.q) == "");
+      CHECK(difference(first.k, alone.k) == "");
+      CHECK(difference(first.v, alone.v) == "");
+    }
+  }
+}
+
+TEST_CASE("V2 callers with more threads than cores, at once, get the bits that one alone gets",
+          "[attention][repeatability][threads]") {
+  const test::ThreadScope scope(4 * ra::num_threads());
+  ra::AttentionConfig config = ra::ring_preset();
+  config.segment_lengths = {600};
+  config.dilation_rates = {1};
+  const ra::RingDilatedAttentionV2<float> attention(config);
+  const auto in = test::random_inputs<float>({1, 600, 1, 16}, 1);
+  const auto result = attention.forward_with_lse(in.q, in.k, in.v);
+  const auto expected = attention.backward(in.q, in.k, in.v, result, in.q);
+  std::array<bool, 4> right{true, true, true, true};
+  test::run_together(4, [&](int caller) {
+    for (int round = 0; round < 10; ++round) {
+      const auto again = attention.forward_with_lse(in.q, in.k, in.v);
+      const auto grads = attention.backward(in.q, in.k, in.v, again, in.q);
+      if (!same(again, result) || !test::bitwise_equal(grads.q, expected.q) ||
+          !test::bitwise_equal(grads.k, expected.k) || !test::bitwise_equal(grads.v, expected.v)) {
+        right[static_cast<std::size_t>(caller)] = false;
+      }
+    }
+  });
+  CHECK(right == std::array<bool, 4>{true, true, true, true});
+}

@@ -48,17 +48,31 @@ std::string compare_gradients(const ra::Gradients<Scalar>& grads, const oracle::
   return text;
 }
 
+/// What random tensors are multiplied by.
+struct InputFactors {
+  double q = 1, k = 1, v = 1, grad_out = 1;
+};
+
+template <class Scalar>
+ra::Tensor<Scalar> multiplied(ra::Tensor<Scalar> tensor, double factor) {
+  for (std::int64_t i = 0; i < tensor.size(); ++i) {
+    tensor.data()[i] = static_cast<Scalar>(static_cast<double>(tensor.data()[i]) * factor);
+  }
+  return tensor;
+}
+
 /// Runs forward_with_lse and backward of an attention object on the case's shapes; empty where the gradients
 /// agree with the oracle's. Half of the cases have a gradient of the log-sum-exp, too.
 template <class Scalar, class Attention>
-std::string check_backward(const RandomCase& c, const Attention& attention) {
+std::string check_backward(const RandomCase& c, const Attention& attention,
+                           const InputFactors& factors = {}) {
   using Accumulator = ra::accumulator_t<Scalar>;
   const ThreadScope threads(c.threads);
   Random random(c.seed ^ 0x5bd1e995);
-  const auto q = random_tensor<Scalar>(c.q, c.lengths, random);
-  const auto k = random_tensor<Scalar>(c.k, c.lengths, random);
-  const auto v = random_tensor<Scalar>(c.k, c.lengths, random);
-  const auto grad_out = random_tensor<Scalar>(c.q, c.lengths, random);
+  const auto q = multiplied(random_tensor<Scalar>(c.q, c.lengths, random), factors.q);
+  const auto k = multiplied(random_tensor<Scalar>(c.k, c.lengths, random), factors.k);
+  const auto v = multiplied(random_tensor<Scalar>(c.k, c.lengths, random), factors.v);
+  const auto grad_out = multiplied(random_tensor<Scalar>(c.q, c.lengths, random), factors.grad_out);
   const ra::AttentionResult<Scalar> result =
       attention.forward_with_lse(q, k, v, ra::ForwardOptions{.lengths = c.lengths});
   ra::BackwardOptions options{.lengths = c.lengths};

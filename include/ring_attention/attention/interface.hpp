@@ -7,6 +7,7 @@
 #include <ring_attention/engine/forward.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
+#include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
@@ -95,7 +96,12 @@ class WholeTensorAttention {
     detail::check_shape("result.lse", result.lse.shape(), detail::lse_shape(q.shape()));
     detail::check_shape("grad_out", grad_out.shape(), q.shape());
     const auto grad_lse = engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(q.shape()));
-    Gradients<Scalar> grads{Tensor<Scalar>(q.shape()), Tensor<Scalar>(k.shape()), Tensor<Scalar>(v.shape())};
+    const auto zeros = [](const Shape& of) {
+      Tensor<Scalar> tensor(of, detail::Uninitialized{});
+      detail::fill_zeros(tensor.data(), tensor.size(), num_threads());
+      return tensor;
+    };
+    Gradients<Scalar> grads{zeros(q.shape()), zeros(k.shape()), zeros(v.shape())};
     derived().run_backward(shape, {q, k, v, result.out, grad_out, result.lse, grad_lse},
                            {grads.q, grads.k, grads.v}, options);
     return grads;

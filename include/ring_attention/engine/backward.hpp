@@ -3,8 +3,9 @@
 // Within a branch, a key row belongs to one offset class and segment, and so does a query row of a head. A
 // unit (item, key/value head, branch, offset class, whole segments) therefore shares no gradient row with
 // another unit of its branch: units of a branch run in parallel without atomics, branches one after the
-// other, and the result does not depend on the order. Where units are too few for the threads, gradients of
-// queries and of keys are computed in two passes, each of which may cut its own side of a segment.
+// other, and the result does not depend on the order. Where whole tensors give too few units for the threads,
+// units are cut along both sides, and their pieces take turns at the rows that they share; a ring member
+// computes gradients of queries and of keys in two passes then, each of which cuts its own side of a segment.
 #pragma once
 
 #include <algorithm>
@@ -53,10 +54,7 @@ class BackwardPass {
  public:
   BackwardPass(const AttentionPlan& plan, const TileKernel<Scalar>& kernel,
                const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, const BackwardSizes& sizes)
-      : plan_(plan),
-        kernel_(kernel),
-        tiles_(kernel, queries, delta, plan.scale, plan.causal, plan.shape.head_dim),
-        sizes_(sizes) {}
+      : plan_(plan), kernel_(kernel), tiles_(plan, kernel, queries, delta), sizes_(sizes) {}
 
   /// Runs a unit over the queries of a member's run. find(branch, offset, segment, unit, visit) calls
   /// visit(GradientPiece) for each piece of the segment's kept rows that is at hand.

@@ -46,8 +46,7 @@ class BlockBackward {
         threads_(threads),
         group_(plan.shape.heads / plan.shape.kv_heads),
         delta_storage_(1, plan.shape.batch, plan.shape.heads, plan.shape.tokens),
-        tiles_(kernel_, {tensors.q, tensors.grad_out, tensors.lse}, delta(), plan.scale, plan.causal,
-               plan.shape.head_dim) {}
+        tiles_(plan, kernel_, {tensors.q, tensors.grad_out, tensors.lse}, delta()) {}
 
   void run(const GradientTensors<Scalar>& grads) {
     row_deltas(plan_, kernel_, {0, plan_.shape.tokens, 0, 0},

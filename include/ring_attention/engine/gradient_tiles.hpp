@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
 #include <ring_attention/engine/walk.hpp>
@@ -55,7 +56,7 @@ struct GradientsWanted {
 };
 
 struct BackwardSizes {
-  std::int64_t group_entries = 384;  // query rows loaded together
+  std::int64_t group_entries = 640;  // query rows loaded together
   std::int64_t run_keys = 256;       // keys packed together
   // Rows of each item whose gradients are summed up at once in memory of their own, which gradients of 16
   // bits need. Only for whole tensors.
@@ -104,6 +105,7 @@ struct BackwardWorkspace {
   LaneIndex<T>* limits;
   const Scalar **query_row, **grad_row;  // of one tile
   std::int64_t* heads;
+  Meetings meetings;  // of the queries that are loaded, and of the keys they meet
 };
 
 /// Query rows that lie in consecutive tiles of a workspace, each tile full but for the last.
@@ -118,17 +120,18 @@ class GradientTiles {
   using Workspace = BackwardWorkspace<Scalar>;
 
  public:
-  GradientTiles(const TileKernel<Scalar>& kernel, const BackwardQueries<Scalar>& queries,
-                const RowNumbers<T>& delta, double scale, bool causal, std::int64_t head_dim)
+  GradientTiles(const AttentionPlan& plan, const TileKernel<Scalar>& kernel,
+                const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta)
       : most(kernel.max_queries()),
         kernel_(kernel),
         queries_(queries),
         delta_(delta),
-        causal_(causal),
-        head_dim_(head_dim),
-        dims_(kernel.row_dim(head_dim)),
-        scale_(static_cast<T>(scale)),
-        query_scale_(static_cast<T>(scale * std::numbers::log2e)) {}
+        meetings_(plan),
+        causal_(plan.causal),
+        head_dim_(plan.shape.head_dim),
+        dims_(kernel.row_dim(plan.shape.head_dim)),
+        scale_(static_cast<T>(plan.scale)),
+        query_scale_(static_cast<T>(plan.scale * std::numbers::log2e)) {}
 
   /// Queries of a full tile.
   const std::int64_t most;
@@ -139,6 +142,7 @@ class GradientTiles {
   /// Loads `loaded.entries` rows of a set from `first` on, and clears their gradients.
   void load(const QuerySet& set, std::int64_t first, const LoadedQueries& loaded, std::size_t branch,
             Workspace& work) const {
+    if (loaded.entries > 0) work.meetings = meetings_.of(set.item, set.head(first));
     const std::int64_t tiles = detail::ceil_div(loaded.entries, most);
     const std::int64_t begin = loaded.first_tile * most;
     const std::int64_t elements = kernel_.padded(most) * dims_;  // of the gradients of a tile
@@ -195,6 +199,7 @@ class GradientTiles {
                                  work.key_rows + row_bytes(at),
                                  wanted.keys ? work.grad_keys + at * dims_ : nullptr,
                                  wanted.keys ? work.grad_values + at * dims_ : nullptr,
+                                 work.meetings.queries_of_key,
                                  tokens.count};
     for (std::int64_t t = 0; t < detail::ceil_div(loaded.entries, most); ++t) {
       const GradientTile<T> queries = tile(work, loaded, t, wanted);
@@ -243,12 +248,14 @@ class GradientTiles {
             wanted.queries ? work.grad_query + index * kernel_.padded(most) * dims_ : nullptr,
             wanted.sums ? work.probability + lane : nullptr,
             wanted.sums ? work.weighted + lane : nullptr,
+            work.meetings.keys_of_query,
             kernel_.vectors_for(loaded.entries - t * most)};
   }
 
   const TileKernel<Scalar>& kernel_;
   BackwardQueries<Scalar> queries_;
   RowNumbers<T> delta_;
+  MeetingsOfCall meetings_;
   bool causal_;
   std::int64_t head_dim_, dims_;
   T scale_, query_scale_;

@@ -50,9 +50,9 @@ class RingBackward {
     grad_v_ = Tensor<T>(shape.batch, mine_.size(), shape.kv_heads, shape.head_dim);
     accumulate_gradients();
     for (const detail::TokenRun& run : mine_.runs) {
-      round_gradients<Scalar, T>(kernel_, grad_q_.view(), 0, run, grads.q);
-      round_gradients<Scalar, T>(kernel_, grad_k_.view(), 0, run, grads.k);
-      round_gradients<Scalar, T>(kernel_, grad_v_.view(), 0, run, grads.v);
+      round_gradients<Scalar, T>(kernel_, grad_q_.view(), 0, run, grads.q, place_.threads);
+      round_gradients<Scalar, T>(kernel_, grad_k_.view(), 0, run, grads.k, place_.threads);
+      round_gradients<Scalar, T>(kernel_, grad_v_.view(), 0, run, grads.v, place_.threads);
     }
     return bytes_sent_;
   }
@@ -97,7 +97,8 @@ class RingBackward {
           }
         });
     for (const detail::TokenRun& run : mine_.runs) {
-      branch_deltas<T>(plan_, run, targets.probability, targets.weighted, tensors_.grad_lse, delta_);
+      branch_deltas<T>(plan_, run, targets.probability, targets.weighted, tensors_.grad_lse, delta_,
+                       place_.threads);
     }
   }
 

@@ -141,12 +141,12 @@ class WholeBackward {
     BackwardTargets<T> targets;
     targets.probability = memory_.probability;
     targets.weighted = memory_.delta;
-    std::fill_n(targets.probability.row(branch, 0, 0, 0), numbers, T{0});
-    std::fill_n(targets.weighted.row(branch, 0, 0, 0), numbers, T{0});
+    detail::fill_zeros(targets.probability.row(branch, 0, 0, 0), numbers, threads_);
+    detail::fill_zeros(targets.weighted.row(branch, 0, 0, 0), numbers, threads_);
     seed_mix_statistics(plan_, branch, whole_, queries_, targets.probability);
-    run_units(backward_units(plan_, branch, BackwardSide::queries, threads_), whole_, targets, {}, {});
+    run_units(backward_units(plan_, branch, BackwardSide::queries, threads_), 1, whole_, targets, {}, {});
     branch_deltas<T>(plan_, branch, whole_, targets.probability, targets.weighted, tensors_.grad_lse,
-                     memory_.delta);
+                     memory_.delta, threads_);
   }
 
   /// Sums the gradients of one run up in the accumulator type, then rounds them.
@@ -155,7 +155,7 @@ class WholeBackward {
     T* next = memory_.sums;
     const auto zeros = [&](std::int64_t heads) {
       const TensorView<T> view(next, {shape.batch, run.size(), heads, shape.head_dim});
-      std::fill_n(next, view.size(), T{0});
+      detail::fill_zeros(next, view.size(), threads_);
       next += view.size();
       return view;
     };
@@ -167,8 +167,8 @@ class WholeBackward {
       if (at_once) compute_deltas(branch);
       accumulate(branch, grad_q, run, grad_k, grad_v);
     }
-    round_gradients<Scalar, T>(kernel_, grad_k, run.begin, run, grads.k);
-    round_gradients<Scalar, T>(kernel_, grad_v, run.begin, run, grads.v);
+    round_gradients<Scalar, T>(kernel_, grad_k, run.begin, run, grads.k, threads_);
+    round_gradients<Scalar, T>(kernel_, grad_v, run.begin, run, grads.v, threads_);
     if (!at_once) {
       next = memory_.sums;
       grad_q = zeros(shape.heads);
@@ -176,32 +176,24 @@ class WholeBackward {
         accumulate_queries(branch, grad_q, run);
       }
     }
-    round_gradients<Scalar, T>(kernel_, grad_q, run.begin, run, grads.q);
+    round_gradients<Scalar, T>(kernel_, grad_q, run.begin, run, grads.q, threads_);
   }
 
   /// Gradients that one branch gives the keys of a run from all queries and, where grad_q has data, the
   /// queries.
   void accumulate(std::size_t branch, const TensorView<T>& grad_q, const detail::TokenRun& keys,
                   const TensorView<T>& grad_k, const TensorView<T>& grad_v) {
-    const auto units_with_keys = [&](BackwardSide side) {
-      auto units = backward_units(plan_, branch, side, threads_);
-      std::erase_if(units, [&keys](const BackwardUnit& unit) {
-        return unit.key_begin >= keys.end || unit.key_end <= keys.begin;
-      });
-      return units;
-    };
-    auto units = units_with_keys(BackwardSide::both);
-    const bool too_few = threads_ > 1 && static_cast<std::int64_t>(units.size()) < 2 * threads_;
-    if (too_few) units = units_with_keys(BackwardSide::keys);
     BackwardTargets<T> targets;
     targets.grad_keys = true;
-    if (!too_few) targets.grad_q = grad_q;
-    run_units(units, keys, targets, grad_k, grad_v);
-    if (too_few && grad_q.data() != nullptr) {
-      targets.grad_keys = false;
-      targets.grad_q = grad_q;
-      run_units(backward_units(plan_, branch, BackwardSide::queries, threads_), whole_, targets, {}, {});
-    }
+    targets.grad_q = grad_q;
+    // Without gradients of queries, units may share query rows.
+    auto units = backward_units(plan_, branch,
+                                grad_q.data() != nullptr ? BackwardSide::both : BackwardSide::keys, threads_);
+    std::erase_if(units, [&keys](const BackwardUnit& unit) {
+      return unit.key_begin >= keys.end || unit.key_end <= keys.begin;
+    });
+    const std::int64_t parts = grad_q.data() != nullptr ? parts_of_units(plan_, units, threads_) : 1;
+    run_units(units, parts, keys, targets, grad_k, grad_v);
   }
 
   /// Gradients that one branch gives the queries of a run, which are rows 0 and on of grad_q.
@@ -215,39 +207,37 @@ class WholeBackward {
       unit.query_end = std::min(unit.query_end, run.end);
     }
     std::erase_if(units, [](const BackwardUnit& unit) { return unit.query_begin >= unit.query_end; });
-    run_units(units, whole_, targets, {}, {});
+    run_units(units, 1, whole_, targets, {}, {});
   }
 
-  void run_units(const std::vector<BackwardUnit>& units, const detail::TokenRun& keys,
+  void run_units(const std::vector<BackwardUnit>& units, std::int64_t parts, const detail::TokenRun& keys,
                  const BackwardTargets<T>& targets, const TensorView<T>& grad_k,
                  const TensorView<T>& grad_v) {
     const BackwardPass<Scalar> pass(plan_, kernel_, queries_, memory_.delta, sizes_);
-    detail::parallel_for(
-        static_cast<std::int64_t>(units.size()), threads_, [&](std::int64_t index, int worker) {
-          detail::Carver carver(memory_.workspaces +
-                                memory_.bytes_per_thread * static_cast<std::size_t>(worker));
-          BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
-          pass.run(units[static_cast<std::size_t>(index)], whole_, targets, work,
-                   [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
-                       const auto& visit) {
-                     const detail::TokenRun at_hand{std::max(keys.begin, unit.key_begin),
-                                                    std::max(keys.begin, std::min(keys.end, unit.key_end)), 0,
-                                                    0};
-                     for_each_local_piece(
-                         tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
-                         [&](const KeyPiece<Scalar>& piece) {
-                           GradientPiece<Scalar> with_gradients{piece, {}, {}};
-                           if (targets.grad_keys) {
-                             const std::int64_t shift = piece.tokens.base - keys.begin;
-                             with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head),
-                                                         grad_k.strides()[1], piece.tokens.index, shift};
-                             with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head),
-                                                           grad_v.strides()[1], piece.tokens.index, shift};
-                           }
-                           visit(with_gradients);
-                         });
-                   });
-        });
+    run_in_turns(units, parts, threads_, [&](const BackwardUnit& piece, int worker) {
+      detail::Carver carver(memory_.workspaces + memory_.bytes_per_thread * static_cast<std::size_t>(worker));
+      BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
+      pass.run(piece, whole_, targets, work,
+               [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
+                   const auto& visit) {
+                 const detail::TokenRun at_hand{std::max(keys.begin, unit.key_begin),
+                                                std::max(keys.begin, std::min(keys.end, unit.key_end)), 0, 0};
+                 for_each_local_piece(
+                     tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
+                     [&](const KeyPiece<Scalar>& keys_and_values) {
+                       GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
+                       if (targets.grad_keys) {
+                         const detail::TokenList& tokens = keys_and_values.tokens;
+                         const std::int64_t shift = tokens.base - keys.begin;
+                         with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head),
+                                                     grad_k.strides()[1], tokens.index, shift};
+                         with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head),
+                                                       grad_v.strides()[1], tokens.index, shift};
+                       }
+                       visit(with_gradients);
+                     });
+               });
+    });
   }
 
   const AttentionPlan& plan_;

@@ -28,27 +28,30 @@ RING_ATTENTION_EXPORT inline std::atomic<const char*>& chosen_kernel() {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// Calls visit(isa) for the instruction sets of this processor, the best first, until it returns true.
+/// Calls visit(isa) for the instruction sets of this processor, the best first, until it returns true; only
+/// for the one of that name, if there is one. Others are then not even asked for, which for AMX has
+/// consequences.
 template <class Visit, class... Isa>
-void for_each_supported(InstructionSets<Isa...>, const Visit& visit) {
-  (void)((Isa::supported() && visit(Isa{})) || ...);
+void for_each_supported(InstructionSets<Isa...>, const Visit& visit, std::string_view name = {}) {
+  (void)(((name.empty() || name == Isa::name) && Isa::supported() && visit(Isa{})) || ...);
 }
 
 /// The supported instruction set of a name as a string that lives forever; null: there is none.
 inline const char* find_kernel(std::string_view name) {
   const char* found = nullptr;
-  for_each_supported(KnownInstructionSets{}, [&](auto isa) {
-    if (name == isa.name) found = isa.name;
-    return found != nullptr;
-  });
+  const auto take = [&found](auto isa) {
+    found = isa.name;
+    return true;
+  };
+  for_each_supported(KnownInstructionSets{}, take, name);
   return found;
 }
 
 }  // namespace engine
 
-/// Names of the kernels that this processor runs, the best first: of "avx512_bf16", "avx512", "avx2" and
-/// "generic". The name says which instructions serve; a scalar for which an instruction set has nothing of
-/// its own uses the next.
+/// Names of the kernels that this processor runs, the best first: of "amx_bf16", "avx512_bf16", "avx512",
+/// "avx2" and "generic". The name says which instructions serve; a scalar for which an instruction set has
+/// nothing of its own uses the next. Where there is AMX, Linux is asked for permission to use it, once.
 inline std::vector<std::string> available_kernels() {
   std::vector<std::string> names;
   engine::for_each_supported(engine::KnownInstructionSets{}, [&names](auto isa) {
@@ -100,11 +103,11 @@ const TileKernel<Scalar>& active_kernel() {
   const char* name = detail::chosen_kernel();
   if (name == nullptr) name = kernel_of_environment();
   const TileKernel<Scalar>* kernel = &generic_isa::kernel<Scalar>();
-  for_each_supported(KnownInstructionSets{}, [&](auto isa) {
-    const bool found = name == nullptr || std::string_view(name) == isa.name;
-    if (found) kernel = &isa.template kernel<Scalar>();
-    return found;
-  });
+  const auto take = [&kernel](auto isa) {
+    kernel = &isa.template kernel<Scalar>();
+    return true;
+  };
+  for_each_supported(KnownInstructionSets{}, take, name == nullptr ? std::string_view() : name);
   return *kernel;
 }
 

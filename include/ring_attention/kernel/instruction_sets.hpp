@@ -3,6 +3,8 @@
 
 #include <ring_attention/kernel/targets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/kernel/tile_permission.hpp>
+#include <ring_attention/kernel/tile_registers.hpp>
 #include <ring_attention/version.hpp>
 #include <type_traits>
 
@@ -66,6 +68,21 @@ struct avx512_bf16_isa : avx512_isa {
   }
 };
 
+/// The tile registers need no instructions of the compiler's, so their kernel is part of the target that
+/// serves the rest of it.
+struct amx_bf16_isa : avx512_bf16_isa {
+  static constexpr const char* name = "amx_bf16";
+  static bool supported() { return avx512_bf16_isa::supported() && detail::tiles_permitted(); }
+  template <class Scalar>
+  static const TileKernel<Scalar>& kernel() {
+    if constexpr (std::is_same_v<Scalar, Eigen::bfloat16>) {
+      return avx512_bf16::tile_kernel<HardwareTiles>;
+    } else {
+      return avx512_bf16_isa::kernel<Scalar>();
+    }
+  }
+};
+
 #endif
 
 template <class... Isa>
@@ -73,7 +90,8 @@ struct InstructionSets {};
 
 /// The best first.
 #if RING_ATTENTION_X86_TARGETS
-using KnownInstructionSets = InstructionSets<avx512_bf16_isa, avx512_isa, avx2_isa, generic_isa>;
+using KnownInstructionSets =
+    InstructionSets<amx_bf16_isa, avx512_bf16_isa, avx512_isa, avx2_isa, generic_isa>;
 #else
 using KnownInstructionSets = InstructionSets<generic_isa>;
 #endif

@@ -61,11 +61,12 @@ struct GradientTile {
   std::byte* grad_out;
   std::byte* query_rows;
   std::byte* grad_out_rows;
-  T* lse;          // [width], base 2; +infinity for lanes without a query or without keys
-  T* delta;        // [width], sum_d dO O minus the gradient of the log-sum-exp
-  T* grad_query;   // [width rounded up to panels][row_dim], summed up; null: not wanted
-  T* probability;  // [width], sum of probabilities; null: not wanted
-  T* weighted;     // [width], sum of probabilities times dO.v; null: not wanted
+  T* lse;                      // [width], base 2; +infinity for lanes without a query or without keys
+  T* delta;                    // [width], sum_d dO O minus the gradient of the log-sum-exp
+  T* grad_query;               // [width rounded up to panels][row_dim], summed up; null: not wanted
+  T* probability;              // [width], sum of probabilities; null: not wanted
+  T* weighted;                 // [width], sum of probabilities times dO.v; null: not wanted
+  std::int64_t keys_of_query;  // most keys that a query meets in the whole call
   int vectors;
 };
 
@@ -80,11 +81,12 @@ struct ProbabilityTile {
 /// A run of keys for backward.
 template <class T>
 struct GradientKeys {
-  std::byte* keys;      // as pack_gradient_panels writes them
-  std::byte* values;    // of the same form
-  std::byte* key_rows;  // as pack_gradient_rows writes them
-  T* grad_keys;         // [padded count][row_dim], summed up; null: not wanted
-  T* grad_values;       // [padded count][row_dim]
+  std::byte* keys;              // as pack_gradient_panels writes them
+  std::byte* values;            // of the same form
+  std::byte* key_rows;          // as pack_gradient_rows writes them
+  T* grad_keys;                 // [padded count][row_dim], summed up; null: not wanted
+  T* grad_values;               // [padded count][row_dim], null with grad_keys
+  std::int64_t queries_of_key;  // most queries that a key meets in the whole call
   std::int64_t count;
 };
 
@@ -137,7 +139,7 @@ struct TileKernel {
   void (*probabilities)(const T* panels, std::int64_t count, const ProbabilityTile<T>& tile,
                         const LaneIndex<T>* limits, std::int64_t head_dim, T* to);
 
-  /// Rows: to = factor * from, to += factor * from, and sum_d a b in chains as dot products are summed.
+  /// Rows: to = factor * from, to += factor * from, and sum_d a b.
   void (*round_row)(const T* from, T factor, std::int64_t count, Scalar* to);
   void (*add_row)(const T* from, T factor, std::int64_t count, T* to);
   T (*dot)(const Scalar* a, const Scalar* b, std::int64_t count);

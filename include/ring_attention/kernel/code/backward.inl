@@ -62,6 +62,20 @@ struct Backward {
     }
   }
 
+  /// sum_d a b, in the chains in which accumulate() sums dO.v, from which it is taken.
+  static T dot(const Scalar* a, const Scalar* b, std::int64_t count) {
+    const std::int64_t chain = chain_length(count);
+    T sum{0};
+    for (std::int64_t begin = 0; begin < count; begin += chain) {
+      T part{0};
+      for (std::int64_t d = begin; d < std::min(begin + chain, count); ++d) {
+        part += static_cast<T>(a[d]) * static_cast<T>(b[d]);
+      }
+      sum += part;
+    }
+    return sum;
+  }
+
   /// Adds what the tile and the run give each other. Query j sees the first limits[j] keys; null: all.
   static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
                          std::int64_t head_dim, T, T* scratch) {

@@ -144,7 +144,16 @@ struct Forward {
 
   static void load_states(const StateRows<T>& states, const std::int64_t* rows, std::int64_t head_dim,
                           const QueryTile<T>& tile) {
-    const std::int64_t dims = padded(head_dim);
+    load_padded_states(states, rows, padded(head_dim), tile);
+  }
+  static void store_states(const QueryTile<T>& tile, const std::int64_t* rows, std::int64_t head_dim,
+                           const StateRows<T>& states) {
+    store_padded_states(tile, rows, padded(head_dim), states);
+  }
+
+  /// The same for whatever number of dimensions states are padded to.
+  static void load_padded_states(const StateRows<T>& states, const std::int64_t* rows, std::int64_t dims,
+                                 const QueryTile<T>& tile) {
     const std::int64_t width = tile.vectors * lanes;
     const T* row[lanes];
     for (int v = 0; v < tile.vectors; ++v) {
@@ -160,9 +169,8 @@ struct Forward {
     }
   }
 
-  static void store_states(const QueryTile<T>& tile, const std::int64_t* rows, std::int64_t head_dim,
-                           const StateRows<T>& states) {
-    const std::int64_t dims = padded(head_dim);
+  static void store_padded_states(const QueryTile<T>& tile, const std::int64_t* rows, std::int64_t dims,
+                                  const StateRows<T>& states) {
     const std::int64_t width = tile.vectors * lanes;
     T* row[lanes];
     for (int v = 0; v < tile.vectors; ++v) {

@@ -2,9 +2,9 @@
 // O^T += V^T P^T over pairs of keys, sums in float. Part of the body of a target that has them.
 //
 // Queries stay as they are, so that they are exact; the scale is applied to the scores. Probabilities are
-// rounded to bfloat16 where they meet values, and are summed up as they were before. That shifts an output by
-// at most 2^-9 of the largest value, 1/64 for values up to 8, which the tolerance leaves room for; where a
-// run has larger ones, what rounding took from the probabilities meets the values, too.
+// rounded to bfloat16 where they meet values, and are summed up as they were before. That takes at most 2^-8
+// of each, and rounding the output at most 2^-8 of it: together 2.45e-2 of the tolerance of 2.5e-2 for values
+// up to 5.25. Where a run has larger ones, what rounding took from the probabilities meets the values, too.
 
 struct PairProducts {
   using Sum = float;
@@ -29,7 +29,7 @@ struct PairForward {
   static constexpr std::int64_t key_block = Plain::key_block;
   /// Scores, which turn into probabilities in place, and what rounding takes from those.
   static constexpr std::int64_t score_elements = Plain::score_elements + Plain::score_elements / 2;
-  static constexpr unsigned largest_plain = 0x4100;  // 8 as bfloat16
+  static constexpr unsigned largest_plain = 0x40A8;  // 5.25 as bfloat16
 
   static constexpr std::int64_t padded(std::int64_t extent) { return Plain::padded(extent); }
   static constexpr std::int64_t pairs(std::int64_t extent) { return (extent + 1) / 2; }
@@ -101,6 +101,12 @@ struct PairForward {
     _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded));
   }
 
+  /// Numbers as bfloat16 holds them.
+  [[gnu::always_inline]] static Lanes<T> rounded(Lanes<T> numbers) {
+    const __m256bh halves = _mm512_cvtneps_pbh((__m512)numbers);
+    return (Lanes<T>)(__builtin_convertvector((HalfLanes)halves, LaneUnsigned<T>) << 16);
+  }
+
   /// What scores are multiplied by. For scale 0, load_queries writes queries of zeros, so any positive factor
   /// will do.
   static T size_of(T scale) { return scale < 0 ? -scale : scale == 0 ? T{1} : scale; }
@@ -129,19 +135,23 @@ struct PairForward {
   }
 
   /// [pair of dimensions][width], with the sign of the scale; see size_of.
-  static void load_queries(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile,
-                           T scale) {
-    const std::int64_t width = tile.vectors * lanes;
+  static void load_lanes(const Scalar* const* rows, std::int64_t head_dim, int vectors, T scale,
+                         std::byte* bytes) {
+    const std::int64_t width = vectors * lanes;
     const LaneUnsigned<T> keep = LaneUnsigned<T>{} + (scale == 0 ? 0U : ~0U);
     const LaneUnsigned<T> flip = LaneUnsigned<T>{} + (scale < 0 ? 0x80008000U : 0U);
-    for (int v = 0; v < tile.vectors; ++v) {
-      Pair* const query = reinterpret_cast<Pair*>(tile.query) + v * lanes;
+    for (int v = 0; v < vectors; ++v) {
+      Pair* const to = reinterpret_cast<Pair*>(bytes) + v * lanes;
       read_pairs(rows + v * lanes, head_dim,
                  [&](std::int64_t p, Lanes<float> of_pair) RING_ATTENTION_TARGET_LAMBDA {
                    const LaneUnsigned<T> bits = ((LaneUnsigned<T>)of_pair & keep) ^ flip;
-                   std::memcpy(query + p * width, &bits, sizeof bits);
+                   std::memcpy(to + p * width, &bits, sizeof bits);
                  });
     }
+  }
+  static void load_queries(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile,
+                           T scale) {
+    load_lanes(rows, head_dim, tile.vectors, scale, tile.query);
   }
 
   static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
@@ -228,10 +238,5 @@ struct PairForward {
         if (rest != nullptr) store_interleaved(even - rounded(even), odd - rounded(odd), rest + pair);
       }
     }
-  }
-
-  [[gnu::always_inline]] static Lanes<T> rounded(Lanes<T> numbers) {
-    const __m256bh halves = _mm512_cvtneps_pbh((__m512)numbers);
-    return (Lanes<T>)(__builtin_convertvector((HalfLanes)halves, LaneUnsigned<T>) << 16);
   }
 };

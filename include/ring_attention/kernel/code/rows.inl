@@ -94,21 +94,6 @@ void add_row(const T* from, T factor, std::int64_t count, T* to) {
   for (; i < count; ++i) to[i] += from[i] * factor;
 }
 
-template <class Scalar>
-accumulator_t<Scalar> dot(const Scalar* a, const Scalar* b, std::int64_t count) {
-  using T = accumulator_t<Scalar>;
-  const std::int64_t chain = chain_length(count);
-  T sum{0};
-  for (std::int64_t begin = 0; begin < count; begin += chain) {
-    T part{0};
-    for (std::int64_t d = begin; d < std::min(begin + chain, count); ++d) {
-      part += static_cast<T>(a[d]) * static_cast<T>(b[d]);
-    }
-    sum += part;
-  }
-  return sum;
-}
-
 /// Swaps the off-diagonal blocks of Step lanes in two rows that are Step apart.
 template <int Step, class V, int... I>
 [[gnu::always_inline]] inline void swap_blocks(V& a, V& b, std::integer_sequence<int, I...>) {

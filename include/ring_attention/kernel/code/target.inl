@@ -19,8 +19,16 @@ namespace RING_ATTENTION_TARGET {
 #include <ring_attention/kernel/code/backward.inl>
 #if RING_ATTENTION_TARGET_BF16
 #include <ring_attention/kernel/code/pair_forward.inl>
+//
+#include <ring_attention/kernel/code/pair_backward.inl>
 #endif
 #include <ring_attention/kernel/code/table.inl>
+#if RING_ATTENTION_TARGET_BF16
+#include <ring_attention/kernel/code/tile_layout.inl>
+#include <ring_attention/kernel/code/tile_products.inl>
+//
+#include <ring_attention/kernel/code/tile_forward.inl>
+#endif
 
 }  // namespace RING_ATTENTION_TARGET
 }  // namespace engine
