@@ -2,8 +2,10 @@
 """Times the library in a program built with plain -O2 against the same program built with -O2 -march=native."""
 
 import argparse
+import array
 import datetime
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -20,10 +22,11 @@ from support.comparison_cases import SCALARS, make_cases, normal_numbers  # noqa
 from support.samples import PAUSE, summarize  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
+TOLERANCES = {"float32": 2e-5, "bfloat16": 2.5e-2}
 FLAGS = {"plain": "-O2", "native": "-O2 -march=native"}
 
 EPILOG = """\
-Builds attention_for_comparison twice and has both make the same calls in turn, for the cases of compare_pytorch.py. A
+Builds attention_for_comparison twice, checks that both compute the same, and has both make the same calls in turn, for the cases of compare_pytorch.py. A
 ratio is the native build's time divided by the plain build's of the same round; 0.95 or more means that the plain build
 is within 5 %. Their kernels are the same code: what is compared is everything around them. Exit status 0 only where
 every median is within the bound.
@@ -45,6 +48,30 @@ def build(folder, flags):
     return folder / "benchmarks" / "attention_for_comparison"
 
 
+def largest_difference(first, second):
+    """Of two files of outputs, relative to the larger of 1 and the number itself; infinite for NaN."""
+    worst = 0.0
+    ours, others = safetensors_file.read(first), safetensors_file.read(second)
+    if ours.keys() != others.keys():
+        return math.inf
+    for name, (dtype, _, data) in ours.items():
+        if bytes(data) == bytes(others[name][2]):
+            continue
+        for a, b in zip(numbers(dtype, data), numbers(dtype, others[name][2])):
+            error = abs(a - b) / max(1.0, abs(a))
+            if a != b and not error <= worst:
+                worst = math.inf if math.isnan(error) else error
+    return worst
+
+
+def numbers(dtype, data):
+    if dtype == "F32":
+        return array.array("f", bytes(data))
+    if dtype != "BF16":
+        raise RuntimeError(f"outputs of {dtype}")
+    return array.array("f", b"".join(b"\0\0" + bytes(data[i : i + 2]) for i in range(0, len(data), 2)))
+
+
 def measure(case, scalar, threads, programs, rounds, folder):
     """Seconds of both builds, by round; the first round warms up and does not count."""
     count = case.tokens * case.heads * case.head_dim
@@ -56,6 +83,9 @@ def measure(case, scalar, threads, programs, rounds, folder):
     taken = {name: [] for name in programs}
     with AttentionServer(programs["plain"], case, folder / "inputs", folder / "plain") as plain:
         with AttentionServer(programs["native"], case, folder / "inputs", folder / "native") as native:
+            difference = largest_difference(folder / "plain", folder / "native")
+            if not difference <= TOLERANCES[scalar] * (5 if case.backward else 1):
+                sys.exit(f"{case.name}/{scalar}: outputs of the builds differ by {difference}")
             for i in range(rounds + 1):
                 sides = [("plain", plain), ("native", native)]
                 for name, server in sides if i % 2 == 0 else reversed(sides):

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <ring_attention/engine/backward_steps.hpp>
 #include <ring_attention/parallel.hpp>
 #include <set>
 #include <stdexcept>
@@ -227,4 +228,67 @@ TEST_CASE("the number of threads may change while loops run", "[parallel][thread
     }
   });
   CHECK(sums == std::vector<std::int64_t>(3, 200 * 190));
+}
+
+namespace {
+
+std::vector<ra::engine::BackwardUnit> long_units(std::size_t count) {
+  return std::vector<ra::engine::BackwardUnit>(count, {0, 0, 0, 0, 0, 1000, 0, 1000});
+}
+
+}  // namespace
+
+TEST_CASE("pieces of backward meet every pair of parts once, in one order for each part", "[parallel]") {
+  for (const std::int64_t parts : {1, 2, 4, 16}) {
+    for (const int threads : {1, 3, 16}) {
+      INFO(parts << " parts, " << threads << " threads");
+      // By part: the parts of the other side that it met, in order. A turn is all that guards them.
+      std::vector<std::vector<std::int64_t>> of_queries(static_cast<std::size_t>(3 * parts)),
+          of_keys = of_queries;
+      auto units = long_units(3);
+      for (std::size_t i = 0; i < units.size(); ++i) units[i].item = static_cast<std::int64_t>(i);
+      ra::engine::run_in_turns(units, parts, threads, [&](const ra::engine::BackwardUnit& piece, int) {
+        const std::int64_t query = (piece.query_begin * parts + 999) / 1000,
+                           key = (piece.key_begin * parts + 999) / 1000;
+        of_queries[static_cast<std::size_t>(piece.item * parts + query)].push_back(key);
+        of_keys[static_cast<std::size_t>(piece.item * parts + key)].push_back(query);
+      });
+      for (std::int64_t i = 0; i < 3 * parts; ++i) {
+        const std::int64_t own = i % parts;
+        std::vector<std::int64_t> expected;
+        for (std::int64_t round = 0; round < parts; ++round)
+          expected.push_back((round - own + parts) % parts);
+        CHECK(of_queries[static_cast<std::size_t>(i)] == expected);
+        CHECK(of_keys[static_cast<std::size_t>(i)] == expected);
+      }
+    }
+  }
+}
+
+TEST_CASE("a piece of backward that throws ends the loop, whoever waits for it", "[parallel]") {
+  const auto units = long_units(3);
+  for (int failing = 1; failing <= 768; failing += 19) {
+    std::atomic<int> pieces{0};
+    std::string told;
+    try {
+      ra::engine::run_in_turns(units, 16, 16, [&](const ra::engine::BackwardUnit&, int) {
+        if (++pieces == failing) throw std::runtime_error("piece");
+      });
+    } catch (const std::runtime_error& error) {
+      told = error.what();
+    }
+    CHECK(told == "piece");
+  }
+}
+
+TEST_CASE("pieces of backward may run in many callers at once and hold loops", "[parallel]") {
+  std::atomic<int> bodies{0};
+  test::run_together(6, [&](int) {
+    for (int repetition = 0; repetition < 10; ++repetition) {
+      ra::engine::run_in_turns(long_units(3), 8, 9, [&](const ra::engine::BackwardUnit&, int) {
+        ra::detail::parallel_for(4, 3, [&](std::int64_t, int) { ++bodies; });
+      });
+    }
+  });
+  CHECK(bodies == 6 * 10 * 3 * 64 * 4);
 }

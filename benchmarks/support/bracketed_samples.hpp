@@ -16,8 +16,9 @@ namespace benchmarks {
 inline constexpr double bracket_tolerance = 0.07;
 /// and neither is below this part of the best peak of the run.
 inline constexpr double slow_peak = 0.8;
-/// Short calls are repeated within a sample until they take this long.
-inline constexpr double least_sample_seconds = 0.02;
+/// Short calls are repeated within a sample until they take this long; the first has to wake up threads that
+/// slept during the probe.
+inline constexpr double least_sample_seconds = 0.06;
 
 struct BracketedSamples {
   std::vector<double> seconds;  ///< of one call, by sample that counts

@@ -90,11 +90,11 @@ inline double worst_of_sampled_rows(const Configuration& configuration, const Bf
       for (std::int64_t d = 0; d < dim; ++d) {
         const double expected = total > 0.0 ? sums[static_cast<std::size_t>(d)] / total : 0.0;
         largest = std::max(largest, std::abs(expected));
-        difference =
-            std::max(difference, std::abs(static_cast<double>(out.view()(0, token, head, d)) - expected));
+        const double error = std::abs(static_cast<double>(out.view()(0, token, head, d)) - expected);
+        if (!(error <= difference)) difference = error;
+        if (std::isnan(difference)) return std::numeric_limits<double>::infinity();
       }
       if (difference > 0.0) worst = std::max(worst, difference / (2.5e-2 * std::min(1.0, largest)));
-      if (!(difference >= 0.0)) worst = std::numeric_limits<double>::infinity();
     }
   }
   return worst;

@@ -71,7 +71,7 @@ class ThreadPool {
     std::atomic<std::int64_t> next_{0};
     std::mutex error_mutex_;
     std::exception_ptr error_;
-    // The pool's mutex guards what follows.
+    // What follows is written under the pool's mutex; those that look out read it without.
     int helpers_wanted_ = 0;
     int helpers_joined_ = 0;
     std::atomic<int> helpers_active_{0};

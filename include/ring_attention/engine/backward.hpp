@@ -54,10 +54,7 @@ class BackwardPass {
  public:
   BackwardPass(const AttentionPlan& plan, const TileKernel<Scalar>& kernel,
                const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, const BackwardSizes& sizes)
-      : plan_(plan),
-        kernel_(kernel),
-        tiles_(plan, kernel, queries, delta),
-        sizes_(sizes) {}
+      : plan_(plan), kernel_(kernel), tiles_(plan, kernel, queries, delta), sizes_(sizes) {}
 
   /// Runs a unit over the queries of a member's run. find(branch, offset, segment, unit, visit) calls
   /// visit(GradientPiece) for each piece of the segment's kept rows that is at hand.

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
 #include <ring_attention/engine/walk.hpp>
@@ -104,34 +105,8 @@ struct BackwardWorkspace {
   LaneIndex<T>* limits;
   const Scalar **query_row, **grad_row;  // of one tile
   std::int64_t* heads;
+  Meetings meetings;  // of the queries that are loaded, and of the keys they meet
 };
-
-/// How many rows of the other side a row meets at most, over all branches and, for a key, query heads.
-struct Meetings {
-  std::int64_t keys_of_query = 1;
-  std::int64_t queries_of_key = 1;
-};
-
-inline Meetings most_meetings(const AttentionPlan& plan) {
-  Meetings most;
-  const std::int64_t group = plan.shape.heads / plan.shape.kv_heads;
-  for (const SequencePlan& sequence : plan.sequences) {
-    Meetings of_group;
-    for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
-      if (head % group == 0) of_group.queries_of_key = 0;
-      of_group.keys_of_query = 0;
-      for (const BranchPlan& branch : sequence.branches) {
-        if (head < branch.head_begin || head >= branch.head_end) continue;
-        const std::int64_t kept = detail::ceil_div(branch.segment_length, branch.dilation_rate);
-        of_group.keys_of_query += kept;
-        of_group.queries_of_key += plan.query_rule == QueryRule::all ? branch.segment_length : kept;
-      }
-      most.keys_of_query = std::max(most.keys_of_query, of_group.keys_of_query);
-      most.queries_of_key = std::max(most.queries_of_key, of_group.queries_of_key);
-    }
-  }
-  return most;
-}
 
 /// Query rows that lie in consecutive tiles of a workspace, each tile full but for the last.
 struct LoadedQueries {
@@ -151,7 +126,7 @@ class GradientTiles {
         kernel_(kernel),
         queries_(queries),
         delta_(delta),
-        meetings_(most_meetings(plan)),
+        meetings_(plan),
         causal_(plan.causal),
         head_dim_(plan.shape.head_dim),
         dims_(kernel.row_dim(plan.shape.head_dim)),
@@ -167,6 +142,7 @@ class GradientTiles {
   /// Loads `loaded.entries` rows of a set from `first` on, and clears their gradients.
   void load(const QuerySet& set, std::int64_t first, const LoadedQueries& loaded, std::size_t branch,
             Workspace& work) const {
+    if (loaded.entries > 0) work.meetings = meetings_.of(set.item, set.head(first));
     const std::int64_t tiles = detail::ceil_div(loaded.entries, most);
     const std::int64_t begin = loaded.first_tile * most;
     const std::int64_t elements = kernel_.padded(most) * dims_;  // of the gradients of a tile
@@ -223,7 +199,7 @@ class GradientTiles {
                                  work.key_rows + row_bytes(at),
                                  wanted.keys ? work.grad_keys + at * dims_ : nullptr,
                                  wanted.keys ? work.grad_values + at * dims_ : nullptr,
-                                 meetings_.queries_of_key,
+                                 work.meetings.queries_of_key,
                                  tokens.count};
     for (std::int64_t t = 0; t < detail::ceil_div(loaded.entries, most); ++t) {
       const GradientTile<T> queries = tile(work, loaded, t, wanted);
@@ -272,14 +248,14 @@ class GradientTiles {
             wanted.queries ? work.grad_query + index * kernel_.padded(most) * dims_ : nullptr,
             wanted.sums ? work.probability + lane : nullptr,
             wanted.sums ? work.weighted + lane : nullptr,
-            meetings_.keys_of_query,
+            work.meetings.keys_of_query,
             kernel_.vectors_for(loaded.entries - t * most)};
   }
 
   const TileKernel<Scalar>& kernel_;
   BackwardQueries<Scalar> queries_;
   RowNumbers<T> delta_;
-  Meetings meetings_;
+  MeetingsOfCall meetings_;
   bool causal_;
   std::int64_t head_dim_, dims_;
   T scale_, query_scale_;

@@ -6,7 +6,8 @@
 // leaves room for that, and each product may use the share of it that belongs to the rows that meet in it, so
 // that the shares of all products of a gradient fit the room, whatever the values. Where a product would need
 // more (few keys that serve many queries, one query that dominates a key, large rows) what rounding took
-// meets the rows, too: eight products instead of five at worst.
+// meets the rows, too: eight products instead of five at worst. delta comes from outputs that were rounded
+// before; what that takes is not counted here.
 
 struct PairBackward {
   using T = float;
