@@ -42,6 +42,11 @@ cmake_finds() {
     catch2) name=Catch2 ;;
     nlohmann-json3-dev) name=nlohmann_json ;;
     libbenchmark-dev) name=benchmark ;;
+    libopenmpi-dev) name=MPI ;;
+    openmpi-bin)
+      command -v mpirun >/dev/null
+      return
+      ;;
     *) return 1 ;;
   esac
   command -v cmake >/dev/null && [ -n "$(find_compiler "$compiler")" ] || return 1

@@ -190,6 +190,7 @@ class RingBackward {
           for (const detail::TokenRun& run : mine_.runs) {
             pass.run(units[static_cast<std::size_t>(index)], run, targets, work, find);
           }
+          if (worker == 0) detail::make_progress(communicator_);  // the caller's own thread
         });
   }
 

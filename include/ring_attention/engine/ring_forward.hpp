@@ -142,6 +142,7 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
           task_states.first_head = task.head_begin;
           task_states.first_token = task.begin;
           body(task, task_states, work);
+          if (worker == 0) detail::make_progress(communicator);  // the caller's own thread
         });
   };
 

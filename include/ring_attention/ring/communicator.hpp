@@ -56,6 +56,8 @@ enum class Failure {
 ///   cannot be used again. The engine uses the tags 0, 1 and 2.
 /// - `all_gather` hands every member the bytes of all, by rank; sizes may differ. A collective call.
 /// - `fail` tells all members that this one gives up, and why; the first reason counts. It does not wait.
+/// - A communicator that moves messages only while it is called offers `progress()`, which returns at once;
+///   the thread that made the call uses it between two tiles.
 template <class C>
 concept RingCommunicator = requires(C& c, typename C::Request& request, int peer, int tag,
                                     std::span<const std::byte> out, std::span<std::byte> in,
@@ -85,6 +87,11 @@ class AloneCommunicator {
 };
 
 namespace detail {
+
+template <class Communicator>
+void make_progress(Communicator& communicator) {
+  if constexpr (requires { communicator.progress(); }) communicator.progress();
+}
 
 /// Returns what call() returns; where it throws, tells the other members.
 template <class Communicator, class Call>
