@@ -1,8 +1,8 @@
 // Products of bfloat16 matrices with sums in float, by the instruction that multiplies pairs.
 //
-// Eigen multiplies bfloat16 by converting scalars, several times slower than float; rounded to bfloat16 and kept
-// as float it would take float's time. Pairs take a third to a half of that, which is most of what an encoder in
-// bfloat16 gains.
+// Eigen multiplies bfloat16 by converting scalars, several times slower than float; rounded to bfloat16 and
+// kept as float it would take float's time. Pairs take a third to a half of that, which is most of what an
+// encoder in bfloat16 gains.
 #pragma once
 
 #if defined(__AVX512F__) && defined(__AVX512BF16__)
@@ -22,8 +22,8 @@
 
 namespace slide_encoder {
 
-/// A weight matrix [out, in], `in` even, in panels of as many outputs as sums fit into registers. In a panel the
-/// pair (in, in + 1) of all its outputs is contiguous.
+/// A weight matrix [out, in], `in` even, in panels of as many outputs as sums fit into registers. In a panel
+/// the pair (in, in + 1) of all its outputs is contiguous.
 class Bfloat16Panels {
  public:
   template <class Weights>
@@ -46,8 +46,9 @@ class Bfloat16Panels {
       std::array<float, panel_width> start{};
       std::copy_n(bias + first, std::min(panel_width, outputs_ - first), start.data());
       std::int64_t row = 0;
-      for (; row + row_group <= x.rows(); row += row_group) multiply<row_group>(x, row, first, start.data(), y);
-      for (; row < x.rows(); ++row) multiply<1>(x, row, first, start.data(), y);
+      for (; row + row_group <= x.rows(); row += row_group)
+        multiply_rows<row_group>(x, row, first, start.data(), y);
+      for (; row < x.rows(); ++row) multiply_rows<1>(x, row, first, start.data(), y);
     }
   }
 
@@ -58,31 +59,51 @@ class Bfloat16Panels {
   static constexpr int row_group = 8;  // 8 * 3 sums, 3 weights and a pair of inputs: 28 of 32 registers
 
   template <int rows>
-  void multiply(const ConstRows<Eigen::bfloat16>& x, std::int64_t row, std::int64_t first, const float* start,
-                Rows<float>& y) const {
-    const Eigen::bfloat16* const input = x.data() + row * x.outerStride();
-    const Eigen::bfloat16* weights = panels_.data() + first * inputs_;
+  void multiply_rows(const ConstRows<Eigen::bfloat16>& x, std::int64_t row, std::int64_t first,
+                     const float* start, Rows<float>& y) const {
+    multiply_panel<rows>(x.data() + row * x.outerStride(), x.outerStride(), panels_.data() + first * inputs_,
+                         inputs_, start, y.data() + row * y.outerStride() + first, y.outerStride(),
+                         outputs_ - first);
+  }
+
+  /// `rows` rows of x times a panel. Not inlined: sums stay in registers only where the compiler sees nothing
+  /// else.
+  template <int rows>
+  [[gnu::noinline]] static void multiply_panel(const Eigen::bfloat16* x, std::int64_t x_stride,
+                                               const Eigen::bfloat16* panel, std::int64_t inputs,
+                                               const float* start, float* y, std::int64_t y_stride,
+                                               std::int64_t columns) {
     __m512 sums[rows][vectors];
-    for (auto& of_row : sums) {
-      for (int v = 0; v < vectors; ++v) of_row[v] = _mm512_loadu_ps(start + v * lanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 3
+      for (int v = 0; v < vectors; ++v) sums[r][v] = _mm512_loadu_ps(start + v * lanes);
     }
-    for (std::int64_t in = 0; in < inputs_; in += 2, weights += 2 * panel_width) {
-      __m512i columns[vectors];
-      for (int v = 0; v < vectors; ++v) columns[v] = _mm512_loadu_si512(weights + v * 2 * lanes);
+    for (std::int64_t in = 0; in < inputs; in += 2, x += 2, panel += 2 * panel_width) {
+      __m512i weights[vectors];
+#pragma GCC unroll 3
+      for (int v = 0; v < vectors; ++v) {
+        weights[v] = _mm512_loadu_si512(panel + v * 2 * lanes);
+        asm("" : "+v"(weights[v]));  // or g++ 12 loads it again for every row
+      }
+#pragma GCC unroll 8
       for (int r = 0; r < rows; ++r) {
         std::int32_t pair;
-        std::memcpy(&pair, input + r * x.outerStride() + in, sizeof pair);
+        std::memcpy(&pair, x + r * x_stride, sizeof pair);
         const __m512i pairs = _mm512_set1_epi32(pair);
+#pragma GCC unroll 3
         for (int v = 0; v < vectors; ++v) {
-          sums[r][v] = _mm512_dpbf16_ps(sums[r][v], (__m512bh)pairs, (__m512bh)columns[v]);
+          sums[r][v] = _mm512_dpbf16_ps(sums[r][v], (__m512bh)pairs, (__m512bh)weights[v]);
         }
       }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
-      float* const target = y.data() + (row + r) * y.outerStride() + first;
+#pragma GCC unroll 3
       for (int v = 0; v < vectors; ++v) {
-        const std::int64_t left = std::clamp<std::int64_t>(outputs_ - first - v * lanes, 0, lanes);
-        _mm512_mask_storeu_ps(target + v * lanes, static_cast<__mmask16>((1U << left) - 1), sums[r][v]);
+        const std::int64_t left = std::clamp<std::int64_t>(columns - v * lanes, 0, lanes);
+        _mm512_mask_storeu_ps(y + r * y_stride + v * lanes, static_cast<__mmask16>((1U << left) - 1),
+                              sums[r][v]);
       }
     }
   }

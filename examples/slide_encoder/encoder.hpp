@@ -47,8 +47,8 @@ struct EncoderLayer {
   Linear<Scalar> fc2;
 };
 
-/// Scalar (float or Eigen::bfloat16) is what products and attention read. Their sums, and the state that layers
-/// add to, are float.
+/// Scalar (float or Eigen::bfloat16) is what products and attention read. Their sums, and the state that
+/// layers add to, are float.
 template <class Scalar>
 class SlideEncoder {
  public:
@@ -72,7 +72,8 @@ class SlideEncoder {
     Matrix<float> state(tiles.count() + 1, config_.embed);
     state.row(0) = Eigen::Map<const Eigen::RowVectorXf>(class_token_.data(), config_.embed);
     for_each_block(tiles.count(), block_rows, ra::num_threads(), [&] {
-      return [&, positions = PositionTable(config_.embed), features = Matrix<float>(block_rows, config_.in_chans),
+      return [&, positions = PositionTable(config_.embed),
+              features = Matrix<float>(block_rows, config_.in_chans),
               rounded = Matrix<Scalar>()](std::int64_t first, std::int64_t count) mutable {
         tiles.read(first, features.topRows(count));
         rounded = features.topRows(count).template cast<Scalar>();
@@ -115,7 +116,8 @@ class SlideEncoder {
     if (pooling == Pooling::cls) {
       pooled = state.row(0);
     } else {
-      pooled = state.bottomRows(state.rows() - 1).template cast<double>().colwise().mean().template cast<float>();
+      pooled =
+          state.bottomRows(state.rows() - 1).template cast<double>().colwise().mean().template cast<float>();
     }
     norm_(pooled, pooled);
     return pooled;
@@ -125,8 +127,8 @@ class SlideEncoder {
   const LayerNorm& norm() const { return norm_; }
 
  private:
-  // Products of a block read all weights of a layer: fewer rows would read them more often, more rows would not
-  // stay in the cache from one product to the next.
+  // Products of a block read all weights of a layer: fewer rows would read them more often, more rows would
+  // not stay in the cache from one product to the next.
   static constexpr std::int64_t block_rows = 256;
 
   void project(const EncoderLayer<Scalar>& layer, const Matrix<float>& state, Workspace& workspace) const {
@@ -156,15 +158,16 @@ class SlideEncoder {
     attention_.forward(part(0), part(1), part(2), workspace.attended.view());
   }
 
-  /// Everything after attention, block by block: the wide rows of the feed-forward network never exist for all
-  /// tokens.
-  void finish_layer(const EncoderLayer<Scalar>& layer, Matrix<float>& state, const Workspace& workspace) const {
+  /// Everything after attention, block by block: the wide rows of the feed-forward network never exist for
+  /// all tokens.
+  void finish_layer(const EncoderLayer<Scalar>& layer, Matrix<float>& state,
+                    const Workspace& workspace) const {
     const std::int64_t embed = config_.embed;
     const Eigen::Map<const Matrix<Scalar>> attended(workspace.attended.data(), state.rows(), embed);
     for_each_block(state.rows(), block_rows, ra::num_threads(), [&] {
       return [&, narrow = Matrix<Scalar>(block_rows, embed), wide = Matrix<Scalar>(block_rows, config_.ffn),
-              hidden = Matrix<float>(block_rows, config_.ffn), change = Matrix<float>(block_rows, embed)](
-                 std::int64_t first, std::int64_t count) mutable {
+              hidden = Matrix<float>(block_rows, config_.ffn),
+              change = Matrix<float>(block_rows, embed)](std::int64_t first, std::int64_t count) mutable {
         auto rows = state.middleRows(first, count);
         layer.inner_norm(attended.middleRows(first, count), narrow.topRows(count));
         layer.out(narrow.topRows(count), change.topRows(count));

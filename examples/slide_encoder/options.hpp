@@ -54,7 +54,8 @@ inline Options parse_options(int argc, const char* const* argv) {
   for (const char* name : {"--weights", "--tiles", "--out"}) {
     const bool wanted = !synthetic || std::string(name) != "--out";
     if (wanted && arguments.text(name).empty()) throw command_line::Error(std::string(name) + " is needed");
-    if (!wanted && arguments.has(name)) throw command_line::Error("--synthetic-full makes no embedding: drop --out");
+    if (!wanted && arguments.has(name))
+      throw command_line::Error("--synthetic-full makes no embedding: drop --out");
   }
   options.weights = arguments.text("--weights");
   options.tiles = arguments.text("--tiles");

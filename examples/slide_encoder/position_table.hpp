@@ -30,7 +30,8 @@ class PositionTable {
   const Eigen::ArrayXf& along_an_axis(std::int64_t cell) {
     const auto [found, is_new] = axis_.try_emplace(cell);
     if (is_new) {
-      const Eigen::ArrayXd angles = static_cast<double>(cell) * frequencies_;  // in float large angles lose digits
+      const Eigen::ArrayXd angles =
+          static_cast<double>(cell) * frequencies_;  // in float large angles lose digits
       found->second.resize(2 * angles.size());
       found->second << angles.sin().cast<float>(), angles.cos().cast<float>();
     }

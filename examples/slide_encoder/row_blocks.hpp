@@ -11,8 +11,8 @@
 
 namespace slide_encoder {
 
-/// Runs body(first row, rows) for blocks of at most `block` rows. `make_body` makes one for each thread, which
-/// can so have buffers of its own. Rethrows the first exception.
+/// Runs body(first row, rows) for blocks of at most `block` rows. `make_body` makes one for each thread,
+/// which can so have buffers of its own. Rethrows the first exception.
 template <class MakeBody>
 void for_each_block(std::int64_t rows, std::int64_t block, int threads, const MakeBody& make_body) {
   std::atomic<std::int64_t> next{0};

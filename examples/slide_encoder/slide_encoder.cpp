@@ -90,7 +90,8 @@ void run(const Options& options) {
   const slide_encoder::Weights weights(options.weights);
   const slide_encoder::Tiles tiles(options.tiles, weights.config());
   const slide_encoder::SlideEncoder<Scalar> encoder(weights);
-  std::printf("read %zu tensors of %s in %.3f s\n", weights.size(), options.weights.c_str(), loading.seconds());
+  std::printf("read %zu tensors of %s in %.3f s\n", weights.size(), options.weights.c_str(),
+              loading.seconds());
 
   const Stopwatch encoding;
   const Embeddings embeddings = encode(encoder, tiles, options);
@@ -100,8 +101,8 @@ void run(const Options& options) {
   }
   save(embeddings, options);
   std::printf("encoded %lld tiles in %.3f s: %.0f tokens/s with %d threads\n",
-              static_cast<long long>(tiles.count()), seconds, static_cast<double>(tiles.count() + 1) / seconds,
-              ring_attention::num_threads());
+              static_cast<long long>(tiles.count()), seconds,
+              static_cast<double>(tiles.count() + 1) / seconds, ring_attention::num_threads());
   std::printf("peak memory %.0f MiB\nwrote %s\n", peak_memory_mib(), options.out.c_str());
 }
 

@@ -1,4 +1,5 @@
-// The weights of a slide encoder: names and shapes as in GigaPath's state dict, and how they come into memory.
+// The weights of a slide encoder: names and shapes as in GigaPath's state dict, and how they come into
+// memory.
 #pragma once
 
 #include <Eigen/Core>
@@ -64,8 +65,8 @@ class Weights {
              ", expected " + safetensors::to_string(shape));
       }
       if (!safetensors::is_floating_point(found->second.dtype)) {
-        fail("tensor \"" + name + "\" has dtype " +
-             std::string(safetensors::info(found->second.dtype).name) + ", expected F32, F16 or BF16");
+        fail("tensor \"" + name + "\" has dtype " + std::string(safetensors::info(found->second.dtype).name) +
+             ", expected F32, F16 or BF16");
       }
     }
     for (const auto& [name, tensor] : file_.tensors()) {

@@ -12,8 +12,8 @@
 
 namespace safetensors::detail {
 
-/// Pages come from the disk when they are touched, and processes that map the same file share them. A file that
-/// is cut short while it is mapped ends the process: replace such files by a rename.
+/// Pages come from the disk when they are touched, and processes that map the same file share them. A file
+/// that is cut short while it is mapped ends the process: replace such files by a rename.
 class FileMapping {
  public:
   /// Throws std::system_error.
