@@ -22,25 +22,23 @@ template <>
 class Linear<float> {
  public:
   Linear(const Weights& weights, const std::string& name)
-      : bias_(weights.read(name + ".bias")), weight_(weights.mapped(name + ".weight")) {
-    if (weight_ == nullptr) {
-      converted_ = weights.read(name + ".weight");
-      weight_ = converted_.data();
-    }
+      : bias_(weights.read(name + ".bias")), mapped_(weights.mapped(name + ".weight")) {
+    if (mapped_ == nullptr) converted_ = weights.read(name + ".weight");
   }
 
   std::int64_t outputs() const { return static_cast<std::int64_t>(bias_.size()); }
 
   void operator()(const ConstRows<float>& x, Rows<float> y) const {
-    const Eigen::Map<const Matrix<float>> weight(weight_, outputs(), x.cols());
+    const float* const values = mapped_ != nullptr ? mapped_ : converted_.data();
+    const Eigen::Map<const Matrix<float>> weight(values, outputs(), x.cols());
     y.noalias() = x * weight.transpose();
     y.rowwise() += Eigen::Map<const Eigen::RowVectorXf>(bias_.data(), outputs());
   }
 
  private:
   std::vector<float> bias_;
+  const float* mapped_;
   std::vector<float> converted_;
-  const float* weight_;
 };
 
 template <>

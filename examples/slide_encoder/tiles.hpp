@@ -24,8 +24,9 @@ struct Cell {
 class Tiles {
  public:
   /// Throws safetensors::Error that names the tensor that is not as this encoder expects, and what was.
-  Tiles(const std::string& path, const EncoderConfig& config) : file_(path), x_(file_.tensor("x")) {
+  Tiles(const std::string& path, const EncoderConfig& config) : file_(path) {
     count_ = check_shape("x", config.in_chans);
+    x_ = file_.tensor("x");
     if (count_ == 0) fail("tensor \"x\" holds no tiles");
     if (!safetensors::is_floating_point(x_.dtype)) {
       fail("tensor \"x\" has dtype " + std::string(safetensors::info(x_.dtype).name) +
@@ -64,12 +65,13 @@ class Tiles {
 
   /// Rows of a tensor that must be [n, width] or [1, n, width].
   std::int64_t check_shape(const std::string& name, std::int64_t width) const {
+    const std::string tail = "n, " + std::to_string(width) + "]";
+    const std::string expected = "expected shape [" + tail + " or [1, " + tail;
+    if (!file_.contains(name)) fail("tensor \"" + name + "\" is missing, " + expected);
     const safetensors::Shape& shape = file_.tensor(name).shape;
     const bool batched = shape.size() == 3 && shape[0] == 1;
     if ((shape.size() != 2 && !batched) || shape.back() != width) {
-      const std::string tail = "n, " + std::to_string(width) + "]";
-      fail("tensor \"" + name + "\" has shape " + safetensors::to_string(shape) + ", expected [" + tail +
-           " or [1, " + tail);
+      fail("tensor \"" + name + "\" has shape " + safetensors::to_string(shape) + ", " + expected);
     }
     return shape[shape.size() - 2];
   }
@@ -116,7 +118,7 @@ class Tiles {
   }
 
   safetensors::MappedFile file_;
-  const safetensors::TensorInfo& x_;
+  safetensors::TensorInfo x_;
   std::int64_t count_ = 0;
   std::vector<Cell> cells_;
 };
