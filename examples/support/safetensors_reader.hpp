@@ -103,11 +103,16 @@ class File {
     for (std::uint64_t at = wanted.begin; at < wanted.end;) {
       const std::uint64_t bytes = std::min<std::uint64_t>(chunk.size(), wanted.end - at);
       read_bytes(name, at, chunk.data(), bytes);
-      detail::convert(wanted.dtype, chunk.data(), bytes / width, target);
+      convert(wanted.dtype, chunk.data(), bytes / width, target);
       target += bytes / width;
       at += bytes;
     }
   }
+
+ protected:
+  int descriptor() const { return file_.descriptor(); }
+  std::uint64_t file_bytes() const { return file_bytes_; }
+  std::uint64_t data_begin() const { return data_begin_; }
 
  private:
   [[noreturn]] void fail(const std::string& what) const { throw Error(path_ + ": " + what); }
