@@ -1,7 +1,7 @@
 // Products of bfloat16 matrices with sums in float, by the instruction that multiplies pairs.
 //
 // Eigen multiplies bfloat16 by converting scalars, several times slower than float; rounded to bfloat16 and
-// kept as float it would take float's time. Pairs take a third to a half of that, which is most of what an
+// kept as float it would take float's time. Pairs take less than a third of that, which is most of what an
 // encoder in bfloat16 gains.
 #pragma once
 
@@ -13,9 +13,6 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <new>
-#include <utility>
 #include <vector>
 
 #include "matrix.hpp"

@@ -3,8 +3,8 @@
 
 #include <Eigen/Core>
 #include <cmath>
-#include <cstdint>
 #include <string>
+#include <type_traits>
 #include <unsupported/Eigen/SpecialFunctions>
 #include <vector>
 
