@@ -54,8 +54,11 @@ inline Options parse_options(int argc, const char* const* argv) {
   for (const char* name : {"--weights", "--tiles", "--out"}) {
     const bool wanted = !synthetic || std::string(name) != "--out";
     if (wanted && arguments.text(name).empty()) throw command_line::Error(std::string(name) + " is needed");
-    if (!wanted && arguments.has(name))
-      throw command_line::Error("--synthetic-full makes no embedding: drop --out");
+  }
+  for (const char* name : {"--out", "--pool", "--all-layers", "--scalar", "--threads"}) {
+    if (synthetic && arguments.has(name)) {
+      throw command_line::Error(std::string("--synthetic-full makes no embedding: drop ") + name);
+    }
   }
   options.weights = arguments.text("--weights");
   options.tiles = arguments.text("--tiles");

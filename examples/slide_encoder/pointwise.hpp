@@ -3,6 +3,7 @@
 
 #include <Eigen/Core>
 #include <cmath>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <unsupported/Eigen/SpecialFunctions>
@@ -21,7 +22,7 @@ class LayerNorm {
         bias_(as_array(weights.read(name + ".bias"))),
         epsilon_(epsilon) {}
 
-  /// x and y may be the same rows.
+  /// x and y may be the same rows. Throws std::runtime_error where the variance of a row is not finite.
   template <class From, class To>
   void operator()(const From& x, To&& y) const {
     Eigen::ArrayXf row(x.cols());
@@ -29,7 +30,12 @@ class LayerNorm {
       row = x.row(i).transpose().array().template cast<float>();
       row -= row.mean();
       // Not from the mean of squares: that would cancel where the mean is large.
-      const float factor = 1 / std::sqrt(row.square().mean() + epsilon_);
+      const float variance = row.square().mean();
+      // An infinite one would make the factor 0, and the overflow would end in a finite result.
+      if (!std::isfinite(variance)) {
+        throw std::runtime_error("a layer norm overflows: weights or tiles are too large");
+      }
+      const float factor = 1 / std::sqrt(variance + epsilon_);
       y.row(i) = (row * factor * weight_ + bias_)
                      .matrix()
                      .transpose()

@@ -10,10 +10,12 @@
 #include <ring_attention/ring_attention.hpp>
 #include <stdexcept>
 #include <string>
+#include <system_error>
+#include <vector>
 
 #include "../support/progress.hpp"
 #include "../support/safetensors.hpp"
-#include "encoder.hpp"
+#include "embeddings.hpp"
 #include "options.hpp"
 #include "synthetic.hpp"
 #include "tiles.hpp"
@@ -21,6 +23,7 @@
 
 namespace {
 
+using slide_encoder::Embeddings;
 using slide_encoder::Matrix;
 using slide_encoder::Options;
 
@@ -44,32 +47,21 @@ double peak_memory_mib() {
 #endif
 }
 
-/// Embeddings: of the output, and where they are asked for of every layer.
-struct Embeddings {
-  Matrix<float> output;
-  Matrix<float> layers;
-};
-
-template <class Scalar>
-Embeddings encode(const slide_encoder::SlideEncoder<Scalar>& encoder, const slide_encoder::Tiles& tiles,
-                  const Options& options) {
-  examples::Progress progress("layer", encoder.layers());
-  Embeddings embeddings;
-  Matrix<float> state = encoder.embed(tiles);
-  const auto keep_layer = [&](std::int64_t row) {
-    if (options.all_layers) embeddings.layers.row(row) = encoder.pool(state, options.pooling);
-  };
-  if (options.all_layers) embeddings.layers.resize(encoder.layers() + 1, state.cols());
-  keep_layer(0);
-  auto workspace = encoder.make_workspace(state.rows());
-  for (std::int64_t layer = 0; layer < encoder.layers(); ++layer) {
-    encoder.apply_layer(layer, state, workspace);
-    keep_layer(layer + 1);
-    progress.finish_item();
+/// Before the work is done: what is read must not be overwritten, and the place to write to must be there.
+void check_output(const std::string& path, const std::vector<std::string>& inputs) {
+  std::error_code none;
+  for (const std::string& input : inputs) {
+    if (std::filesystem::equivalent(path, input, none)) {
+      throw std::runtime_error(path + ": is read, and is not overwritten");
+    }
   }
-  encoder.normalize_output(state);
-  embeddings.output = encoder.pool(state, options.pooling);
-  return embeddings;
+  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  if (!std::filesystem::is_directory(folder, none)) {
+    throw std::runtime_error(path + ": cannot write: there is no folder " + folder.string());
+  }
+  if (std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none)) {
+    throw std::runtime_error(path + ": cannot write: not a regular file");
+  }
 }
 
 void save(const Embeddings& embeddings, const Options& options) {
@@ -86,6 +78,7 @@ void save(const Embeddings& embeddings, const Options& options) {
 
 template <class Scalar>
 void run(const Options& options) {
+  check_output(options.out, {options.weights, options.tiles});
   const Stopwatch loading;
   const slide_encoder::Weights weights(options.weights);
   const slide_encoder::Tiles tiles(options.tiles, weights.config());
@@ -94,7 +87,9 @@ void run(const Options& options) {
               loading.seconds());
 
   const Stopwatch encoding;
-  const Embeddings embeddings = encode(encoder, tiles, options);
+  examples::Progress progress("layer", encoder.layers());
+  const Embeddings embeddings = slide_encoder::encode(encoder, tiles, options.pooling, options.all_layers,
+                                                      [&progress] { progress.finish_item(); });
   const double seconds = encoding.seconds();
   if (!embeddings.output.allFinite()) {
     throw std::runtime_error("the embedding is not finite: weights or tiles are too large for their type");
@@ -107,7 +102,11 @@ void run(const Options& options) {
 }
 
 void make_synthetic(const Options& options) {
+  if (options.weights == options.tiles) {
+    throw std::runtime_error(options.weights + ": weights and tiles need a file each");
+  }
   for (const std::string& path : {options.weights, options.tiles}) {
+    check_output(path, {});
     if (std::filesystem::exists(path)) throw std::runtime_error(path + ": exists, and is not overwritten");
   }
   const slide_encoder::EncoderConfig config;

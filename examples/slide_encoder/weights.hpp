@@ -48,8 +48,10 @@ class Weights {
  public:
   /// Throws safetensors::Error that names the first tensor that is not as expected, and what was.
   explicit Weights(const std::string& path) : file_(path), config_(read_config(file_)) {
-    // Before names are made for every layer: a layer has tensors.
-    if (config_.layers > static_cast<std::int64_t>(file_.tensors().size())) {
+    // Before names are made for every layer. One too many is told by its first tensor.
+    constexpr std::size_t tensors_of_layer = 20;
+    const auto most_layers = static_cast<std::int64_t>(file_.tensors().size() / tensors_of_layer) + 1;
+    if (config_.layers > most_layers) {
       fail("holds " + std::to_string(file_.tensors().size()) + " tensors, too few for " +
            std::to_string(config_.layers) + " layers");
     }

@@ -4,14 +4,16 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "../../examples/slide_encoder/encoder.hpp"
+#include "../../examples/slide_encoder/embeddings.hpp"
 #include "../../examples/slide_encoder/synthetic.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
@@ -132,6 +134,70 @@ TEST_CASE("slide encoder: every recorded stage in float", "[slide_encoder]") {
     }
     INFO(name << " differs by " << worst);
     CHECK(worst < 1e-4);
+  }
+}
+
+TEST_CASE("slide encoder: embeddings of every layer", "[slide_encoder]") {
+  const Weights weights(weights_path);
+  const Tiles tiles(io_path, weights.config());
+  const SlideEncoder<float> encoder(weights);
+  const auto recorded = [](const std::string& name) {
+    const std::vector<float> values = safetensors::File(io_path).read<float>(name);
+    const Eigen::Index width = 64;
+    return Matrix<float>(Eigen::Map<const Matrix<float>>(
+        values.data(), static_cast<Eigen::Index>(values.size()) / width, width));
+  };
+  for (const Pooling pooling : {Pooling::cls, Pooling::mean}) {
+    int layers = 0;
+    const auto embeddings = slide_encoder::encode(encoder, tiles, pooling, true, [&layers] { ++layers; });
+    CHECK(layers == 2);
+    REQUIRE(embeddings.layers.rows() == 3);
+    const char* output = pooling == Pooling::cls ? "cls_embedding" : "mean_embedding";
+    CHECK((embeddings.output - recorded(output)).cwiseAbs().maxCoeff() < 1e-4F);
+    // The recorded states, pooled and normalised here.
+    for (const auto& [row, name] : {std::pair{0, "tokens"}, std::pair{1, "state_1"}}) {
+      const Matrix<float> state = recorded(name);
+      Matrix<float> expected = pooling == Pooling::cls
+                                   ? Matrix<float>(state.row(0))
+                                   : Matrix<float>(state.bottomRows(state.rows() - 1).colwise().mean());
+      encoder.norm()(expected, expected);
+      CHECK((embeddings.layers.row(row) - expected).cwiseAbs().maxCoeff() < 1e-4F);
+    }
+    CHECK((embeddings.layers.row(2) - embeddings.layers.row(1)).cwiseAbs().maxCoeff() > 1e-2F);
+  }
+}
+
+TEST_CASE("slide encoder: numbers that overflow on their way are told", "[slide_encoder]") {
+  const test::ScratchFolder scratch;
+  const std::string path = (scratch / "tiles.safetensors").string();
+  for (const float factor : {1e10F, 1e25F, 1e36F}) {
+    Contents contents(io_path);
+    for (float& value : contents.tensors["x"].second) value *= factor;
+    contents.save(path);
+    std::string told = "nothing";
+    try {
+      encode<float>(weights_path, path);
+    } catch (const std::runtime_error& error) {
+      told = error.what();
+    }
+    INFO("tiles times " << factor);
+    CHECK(told == (factor < 1e20F ? "nothing" : "a layer norm overflows: weights or tiles are too large"));
+  }
+}
+
+TEST_CASE("slide encoder: weights that lie athwart in the file", "[slide_encoder]") {
+  const test::ScratchFolder scratch;
+  const std::string path = (scratch / "weights.safetensors").string();
+  const Stages expected = encode<float>(weights_path, io_path);
+  for (std::uint64_t shift = 1; shift < 4; ++shift) {
+    std::string bytes = test::read_file(weights_path);
+    std::uint64_t length = 0;
+    std::memcpy(&length, bytes.data(), sizeof length);
+    bytes.insert(sizeof length + length, shift, ' ');
+    length += shift;
+    std::memcpy(bytes.data(), &length, sizeof length);
+    test::write_file(path, bytes);
+    CHECK(encode<float>(path, io_path).at("norm_out") == expected.at("norm_out"));
   }
 }
 

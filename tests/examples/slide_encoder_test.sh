@@ -99,7 +99,10 @@ refused 'tensor "x" is missing, expected shape [n, 24]' "$weights" "$weights"
 refused "metadata lacks" "$tiles" "$tiles"
 refused "no such file" missing "$tiles"
 refused "no such file" "$weights" missing
-encodes 1 "cannot write" --weights "$weights" --tiles "$tiles" --out missing/folder/out
+encodes 1 "cannot write: there is no folder" --weights "$weights" --tiles "$tiles" --out missing/folder/out
+cp "$weights" precious
+encodes 1 "precious: is read, and is not overwritten" --weights precious --tiles "$tiles" --out ./precious
+check "weights named as output are as they were" cmp -s precious "$weights"
 encodes 1 "cannot write: not a regular file" --weights "$weights" --tiles "$tiles" --out "$folder"
 
 # The command line.
@@ -112,7 +115,9 @@ encodes 1 '--scalar = "half": must be one of float, bfloat16' "${good[@]}" --sca
 encodes 1 "--threads = 0: must be positive" "${good[@]}" --threads 0
 encodes 1 "--synthetic-full = 0: must lie in" --weights new --tiles new --synthetic-full 0
 encodes 1 "drop --out" "${good[@]}" --synthetic-full 5
-cp "$weights" precious
+encodes 1 "drop --pool" --weights new --tiles new --synthetic-full 5 --pool mean
+encodes 1 "new: weights and tiles need a file each" --weights new --tiles new --synthetic-full 5
+encodes 1 "there is no folder" --weights new --tiles missing/new --synthetic-full 5
 encodes 1 "precious: exists, and is not overwritten" --weights precious --tiles new --synthetic-full 5
 check "a file that was there is as it was" cmp -s precious "$weights"
 check "nothing was written after a mistake" test ! -e never -a ! -e new
