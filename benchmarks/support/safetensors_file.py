@@ -3,6 +3,7 @@ of the tensors back to back."""
 
 import json
 import math
+import mmap
 import struct
 
 BYTES = {"F32": 4, "BF16": 2}
@@ -25,13 +26,22 @@ def write(path, tensors):
 
 
 def read(path):
-    """(dtype, shape, bytes) by name."""
+    """(dtype, shape, bytes) by name; the bytes are the file's, mapped."""
     with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        data = bytearray(file.read())
+        header, begin = _read_header(file)
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))[begin:]
     header.pop("__metadata__", None)
     return {
-        name: (entry["dtype"], entry["shape"], memoryview(data)[slice(*entry["data_offsets"])])
+        name: (entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
         for name, entry in header.items()
     }
+
+
+def read_metadata(path):
+    with open(path, "rb") as file:
+        return _read_header(file)[0].get("__metadata__", {})
+
+
+def _read_header(file):
+    (length,) = struct.unpack("<Q", file.read(8))
+    return json.loads(file.read(length)), 8 + length

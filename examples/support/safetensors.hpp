@@ -2,5 +2,6 @@
 // reference implementation checks them.
 #pragma once
 
+#include "safetensors_mapping.hpp"
 #include "safetensors_reader.hpp"
 #include "safetensors_writer.hpp"

@@ -105,14 +105,15 @@ void convert(const std::byte* source, std::size_t count, To* target) {
   }
 }
 
+}  // namespace detail
+
 /// Converts `count` elements of a floating-point dtype.
 template <Scalar To>
 void convert(Dtype dtype, const std::byte* source, std::size_t count, To* target) {
-  if (dtype == Dtype::f64) convert<double>(source, count, target);
-  if (dtype == Dtype::f32) convert<float>(source, count, target);
-  if (dtype == Dtype::f16) convert<Eigen::half>(source, count, target);
-  if (dtype == Dtype::bf16) convert<Eigen::bfloat16>(source, count, target);
+  if (dtype == Dtype::f64) detail::convert<double>(source, count, target);
+  if (dtype == Dtype::f32) detail::convert<float>(source, count, target);
+  if (dtype == Dtype::f16) detail::convert<Eigen::half>(source, count, target);
+  if (dtype == Dtype::bf16) detail::convert<Eigen::bfloat16>(source, count, target);
 }
 
-}  // namespace detail
 }  // namespace safetensors

@@ -103,24 +103,40 @@ class File {
     for (std::uint64_t at = wanted.begin; at < wanted.end;) {
       const std::uint64_t bytes = std::min<std::uint64_t>(chunk.size(), wanted.end - at);
       read_bytes(name, at, chunk.data(), bytes);
-      detail::convert(wanted.dtype, chunk.data(), bytes / width, target);
+      convert(wanted.dtype, chunk.data(), bytes / width, target);
       target += bytes / width;
       at += bytes;
     }
   }
 
+ protected:
+  int descriptor() const { return file_.descriptor(); }
+  std::uint64_t file_bytes() const { return file_bytes_; }
+  std::uint64_t data_begin() const { return data_begin_; }
+
  private:
   [[noreturn]] void fail(const std::string& what) const { throw Error(path_ + ": " + what); }
 
+  /// A header's value in a message. Lists and objects are not shown: that would recurse as deep as they nest.
+  static std::string shown(const nlohmann::json& value) {
+    return value.is_structured() ? std::string("a JSON ") + value.type_name() : value.dump();
+  }
+
   void open() {
+    // Opening a pipe would wait for its other end.
     std::error_code error;
     const auto status = std::filesystem::status(path_, error);
     if (!std::filesystem::exists(status)) fail("no such file");
     if (!std::filesystem::is_regular_file(status)) fail("not a regular file");
     file_ = detail::FileHandle(path_, O_RDONLY);
     if (!file_.is_open()) fail("cannot open: " + std::generic_category().message(errno));
-    file_bytes_ = std::filesystem::file_size(path_, error);
-    if (error) fail("cannot tell its size: " + error.message());
+    // Of what was opened: by now the path may name another file.
+    struct stat about {};
+    if (::fstat(file_.descriptor(), &about) != 0) {
+      fail("cannot tell its size: " + std::generic_category().message(errno));
+    }
+    if (!S_ISREG(about.st_mode)) fail("not a regular file");
+    file_bytes_ = static_cast<std::uint64_t>(about.st_size);
   }
 
   void parse_header() {
@@ -177,7 +193,7 @@ class File {
     const nlohmann::json& dtype = entry["dtype"];
     const std::optional<Dtype> known =
         dtype.is_string() ? dtype_named(dtype.get<std::string>()) : std::nullopt;
-    if (!known) fail(where + ": unknown dtype " + dtype.dump());
+    if (!known) fail(where + ": unknown dtype " + shown(dtype));
 
     const std::vector<std::uint64_t> extents = parse_sizes(where, "shape", entry["shape"]);
     const std::vector<std::uint64_t> offsets = parse_sizes(where, "data_offsets", entry["data_offsets"]);
@@ -202,7 +218,7 @@ class File {
     for (const nlohmann::json& item : list) {
       if (!item.is_number_unsigned() ||
           item.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
-        fail(where + ": " + key + " holds " + item.dump() + ", expected a non-negative integer");
+        fail(where + ": " + key + " holds " + shown(item) + ", expected a non-negative integer");
       }
       sizes.push_back(item.get<std::uint64_t>());
     }

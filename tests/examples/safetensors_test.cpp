@@ -238,6 +238,7 @@ TEST_CASE("safetensors: broken headers are told apart", "[safetensors]") {
     std::string message;
   };
   const std::string f32 = R"({"x":{"dtype":"F32",)";
+  const std::string nested = std::string(200000, '[') + std::string(200000, ']');
   const std::vector<Case> cases{
       {"not JSON at all!", 0, "not valid JSON at byte"},
       {R"({"x":)", 0, "not valid JSON at byte"},
@@ -251,6 +252,9 @@ TEST_CASE("safetensors: broken headers are told apart", "[safetensors]") {
       {R"({"x":{"dtype":"F32","shape":[1]}})", 4, "lacks \"data_offsets\""},
       {R"({"x":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}})", 4, "unknown dtype \"F31\""},
       {R"({"x":{"dtype":7,"shape":[1],"data_offsets":[0,4]}})", 4, "unknown dtype 7"},
+      {R"({"x":{"dtype":)" + nested + R"(,"shape":[1],"data_offsets":[0,4]}})", 4,
+       "unknown dtype a JSON array"},
+      {R"({"x":{"dtype":"F32","shape":[)" + nested + R"(],"data_offsets":[0,4]}})", 4, "holds a JSON array"},
       {f32 + R"("shape":1,"data_offsets":[0,4]}})", 4, "shape is not a list"},
       {f32 + R"("shape":[-1],"data_offsets":[0,4]}})", 4, "shape holds -1"},
       {f32 + R"("shape":[1.0],"data_offsets":[0,4]}})", 4, "shape holds 1.0"},
