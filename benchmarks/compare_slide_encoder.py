@@ -17,6 +17,7 @@ import tempfile
 sys.dont_write_bytecode = True
 
 from support import safetensors_file  # noqa: E402
+from support.line_server import LineServer  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = PROJECT / "build" / "examples" / "slide_encoder"
@@ -66,35 +67,14 @@ class Program:
         }
 
 
-class PytorchPeer:
-    """PyTorch in a process of its own. A context manager."""
+class PytorchPeer(LineServer):
+    """PyTorch in a process of its own."""
 
     def __init__(self, weights, tiles, scalar):
-        self._process = subprocess.Popen(
-            [sys.executable, str(PEER), weights, tiles, scalar],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        self.about = self._answer()
+        super().__init__([sys.executable, str(PEER), weights, tiles, scalar], PEER.name)
 
     def encode(self, threads):
-        self._process.stdin.write(f"{threads}\n")
-        return self._answer()
-
-    def _answer(self):
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{PEER.name} ended with status {self._process.wait()}")
-        return json.loads(line)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.stdin.close()
-        self._process.wait()
+        return self.ask(threads)
 
 
 def pytorch_missing():

@@ -8,36 +8,9 @@ if [ $# -ne 2 ] || [ ! -x "$1" ] || [ ! -d "$2" ]; then
   echo "usage: attend_test.sh ATTEND DATA_DIR" >&2
   exit 2
 fi
-attend=$(realpath "$1")
+program=$(realpath "$1")
 data=$(realpath "$2")
-folder=$(mktemp -d) || exit 2
-trap 'rm -rf "$folder"' EXIT
-cd "$folder" || exit 2
-
-checks=0
-failures=0
-
-# check WHAT COMMAND...: the command must succeed.
-check() {
-  local what=$1
-  shift
-  checks=$((checks + 1))
-  if ! "$@"; then
-    failures=$((failures + 1))
-    echo "FAIL  $what"
-  fi
-}
-
-# attends STATUS MESSAGE ARGUMENTS...: the program must end with this status and print this message.
-attends() {
-  local status=$1 message=$2 text seen
-  shift 2
-  text=$("$attend" "$@" 2>&1 </dev/null)
-  seen=$?
-  check "status $status expected, got $seen from: $* ($text)" test "$seen" -eq "$status"
-  check "\"$message\" expected from: $* (got: $text)" grep -qF -- "$message" <<<"$text"
-  check "a progress bar without a terminal, from: $*" test "${text/$'\r'/}" = "$text"
-}
+. "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/program_checks.sh"
 
 # little_endian NUMBER: eight bytes.
 little_endian() {
@@ -74,10 +47,10 @@ ragged=$data/longnet_ragged.safetensors
 # Reference outputs, at several ring sizes; segments, rates and causal come from the files.
 for file in "$data"/*.safetensors; do
   for ring_size in 1 3 7; do
-    attends 0 "agrees" --input "$file" --preset torchscale --compare out --ring-size $ring_size --output out.safetensors
+    runs 0 "agrees" --input "$file" --preset torchscale --compare out --ring-size $ring_size --output out.safetensors
   done
 done
-attends 0 "wrote out.safetensors" --input "$even" --preset torchscale --output out.safetensors
+runs 0 "wrote out.safetensors" --input "$even" --preset torchscale --output out.safetensors
 check "out is [b, n, h, d]" grep -qF '"out":{"data_offsets":[0,65536],"dtype":"F32","shape":[2,128,4,16]}' \
   <(header out.safetensors)
 check "lse is [b, h, n]" grep -qF '"lse":{"data_offsets":[65536,69632],"dtype":"F32","shape":[2,4,128]}' \
@@ -92,21 +65,21 @@ with_header "{$(tensor q F32 '[2,128,4,16]' 0 65536),$(tensor k F32 '[2,128,4,16
   body "$even" | tail -c +458753 | head -c 65536 # v
   body out.safetensors | head -c 65536
 ) >again.safetensors
-attends 0 'largest difference from "expected": 0 ' --input again.safetensors --preset torchscale \
+runs 0 'largest difference from "expected": 0 ' --input again.safetensors --preset torchscale \
   --segments 32,64,128 --rates 1,2,4 --compare expected --tolerance 0
 
 # A comparison can fail, and NaN always does.
-attends 1 "DIFFERS" --input "$even" --preset torchscale --compare v
-attends 1 "DIFFERS" --input "$even" --preset torchscale --causal --compare out
-attends 1 "DIFFERS" --input "$even" --preset torchscale --compare out --tolerance 1e-12
-attends 1 "DIFFERS" --input "$even" --preset torchscale --compare out --tolerance nan
-attends 1 'no tensor named "missing"' --input "$even" --preset torchscale --compare missing
+runs 1 "DIFFERS" --input "$even" --preset torchscale --compare v
+runs 1 "DIFFERS" --input "$even" --preset torchscale --causal --compare out
+runs 1 "DIFFERS" --input "$even" --preset torchscale --compare out --tolerance 1e-12
+runs 1 "DIFFERS" --input "$even" --preset torchscale --compare out --tolerance nan
+runs 1 'no tensor named "missing"' --input "$even" --preset torchscale --compare missing
 nan='\0\0\300\177'
 one_token="$(tensor q F32 '[1,1,1,1]' 0 4),$(tensor k F32 '[1,1,1,1]' 4 8),$(tensor v F32 '[1,1,1,1]' 8 12)"
 with_header "{$one_token,$(tensor out F32 '[1,1,1,1]' 12 16),$(tensor row F32 '[1]' 16 20)}" \
   < <(printf %b '\0\0\0\0\0\0\0\0\0\0\0\0'"$nan$nan") >nan.safetensors
-attends 1 "DIFFERS" --input nan.safetensors --segments 1 --rates 1 --compare out --tolerance 1e30
-attends 1 'tensor "row" has shape [1], expected [1, 1, 1, 1]' --input nan.safetensors --segments 1 --rates 1 --compare row
+runs 1 "DIFFERS" --input nan.safetensors --segments 1 --rates 1 --compare out --tolerance 1e30
+runs 1 'tensor "row" has shape [1], expected [1, 1, 1, 1]' --input nan.safetensors --segments 1 --rates 1 --compare row
 
 # [b, h, n, d] data gives the same bits as [b, n, h, d]. Two tokens, two heads, one dimension: 1, 2, 3, 4 and
 # 1, 3, 2, 4 are each other's transpose.
@@ -116,8 +89,8 @@ by_rows=$one$two$three$four by_heads=$one$three$two$four
 with_header "{$square}" < <(printf %b "$by_rows$by_rows$by_rows") >rows.safetensors
 with_header "{$square}" < <(printf %b "$by_heads$by_heads$by_heads") >heads.safetensors
 dense=(--segments 2 --rates 1 --scale 0.3)
-attends 0 "wrote" --input rows.safetensors "${dense[@]}" --output rows_out.safetensors
-attends 0 "wrote" --input heads.safetensors "${dense[@]}" --layout bhnd --output heads_out.safetensors
+runs 0 "wrote" --input rows.safetensors "${dense[@]}" --output rows_out.safetensors
+runs 0 "wrote" --input heads.safetensors "${dense[@]}" --layout bhnd --output heads_out.safetensors
 element() { body "$1" | tail -c +$((1 + 4 * $2)) | head -c 4 | od -An -tx4; }
 for pair in "0 0" "1 2" "2 1" "3 3" "4 4" "5 5" "6 6" "7 7"; do # four of out, then four of lse
   check "layouts agree on element ${pair% *}" \
@@ -126,15 +99,15 @@ done
 check "the two heads differ" test "$(element rows_out.safetensors 0)" != "$(element rows_out.safetensors 1)"
 
 # Tokens from --lengths on: output 0, log-sum-exp -infinity.
-attends 0 "wrote" --input rows.safetensors "${dense[@]}" --lengths 1 --output short.safetensors
-check "row 0 attends to itself" test "$(element short.safetensors 0)" = " 3f800000"
+runs 0 "wrote" --input rows.safetensors "${dense[@]}" --lengths 1 --output short.safetensors
+check "row 0 runs to itself" test "$(element short.safetensors 0)" = " 3f800000"
 check "row 1 is empty" test "$(element short.safetensors 2)$(element short.safetensors 3)" = " 00000000 00000000"
 check "row 1 has log-sum-exp -infinity" test "$(element short.safetensors 5)" = " ff800000"
 
 # Scalars.
 for scalar in float:F32:F32 double:F64:F64 half:F16:F32 bfloat16:BF16:F32; do
   IFS=: read -r name out lse <<<"$scalar"
-  attends 0 "agrees" --input "$ragged" --preset torchscale --compare out --threads 1 --scalar "$name" \
+  runs 0 "agrees" --input "$ragged" --preset torchscale --compare out --threads 1 --scalar "$name" \
     --output scalar.safetensors
   check "out has dtype $out" grep -q '"out":{[^}]*"dtype":"'"$out"'"' <(header scalar.safetensors)
   check "lse has dtype $lse" grep -q '"lse":{[^}]*"dtype":"'"$lse"'"' <(header scalar.safetensors)
@@ -145,7 +118,7 @@ echo "what was there" >kept
 refused() { # MESSAGE FILE ARGUMENTS...
   local message=$1 file=$2
   shift 2
-  attends 1 "$message" --input "$file" --segments 16 --rates 1 --output kept "$@"
+  runs 1 "$message" --input "$file" --segments 16 --rates 1 --output kept "$@"
   check "an existing output is left alone after: $message" test "$(cat kept)" = "what was there"
 }
 for bytes in 0 5 8 500 1048 1100 100000 $(($(stat -c %s "$ragged") - 1)); do
@@ -182,30 +155,30 @@ refused "not a regular file" "$folder"
 refused "not a regular file" /dev/null
 
 # The command line.
-attends 0 "usage: attend --input FILE" --help
+runs 0 "usage: attend --input FILE" --help
 good=(--input "$even" --output never)
-attends 1 "--input is needed"
-attends 1 "--output or --compare is needed" --input "$even"
-attends 1 'unknown argument "--speed"' "${good[@]}" --speed 3
-attends 1 'unknown argument "stray"' "${good[@]}" stray
-attends 1 "--scale needs a value" "${good[@]}" --scale
-attends 1 "--causal takes no value" "${good[@]}" --causal=yes
-attends 1 "exclude each other" "${good[@]}" --causal --no-causal
-attends 1 '--ring-size = "two": must be an integer' "${good[@]}" --ring-size two
-attends 1 "ring_size = 0: must be positive" "${good[@]}" --ring-size 0
-attends 1 '--segments = "": must be an integer' "${good[@]}" --segments 16,,8
-attends 1 "dilation_rates.size() = 2" "${good[@]}" --segments 16 --rates 1,2
-attends 1 "segment_lengths[0] = 0: must be positive" "${good[@]}" --segments 0,1,2
-attends 1 '--scale = "x": must be a number' "${good[@]}" --scale x
-attends 1 "must be finite" "${good[@]}" --scale inf
-attends 1 '--preset = "other": must be one of ring, longnet, torchscale' "${good[@]}" --preset other
-attends 1 "must be one of float, double, half, bfloat16" "${good[@]}" --scalar int8
-attends 1 "--threads = 0: must be positive" "${good[@]}" --threads 0
-attends 1 "cannot write" --input "$even" --output missing/folder/out
-attends 1 "cannot write: not a regular file" --input "$even" --output "$folder"
-attends 1 "--segments is needed: the file's metadata has no segment_lengths" --input plain --output never
-attends 1 "--rates is needed" --input plain --output never --segments 4
-attends 0 "agrees" --input plain --segments=4,10 --rates=1,2 --offset-rule by_head --query-rule dilated \
+runs 1 "--input is needed"
+runs 1 "--output or --compare is needed" --input "$even"
+runs 1 'unknown argument "--speed"' "${good[@]}" --speed 3
+runs 1 'unknown argument "stray"' "${good[@]}" stray
+runs 1 "--scale needs a value" "${good[@]}" --scale
+runs 1 "--causal takes no value" "${good[@]}" --causal=yes
+runs 1 "exclude each other" "${good[@]}" --causal --no-causal
+runs 1 '--ring-size = "two": must be an integer' "${good[@]}" --ring-size two
+runs 1 "ring_size = 0: must be positive" "${good[@]}" --ring-size 0
+runs 1 '--segments = "": must be an integer' "${good[@]}" --segments 16,,8
+runs 1 "dilation_rates.size() = 2" "${good[@]}" --segments 16 --rates 1,2
+runs 1 "segment_lengths[0] = 0: must be positive" "${good[@]}" --segments 0,1,2
+runs 1 '--scale = "x": must be a number' "${good[@]}" --scale x
+runs 1 "must be finite" "${good[@]}" --scale inf
+runs 1 '--preset = "other": must be one of ring, longnet, torchscale' "${good[@]}" --preset other
+runs 1 "must be one of float, double, half, bfloat16" "${good[@]}" --scalar int8
+runs 1 "--threads = 0: must be positive" "${good[@]}" --threads 0
+runs 1 "cannot write" --input "$even" --output missing/folder/out
+runs 1 "cannot write: not a regular file" --input "$even" --output "$folder"
+runs 1 "--segments is needed: the file's metadata has no segment_lengths" --input plain --output never
+runs 1 "--rates is needed" --input plain --output never --segments 4
+runs 0 "agrees" --input plain --segments=4,10 --rates=1,2 --offset-rule by_head --query-rule dilated \
   --head-partition shared --padding-rule masked --compare v
 check "no output after a mistake" test ! -e never
 check "no temporary file is left" test -z "$(find . -name '*.partial*')"

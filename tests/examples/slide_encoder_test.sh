@@ -11,34 +11,7 @@ fi
 program=$(realpath "$1")
 weights=$(realpath "$2")/weights.safetensors
 tiles=$(realpath "$2")/io.safetensors
-folder=$(mktemp -d) || exit 2
-trap 'rm -rf "$folder"' EXIT
-cd "$folder" || exit 2
-
-checks=0
-failures=0
-
-# check WHAT COMMAND...: the command must succeed.
-check() {
-  local what=$1
-  shift
-  checks=$((checks + 1))
-  if ! "$@"; then
-    failures=$((failures + 1))
-    echo "FAIL  $what"
-  fi
-}
-
-# encodes STATUS MESSAGE ARGUMENTS...: the program must end with this status and print this message.
-encodes() {
-  local status=$1 message=$2 text seen
-  shift 2
-  text=$("$program" "$@" 2>&1 </dev/null)
-  seen=$?
-  check "status $status expected, got $seen from: $* ($text)" test "$seen" -eq "$status"
-  check "\"$message\" expected from: $* (got: $text)" grep -qF -- "$message" <<<"$text"
-  check "a progress bar without a terminal, from: $*" test "${text/$'\r'/}" = "$text"
-}
+. "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/program_checks.sh"
 
 header_size() { od -An -N8 -tu8 "$1" | tr -d ' '; }
 header() { tail -c +9 "$1" | head -c "$(header_size "$1")"; }
@@ -63,9 +36,9 @@ similar() {
 }
 
 for pool in cls mean; do
-  encodes 0 "encoded 109 tiles" --weights "$weights" --tiles "$tiles" --out float.safetensors --pool $pool
+  runs 0 "encoded 109 tiles" --weights "$weights" --tiles "$tiles" --out float.safetensors --pool $pool
   check "$pool embedding in float" similar float.safetensors ${pool}_embedding 0.999999 1e-4
-  encodes 0 "encoded 109 tiles" --weights "$weights" --tiles "$tiles" --out short.safetensors --pool $pool \
+  runs 0 "encoded 109 tiles" --weights "$weights" --tiles "$tiles" --out short.safetensors --pool $pool \
     --scalar bfloat16 --threads 1
   check "$pool embedding in bfloat16" similar short.safetensors ${pool}_embedding 0.9995 0.1
   check "bfloat16 is not float" test "$(floats float.safetensors 0 64)" != "$(floats short.safetensors 0 64)"
@@ -75,14 +48,14 @@ check "the embedding is [1, embed]" grep -qF '"embedding":{"data_offsets":[0,256
   <(header float.safetensors)
 
 # GigaPath's all_layer_embed: the state before the first layer, and after each.
-encodes 0 "peak memory" --weights "$weights" --tiles "$tiles" --out all.safetensors --pool mean --all-layers
+runs 0 "peak memory" --weights "$weights" --tiles "$tiles" --out all.safetensors --pool mean --all-layers
 check "an embedding of every layer" grep -qF '"dtype":"F32","shape":[3,64]' <(header all.safetensors)
 check "the output's embedding is the same" test "$(floats all.safetensors 0 64)" = "$(floats float.safetensors 0 64)"
 
 # Refused files leave nothing behind, and an existing output as it is.
 echo "what was there" >kept
 refused() { # MESSAGE WEIGHTS TILES
-  encodes 1 "$1" --weights "$2" --tiles "$3" --out kept
+  runs 1 "$1" --weights "$2" --tiles "$3" --out kept
   check "an existing output is left alone after: $1" test "$(cat kept)" = "what was there"
 }
 for bytes in 0 7 100 8000 100000 $(($(stat -c %s "$weights") - 1)); do
@@ -99,26 +72,26 @@ refused 'tensor "x" is missing, expected shape [n, 24]' "$weights" "$weights"
 refused "metadata lacks" "$tiles" "$tiles"
 refused "no such file" missing "$tiles"
 refused "no such file" "$weights" missing
-encodes 1 "cannot write: there is no folder" --weights "$weights" --tiles "$tiles" --out missing/folder/out
+runs 1 "cannot write: there is no folder" --weights "$weights" --tiles "$tiles" --out missing/folder/out
 cp "$weights" precious
-encodes 1 "precious: is read, and is not overwritten" --weights precious --tiles "$tiles" --out ./precious
+runs 1 "precious: is read, and is not overwritten" --weights precious --tiles "$tiles" --out ./precious
 check "weights named as output are as they were" cmp -s precious "$weights"
-encodes 1 "cannot write: not a regular file" --weights "$weights" --tiles "$tiles" --out "$folder"
+runs 1 "cannot write: not a regular file" --weights "$weights" --tiles "$tiles" --out "$folder"
 
 # The command line.
 good=(--weights "$weights" --tiles "$tiles" --out never)
-encodes 0 "usage: slide_encoder --weights" --help
-encodes 1 "--weights is needed"
-encodes 1 "--out is needed" --weights "$weights" --tiles "$tiles"
-encodes 1 '--pool = "max": must be one of cls, mean' "${good[@]}" --pool max
-encodes 1 '--scalar = "half": must be one of float, bfloat16' "${good[@]}" --scalar half
-encodes 1 "--threads = 0: must be positive" "${good[@]}" --threads 0
-encodes 1 "--synthetic-full = 0: must lie in" --weights new --tiles new --synthetic-full 0
-encodes 1 "drop --out" "${good[@]}" --synthetic-full 5
-encodes 1 "drop --pool" --weights new --tiles new --synthetic-full 5 --pool mean
-encodes 1 "new: weights and tiles need a file each" --weights new --tiles new --synthetic-full 5
-encodes 1 "there is no folder" --weights new --tiles missing/new --synthetic-full 5
-encodes 1 "precious: exists, and is not overwritten" --weights precious --tiles new --synthetic-full 5
+runs 0 "usage: slide_encoder --weights" --help
+runs 1 "--weights is needed"
+runs 1 "--out is needed" --weights "$weights" --tiles "$tiles"
+runs 1 '--pool = "max": must be one of cls, mean' "${good[@]}" --pool max
+runs 1 '--scalar = "half": must be one of float, bfloat16' "${good[@]}" --scalar half
+runs 1 "--threads = 0: must be positive" "${good[@]}" --threads 0
+runs 1 "--synthetic-full = 0: must lie in" --weights new --tiles new --synthetic-full 0
+runs 1 "drop --out" "${good[@]}" --synthetic-full 5
+runs 1 "drop --pool" --weights new --tiles new --synthetic-full 5 --pool mean
+runs 1 "new: weights and tiles need a file each" --weights new --tiles new --synthetic-full 5
+runs 1 "there is no folder" --weights new --tiles missing/new --synthetic-full 5
+runs 1 "precious: exists, and is not overwritten" --weights precious --tiles new --synthetic-full 5
 check "a file that was there is as it was" cmp -s precious "$weights"
 check "nothing was written after a mistake" test ! -e never -a ! -e new
 check "no temporary file is left" test -z "$(find . -name '*.partial*')"
