@@ -368,7 +368,16 @@ class MpiCommunicator {
     Borrowed& borrowed = borrowed_[{peer, loan.buffer}];
     if (borrowed.version != loan.version) {
       borrowed = {};
-      borrowed = {loan.version, detail::SharedMemory::attach(loan.name)};
+      try {
+        borrowed = {loan.version, detail::SharedMemory::attach(loan.name)};
+      } catch (const std::system_error& error) {
+        if (error.code() != std::errc::no_such_file_or_directory &&
+            error.code() != std::errc::no_such_process) {
+          throw;
+        }
+        throw PeerLost("ring member " + std::to_string(rank_) + " finds the process of member " +
+                       std::to_string(peer) + " gone: " + error.what());
+      }
     }
     return borrowed.memory.bytes().first(loan.bytes);
   }
