@@ -74,7 +74,7 @@ run_tests() {
   again=$(segments_sent_again)
   echo "== $1 hosts, ranks on each: $2"
   for tests in "[network]" "$filter"; do
-    if ! mpirun_on_hosts "$1" "$2" 300 "$programs/ring_attention_mpi_tests" "$tests" >"$output" 2>&1 ||
+    if ! mpirun_on_hosts "$1" "$2" 600 "$programs/ring_attention_mpi_tests" "$tests" >"$output" 2>&1 ||
       [ "$(grep -c 'All tests passed' "$output")" -ne "$ranks" ]; then
       tail -n 200 "$output"
       fail "$tests"
