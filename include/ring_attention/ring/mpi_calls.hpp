@@ -9,7 +9,8 @@
 #define MPICH_SKIP_MPICXX 1
 #endif
 #if !__has_include(<mpi.h>)
-#error "ring_attention/mpi.hpp needs MPI: with CMake, link ring_attention::mpi; Debian: libopenmpi-dev openmpi-bin"
+#error \
+    "ring_attention/mpi.hpp needs MPI: with CMake, link ring_attention::mpi; Debian: libopenmpi-dev openmpi-bin"
 #endif
 #include <mpi.h>
 

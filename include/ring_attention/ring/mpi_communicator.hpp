@@ -121,7 +121,7 @@ class MpiCommunicator {
     int finalized = 0;
     if (MPI_Finalized(&finalized) != MPI_SUCCESS || finalized != 0) return;
     buffers_.clear();
-    notices_.close();
+    notices_.close(grace_);
     if (!notices_.failed()) MPI_Comm_free(&messages_);
   }
 
@@ -390,13 +390,13 @@ class MpiCommunicator {
         place.stage_ == Stage::under_way && place.route_ != nullptr && !place.lent_ ? place.route_->pieces
                                                                                     : none;
     for (MPI_Request& piece : pieces) MPI_Cancel(&piece);
-    bool over = detail::finish_mpi(pieces);
+    bool over = grace_.finish(pieces);
     for (MPI_Request* request : {&place.loan_request_, &place.return_request_}) {
       if (*request == MPI_REQUEST_NULL) continue;
       // A return is on its way; all else no longer has a meaning.
       if (place.stage_ != Stage::empty) MPI_Cancel(request);
       std::vector<MPI_Request> last{*request};
-      if (!detail::finish_mpi(last)) (void)place.loan_.release();  // MPI may still use it
+      if (!grace_.finish(last)) (void)place.loan_.release();  // MPI may still use it
       *request = MPI_REQUEST_NULL;
     }
     if (place.buffer_ == nullptr) return;
@@ -480,6 +480,7 @@ class MpiCommunicator {
   std::size_t largest_piece_;
   int rank_ = 0, size_ = 1;
   detail::MpiNotices notices_;
+  detail::MpiGrace grace_;
   MPI_Comm messages_ = MPI_COMM_NULL;
   std::vector<bool> shares_;  // by rank
   detail::NodePatterns patterns_;
