@@ -140,16 +140,12 @@ class MpiCommunicator {
   void send(Outgoing& message) {
     notices_.throw_failure();
     message.lent_ = shares_memory_with(message.peer_);
+    if (message.lent_) {
+      lend(message);
+    } else {
+      start_route(message, false);
+    }
     message.stage_ = Stage::under_way;
-    if (!message.lent_) return start_route(message, false);
-    const detail::MpiBuffer& buffer = *message.buffer_;
-    *message.loan_ = {buffer.name(), buffer.number(), buffer.version(), message.bytes_.size()};
-    detail::check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, message.peer_, message.tag_ + return_tag, messages_,
-                                &message.return_request_),
-                      "MPI_Irecv");
-    detail::check_mpi(MPI_Isend(message.loan_.get(), sizeof(Loan), MPI_BYTE, message.peer_, message.tag_,
-                                messages_, &message.loan_request_),
-                      "MPI_Isend");
   }
 
   void wait(Outgoing& message) {
@@ -363,6 +359,17 @@ class MpiCommunicator {
     return true;
   }
 
+  void lend(Outgoing& message) {
+    const detail::MpiBuffer& buffer = *message.buffer_;
+    *message.loan_ = {buffer.name(), buffer.number(), buffer.version(), message.bytes_.size()};
+    detail::check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, message.peer_, message.tag_ + return_tag, messages_,
+                                &message.return_request_),
+                      "MPI_Irecv");
+    detail::check_mpi(MPI_Isend(message.loan_.get(), sizeof(Loan), MPI_BYTE, message.peer_, message.tag_,
+                                messages_, &message.loan_request_),
+                      "MPI_Isend");
+  }
+
   /// Where a lent message lies in this process.
   std::span<std::byte> borrow(int peer, const Loan& loan) {
     Borrowed& borrowed = borrowed_[{peer, loan.buffer}];
@@ -385,19 +392,15 @@ class MpiCommunicator {
   /// Ends what a place has under way when it goes. A receive that met its message, and a send, end when MPI
   /// has moved the bytes, which a peer that lives helps it to.
   void abandon(Place& place) noexcept {
-    std::vector<MPI_Request> none;
-    std::vector<MPI_Request>& pieces =
-        place.stage_ == Stage::under_way && place.route_ != nullptr && !place.lent_ ? place.route_->pieces
-                                                                                    : none;
+    std::span<MPI_Request> pieces;
+    if (place.stage_ == Stage::under_way && !place.lent_) pieces = place.route_->pieces;
     for (MPI_Request& piece : pieces) MPI_Cancel(&piece);
     bool over = grace_.finish(pieces);
     for (MPI_Request* request : {&place.loan_request_, &place.return_request_}) {
       if (*request == MPI_REQUEST_NULL) continue;
       // A return is on its way; all else no longer has a meaning.
       if (place.stage_ != Stage::empty) MPI_Cancel(request);
-      std::vector<MPI_Request> last{*request};
-      if (!grace_.finish(last)) (void)place.loan_.release();  // MPI may still use it
-      *request = MPI_REQUEST_NULL;
+      if (!grace_.finish({request, 1})) (void)place.loan_.release();  // MPI may still use it
     }
     if (place.buffer_ == nullptr) return;
     // A peer may read what it was lent for as long as it likes.

@@ -9,6 +9,7 @@
 #include <memory>
 #include <ring_attention/ring/communicator.hpp>
 #include <ring_attention/ring/mpi_calls.hpp>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,7 +22,7 @@ namespace detail {
 class MpiGrace {
  public:
   /// Whether all requests ended in time.
-  bool finish(std::vector<MPI_Request>& requests) noexcept {
+  bool finish(std::span<MPI_Request> requests) noexcept {
     const auto now = std::chrono::steady_clock::now;
     for (;;) {
       int done = 0;
