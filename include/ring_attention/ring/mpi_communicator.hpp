@@ -233,8 +233,11 @@ class MpiCommunicator {
     start(place, peer, tag);
     if (place.buffer_ && place.buffer_->shared() != shared) buffers_.push_back(std::move(place.buffer_));
     if (!place.buffer_) {
-      const auto idle = std::find_if(buffers_.begin(), buffers_.end(),
-                                     [shared](const auto& buffer) { return buffer->shared() == shared; });
+      auto idle = buffers_.end();
+      for (auto it = buffers_.begin(); it != buffers_.end(); ++it) {
+        const bool older = idle == buffers_.end() || (*it)->number() < (*idle)->number();
+        if ((*it)->shared() == shared && older) idle = it;
+      }
       if (idle == buffers_.end()) {
         place.buffer_ = std::make_unique<detail::MpiBuffer>(shared, next_buffer_++);
       } else {
