@@ -3,7 +3,7 @@
 # usage: lost_member_test.sh MPIEXEC LOST_MEMBER REPETITIONS
 set -u
 [ $# -eq 3 ] || { echo "usage: lost_member_test.sh MPIEXEC LOST_MEMBER REPETITIONS" >&2; exit 2; }
-"$1" --version 2>/dev/null | grep -q 'Open MPI' ||
+"$1" --version 2>/dev/null | grep -qE 'Open MPI|OpenRTE' ||
   { echo "skipped: $1 is not Open MPI's, which can be told to outlive a rank"; exit 0; }
 program=$2
 timeout_ms=500
