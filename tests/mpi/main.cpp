@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <ring_attention/ring/mpi_calls.hpp>
 
+#include "mpi/leaks.hpp"
 #include "support/catch.hpp"
 #if __has_include(<catch2/catch_session.hpp>)
 #include <catch2/catch_session.hpp>
@@ -10,8 +11,12 @@
 
 int main(int argc, char** argv) {
   int level = MPI_THREAD_SINGLE;
-  if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS) return EXIT_FAILURE;
-  const int failed = Catch::Session().run(argc, argv);
+  {
+    const test::IgnoredLeaks of_mpi;
+    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS) return EXIT_FAILURE;
+  }
+  int failed = Catch::Session().run(argc, argv);
+  failed += test::leaks_found();
   int failed_anywhere = 0;
   MPI_Allreduce(&failed, &failed_anywhere, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
   MPI_Finalize();

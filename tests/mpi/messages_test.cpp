@@ -209,7 +209,7 @@ TEST_CASE("a message of another size than was expected is told", "[mpi]") {
 TEST_CASE("messages beyond 2 GiB arrive whole", "[.large]") {
   for (const MPI_Comm node : {MPI_COMM_SELF, MPI_COMM_NULL}) {
     ra::MpiCommunicator ring(MPI_COMM_WORLD, {}, {.node = node});
-    if (ring.size() == 1 || ring.rank() > 1) return;
+    if (ring.size() == 1) return;
     const std::size_t bytes = (std::size_t{1} << 31) + (std::size_t{1} << 27) + 3;
     if (ring.rank() == 0) {
       Outgoing out;
@@ -217,7 +217,7 @@ TEST_CASE("messages beyond 2 GiB arrive whole", "[.large]") {
       write(out.bytes(), 0, 9);
       ring.send(out);
       ring.wait(out);
-    } else {
+    } else if (ring.rank() == 1) {
       Incoming in;
       ring.expect(in, 0, 0, bytes);
       ring.wait(in);

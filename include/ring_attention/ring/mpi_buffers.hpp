@@ -81,9 +81,6 @@ class MpiBuffer {
     return *routes_.emplace_back(std::move(made));
   }
 
-  /// Leaves the memory to whoever still uses it: to MPI, which may write to it, or to a peer.
-  static void leave(std::unique_ptr<MpiBuffer> buffer) noexcept { (void)buffer.release(); }
-
  private:
   static constexpr std::size_t max_routes = 1024;
 

@@ -14,9 +14,13 @@
 #endif
 #include <mpi.h>
 
+#include <memory>
+#include <new>
 #include <ring_attention/version.hpp>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
@@ -35,6 +39,18 @@ inline void check_mpi(int code, const char* call) {
   int length = 0;
   if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) length = 0;
   throw MpiError(std::string(call) + ": " + std::string(text, static_cast<std::size_t>(length)));
+}
+
+/// Keeps what MPI may still read or write after a rank was lost or a ring failed, to the end of the process.
+template <class T>
+void leave_to_mpi(std::unique_ptr<T> object) noexcept {
+  static auto* const left = new std::vector<std::shared_ptr<const void>>;
+  T* const kept = object.release();
+  try {
+    left->push_back(std::shared_ptr<const void>(kept, [](const void*) {}));
+  } catch (const std::bad_alloc&) {
+    // Kept, though no longer found by those who look for leaks.
+  }
 }
 
 /// Whether a request is done; an empty one is.

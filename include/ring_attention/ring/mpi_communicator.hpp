@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <climits>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -117,6 +119,7 @@ class MpiCommunicator {
     int finalized = 0;
     if (MPI_Finalized(&finalized) != MPI_SUCCESS || finalized != 0) return;
     buffers_.clear();
+    retired_.clear();
     waiting_.notices.close(grace_);
     if (!waiting_.notices.failed()) MPI_Comm_free(&messages_);
   }
@@ -301,11 +304,22 @@ class MpiCommunicator {
             error.code() != std::errc::no_such_process) {
           throw;
         }
-        throw PeerLost("ring member " + std::to_string(rank()) + " finds the process of member " +
-                       std::to_string(peer) + " gone: " + error.what());
+        throw_gone(peer, error.what());
       }
     }
     return borrowed.memory.bytes().first(loan.bytes);
+  }
+
+  /// A rank takes its memory along when it ends, and before it does may have said why.
+  [[noreturn]] void throw_gone(int peer, const std::string& reason) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+    while (std::chrono::steady_clock::now() < end) {
+      waiting_.notices.take();
+      waiting_.notices.throw_failure();
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    throw PeerLost("ring member " + std::to_string(rank()) + " finds the process of member " +
+                   std::to_string(peer) + " gone: " + reason);
   }
 
   /// Ends what a place has under way when it goes. A receive that met its message, and a send, end when MPI
@@ -319,15 +333,15 @@ class MpiCommunicator {
       if (*request == MPI_REQUEST_NULL) continue;
       // A return is on its way; all else no longer has a meaning.
       if (place.stage_ != Stage::empty) MPI_Cancel(request);
-      if (!grace_.finish({request, 1})) (void)place.loan_.release();  // MPI may still use it
+      if (!grace_.finish({request, 1})) detail::leave_to_mpi(std::move(place.loan_));
     }
     if (place.buffer_ == nullptr) return;
-    // A peer may read what it was lent for as long as it likes.
-    if (place.stage_ == Stage::under_way && place.lent_) over = false;
-    if (over) {
-      buffers_.push_back(std::move(place.buffer_));
+    if (!over) {
+      detail::leave_to_mpi(std::move(place.buffer_));
+    } else if (place.stage_ == Stage::under_way && place.lent_) {
+      retired_.push_back(std::move(place.buffer_));  // the peer may be reading it
     } else {
-      detail::MpiBuffer::leave(std::move(place.buffer_));
+      buffers_.push_back(std::move(place.buffer_));
     }
   }
 
@@ -338,6 +352,7 @@ class MpiCommunicator {
   MPI_Comm messages_ = MPI_COMM_NULL;
   detail::MpiNode node_;
   std::vector<std::unique_ptr<detail::MpiBuffer>> buffers_;  // idle ones
+  std::vector<std::unique_ptr<detail::MpiBuffer>> retired_;
   std::int64_t next_buffer_ = 0;
   std::map<std::pair<int, std::int64_t>, Borrowed> borrowed_;  // by peer and its buffer
   std::vector<MPI_Status> statuses_;

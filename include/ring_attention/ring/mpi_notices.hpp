@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace ring_attention {
@@ -70,7 +71,7 @@ class MpiNotices {
     if (!failed()) {
       MPI_Comm_free(&communicator_);
     } else if (!grace.finish(sends_)) {
-      (void)sent_.release();  // MPI may still read it
+      leave_to_mpi(std::move(sent_));
     }
   }
 

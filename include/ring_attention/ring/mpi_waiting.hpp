@@ -66,7 +66,7 @@ class MpiWaiting {
     try {
       wait_until([&] { return test_mpi(duplicating->request); }, everyone);
     } catch (...) {
-      (void)duplicating.release();
+      leave_to_mpi(std::move(duplicating));
       throw;
     }
     check_mpi(MPI_Comm_set_errhandler(duplicating->made, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -80,7 +80,7 @@ class MpiWaiting {
     try {
       return gather(communicator, *gathering, mine);
     } catch (...) {
-      if (gathering->request != MPI_REQUEST_NULL) (void)gathering.release();
+      if (gathering->request != MPI_REQUEST_NULL) leave_to_mpi(std::move(gathering));
       throw;
     }
   }
