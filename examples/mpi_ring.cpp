@@ -2,28 +2,23 @@
 // lists the options.
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <limits>
 #include <ring_attention/mpi.hpp>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
-#include "support/counter_rows.hpp"
-#include "support/direct_row.hpp"
 #include "support/mpi_ring_options.hpp"
+#include "support/ring_shard.hpp"
 
 namespace {
 
 namespace ra = ring_attention;
 using examples::MpiRingOptions;
 using Clock = std::chrono::steady_clock;
-using TokenRanges = std::vector<ra::TokenRange>;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -49,64 +44,6 @@ class ReportingRing : public ra::MpiCommunicator {
  private:
   Clock::time_point start_ = Clock::now();
 };
-
-/// [1, own tokens, h, d] of the tokens that a rank owns.
-ra::Tensor<float> make_shard(examples::Operand operand, const TokenRanges& ranges,
-                             const MpiRingOptions& options) {
-  std::int64_t rows = 0;
-  for (const auto& [begin, end] : ranges) rows += end - begin;
-  ra::Tensor<float> shard(1, rows, options.heads, options.head_dim);
-  std::int64_t row = 0;
-  for (const auto& [begin, end] : ranges) {
-    ra::detail::parallel_for(end - begin, [&, first_row = row, first_token = begin](std::int64_t i, int) {
-      for (std::int64_t head = 0; head < options.heads; ++head) {
-        examples::fill_counter_row(operand, first_token + i, head, options.head_dim,
-                                   shard.view().row(0, first_row + i, head));
-      }
-    });
-    row += end - begin;
-  }
-  return shard;
-}
-
-/// What a rank found out about rows of its own.
-struct Check {
-  std::int64_t rows = 0;
-  double worst = 0.0;  ///< largest error in units of the tolerance; infinite where an output is NaN
-};
-
-/// Rows spread evenly over the rank's own, first and last included. The tolerance is the library's for float,
-/// 2e-5, of the largest output of the sampled token: attention averages, so that outputs may be far below 1.
-Check check_rows(const ra::Tensor<float>& out, const TokenRanges& ranges, const MpiRingOptions& options) {
-  const examples::DirectRow direct(options.config, options.tokens, options.heads, options.head_dim);
-  const std::int64_t own = out.shape()[1];
-  Check check;
-  check.rows = std::min(options.samples, own);
-  for (std::int64_t sample = 0; sample < check.rows; ++sample) {
-    const std::int64_t row = check.rows == 1 ? 0 : sample * (own - 1) / (check.rows - 1);
-    std::int64_t token = row;
-    for (const auto& [begin, end] : ranges) {
-      if (token < end - begin) {
-        token += begin;
-        break;
-      }
-      token -= end - begin;
-    }
-    double largest = 0.0, error = 0.0;
-    for (std::int64_t head = 0; head < options.heads; ++head) {
-      const std::vector<double> expected = direct(token, head);
-      for (std::int64_t c = 0; c < options.head_dim; ++c) {
-        const double reference = expected[static_cast<std::size_t>(c)];
-        const double difference = std::abs(static_cast<double>(out.view()(0, row, head, c)) - reference);
-        largest = std::max(largest, std::abs(reference));
-        error =
-            std::isnan(difference) ? std::numeric_limits<double>::infinity() : std::max(error, difference);
-      }
-    }
-    if (error > 0.0) check.worst = std::max(check.worst, error / (2e-5 * std::min(1.0, largest)));
-  }
-  return check;
-}
 
 template <class Number>
 Number over_ranks(Number value, MPI_Datatype type, MPI_Op operation) {
@@ -148,10 +85,14 @@ bool run(const MpiRingOptions& options) {
   ReportingRing ring(MPI_COMM_WORLD);
   if (ring.rank() == 0) describe(options, ring.size());
   const ra::RingDistributedDilatedAttention<float, ReportingRing> attention(options.config, ring);
-  const TokenRanges ranges = attention.shard_ranges(options.tokens)[static_cast<std::size_t>(ring.rank())];
-  const ra::Tensor<float> q = make_shard(examples::Operand::query, ranges, options);
-  const ra::Tensor<float> k = make_shard(examples::Operand::key, ranges, options);
-  const ra::Tensor<float> v = make_shard(examples::Operand::value, ranges, options);
+  const examples::TokenRanges ranges =
+      attention.shard_ranges(options.tokens)[static_cast<std::size_t>(ring.rank())];
+  const ra::Tensor<float> q =
+      examples::make_shard(examples::Operand::query, ranges, options.heads, options.head_dim);
+  const ra::Tensor<float> k =
+      examples::make_shard(examples::Operand::key, ranges, options.heads, options.head_dim);
+  const ra::Tensor<float> v =
+      examples::make_shard(examples::Operand::value, ranges, options.heads, options.head_dim);
 
   ra::detail::check_mpi(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier");
   const auto start = Clock::now();
@@ -167,8 +108,10 @@ bool run(const MpiRingOptions& options) {
   if (owned != options.tokens) {
     throw std::logic_error("the ranks own " + std::to_string(owned) + " tokens in all");
   }
-  const Check own = check_rows(out, ranges, options);
-  const Check all{over_ranks(own.rows, MPI_INT64_T, MPI_SUM), over_ranks(own.worst, MPI_DOUBLE, MPI_MAX)};
+  const examples::DirectRow direct(options.config, options.tokens, options.heads, options.head_dim);
+  const examples::RowCheck own = examples::check_rows(out, ranges, direct, options.samples);
+  const examples::RowCheck all{over_ranks(own.rows, MPI_INT64_T, MPI_SUM),
+                               over_ranks(own.worst, MPI_DOUBLE, MPI_MAX)};
   const bool right = all.worst <= 1.0;
   if (ring.rank() == 0) {
     std::printf("forward: %.3f s, %.0f tokens/s\n", seconds, static_cast<double>(options.tokens) / seconds);
