@@ -63,6 +63,7 @@ nlohmann::json measure_scaling(const std::vector<RingCase>& cases, const RingSet
       try {
         line = measure_ring_case(what, group, settings.rounds);
         compare_with_one_rank(line, results);
+        compare_with_model(line, results, what.problem);
         if (world.prints()) print_ring_case(line);
       } catch (const std::runtime_error& error) {
         if (dynamic_cast<const ra::PeerLost*>(&error) != nullptr ||

@@ -19,6 +19,7 @@
 #include "format.hpp"
 #include "mpi_group.hpp"
 #include "peaks.hpp"
+#include "ring_model.hpp"
 #include "ring_problem.hpp"
 #include "ring_settings.hpp"
 #include "statistics.hpp"
@@ -226,9 +227,37 @@ inline void compare_with_one_rank(nlohmann::json& line, const nlohmann::json& me
   }
 }
 
+/// Adds the time that the model of SCALING.md gives, where the point of one rank was measured. A rank is
+/// taken to compute with that point's part of the peak, of the peak that these ranks have at once; bandwidth
+/// is that of the messages alone.
+inline void compare_with_model(nlohmann::json& line, const nlohmann::json& measured,
+                               const Configuration& problem) {
+  if (problem.config.causal || problem.config.shard_layout != ra::ShardLayout::contiguous) return;
+  const std::int64_t ranks = line["ranks"], head_dim = problem.head_dims.front();
+  for (const nlohmann::json& one : measured) {
+    if (one.contains("error") || one["ranks"] != 1 || one["series"] != line["series"]) continue;
+    if (line["series"] != "weak" && one["problem"] != line["problem"]) continue;
+    const auto median = [](const nlohmann::json& of, const char* key) {
+      return of[key]["median"].get<double>();
+    };
+    const double most_bytes = std::ranges::max(line["bytes_sent_by_rank"].get<std::vector<double>>());
+    const RankSpeed speed{
+        median(one, "part_of_peak") * line["peak_gflops"].get<double>() * 1e9 / static_cast<double>(ranks),
+        std::max(most_bytes, 1.0) / median(line, "communicate_alone_seconds"), 0.0};
+    const RingModel model(problem.config, problem.tokens, problem.heads, ranks);
+    double longest = 0.0;
+    for (std::int64_t rank = 0; rank < ranks; ++rank) {
+      longest = std::max(longest, model_forward(model, rank, ranks, head_dim, sizeof(float), speed).seconds);
+    }
+    line["modelled_seconds"] = longest;
+    line["seconds_over_modelled"] = median(line, "seconds") / longest;
+  }
+}
+
 inline void print_ring_header() {
-  std::printf("%-34s %10s %12s %12s %22s %22s %8s %11s %8s %8s\n", "case", "time", "compute", "messages",
-              "time / compute", "time / longer of both", "gain", "sent / rank", "of dense", "of rule");
+  std::printf("%-34s %10s %12s %12s %22s %22s %8s %9s %11s %8s %8s\n", "case", "time", "compute", "messages",
+              "time / compute", "time / longer of both", "gain", "of model", "sent / rank", "of dense",
+              "of rule");
 }
 
 inline void print_ring_case(const nlohmann::json& line) {
@@ -244,10 +273,11 @@ inline void print_ring_case(const nlohmann::json& line) {
   };
   double most = 0.0;
   for (const double bytes : line["bytes_sent_by_rank"]) most = std::max(most, bytes);
-  std::printf("%-34s %10s %12s %12s %22s %22s %8s %11s %8s %8s\n", line["name"].get<std::string>().c_str(),
-              seconds("seconds").c_str(), seconds("compute_alone_seconds").c_str(),
-              seconds("communicate_alone_seconds").c_str(), range("time_over_compute_alone").c_str(),
-              range("time_over_longer_of_both").c_str(), part("gain_over_peak_gain", "%.3f").c_str(),
+  std::printf("%-34s %10s %12s %12s %22s %22s %8s %9s %11s %8s %8s\n",
+              line["name"].get<std::string>().c_str(), seconds("seconds").c_str(),
+              seconds("compute_alone_seconds").c_str(), seconds("communicate_alone_seconds").c_str(),
+              range("time_over_compute_alone").c_str(), range("time_over_longer_of_both").c_str(),
+              part("gain_over_peak_gain", "%.3f").c_str(), part("seconds_over_modelled", "%.3f").c_str(),
               format_bytes(most).c_str(), part("bytes_sent_over_dense_ring", "%.4f").c_str(),
               part("bytes_sent_over_rule", "%.4f").c_str());
   if (line["noisy"]) std::printf("%-34s noisy: %d rounds dropped\n", "", line["rounds_dropped"].get<int>());
