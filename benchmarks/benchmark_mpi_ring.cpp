@@ -1,5 +1,6 @@
 // The ring over MPI: strong and weak scaling, how much of the exchange is hidden, and bytes. `--help` lists
 // cases and options; mpirun starts it.
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -78,7 +79,7 @@ nlohmann::json measure_scaling(const std::vector<RingCase>& cases, const RingSet
       results.push_back(std::move(line));
       if (world.prints()) keep(results);
     }
-    quiet_barrier(MPI_COMM_WORLD);
+    quiet_barrier(MPI_COMM_WORLD, std::chrono::milliseconds(2));
   }
   return results;
 }

@@ -13,11 +13,13 @@ namespace benchmarks {
 
 namespace ra = ring_attention;
 
-/// Waits for all ranks without taking the cores of those that compute, as MPI_Barrier may.
-inline void quiet_barrier(MPI_Comm communicator) {
+/// Waits for all ranks without taking the cores of those that compute, as MPI_Barrier may; looks at
+/// intervals.
+inline void quiet_barrier(MPI_Comm communicator,
+                          std::chrono::microseconds interval = std::chrono::microseconds(50)) {
   MPI_Request request = MPI_REQUEST_NULL;
   ra::detail::check_mpi(MPI_Ibarrier(communicator, &request), "MPI_Ibarrier");
-  while (!ra::detail::test_mpi(request)) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  while (!ra::detail::test_mpi(request)) std::this_thread::sleep_for(interval);
 }
 
 /// The first `size` ranks of MPI_COMM_WORLD. Construction and destruction are collective over all of them.
