@@ -120,7 +120,7 @@ TEST_CASE("a rank that does not come is lost to the others within the timeout", 
 TEST_CASE("what MPI cannot do is told", "[mpi]") {
   CHECK(end_of([] { ra::MpiCommunicator(MPI_COMM_WORLD, {.timeout = -1ms}); }) ==
         "invalid_argument: timeout = -1 ms: must not be negative");
-  CHECK(end_of([] { ra::MpiCommunicator(MPI_COMM_WORLD, {}, 0); }) ==
+  CHECK(end_of([] { ra::MpiCommunicator(MPI_COMM_WORLD, {}, {.largest_piece = 0}); }) ==
         "invalid_argument: largest_piece = 0: must lie in [1, 2^31)");
   const std::string told = end_of([] { ra::detail::check_mpi(MPI_ERR_RANK, "MPI_Isend"); });
   CHECK(told.starts_with("error: MPI_Isend: "));

@@ -29,12 +29,12 @@ class OnRanks {
  public:
   using Communicator = ra::MpiCommunicator;
 
-  explicit OnRanks(std::size_t largest_piece = Communicator::default_piece) : largest_piece_(largest_piece) {}
+  explicit OnRanks(ra::MpiOptions options = {}) : options_(options) {}
 
   int members() const { return world_size(); }
   template <class Body>
   void run(const Body& body) const {
-    Communicator communicator(MPI_COMM_WORLD, {.timeout = std::chrono::minutes(2)}, largest_piece_);
+    Communicator communicator(MPI_COMM_WORLD, {.timeout = std::chrono::minutes(2)}, options_);
     body(communicator);
   }
   /// Every rank wrote its own rows of a tensor that held zeros.
@@ -62,7 +62,7 @@ class OnRanks {
   }
 
  private:
-  std::size_t largest_piece_;
+  ra::MpiOptions options_;
 };
 
 }  // namespace test

@@ -119,7 +119,8 @@ TEST_CASE("messages travel in pieces of any size, and ranks send what threads se
     const test::ThreadScope threads(1);
     const auto q = test::random_tensor<float>(c.q, 1), k = test::random_tensor<float>(c.k, 2);
     const test::Distributed<float, test::OnRanks> whole(c.config, test::OnRanks());
-    const test::Distributed<float, test::OnRanks> pieces(c.config, test::OnRanks(1 + 97 * (seed % 5)));
+    const test::Distributed<float, test::OnRanks> pieces(
+        c.config, test::OnRanks({.largest_piece = 100 + 1000 * (seed % 5), .node = MPI_COMM_SELF}));
     const test::DistributedOnThreads<float> on_threads(c.config);
     const auto expected = whole.forward_with_lse(q, k, k);
     const auto rank = static_cast<std::size_t>(test::world_rank());

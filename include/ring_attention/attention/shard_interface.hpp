@@ -42,8 +42,8 @@ template <class Derived, typename Scalar, typename Communicator, typename CacheP
 class ShardAttention {
   static_assert(AttentionScalar<Scalar>, "Scalar must be float, double, Eigen::half or Eigen::bfloat16");
   static_assert(RingCommunicator<Communicator>,
-                "Communicator must offer rank, size, send, receive, wait, all_gather and fail: see "
-                "ring_attention/ring/communicator.hpp");
+                "Communicator must offer rank, size, all_gather, fail, and either send, receive and wait for "
+                "buffers, or messages: see ring_attention/ring/communicator.hpp");
   static_assert(detail::is_cache_policy<CachePolicy>());
 
  public:
@@ -129,6 +129,12 @@ class ShardAttention {
 
   /// The one place where indices are looked up, and only through the policy.
   PatternCache::Pattern apply_dilation(const PatternKey& key) const {
+    if constexpr (requires { communicator_->dilated_indices(key); }) {
+      const auto make = [this](const PatternKey& missing) { return communicator_->dilated_indices(missing); };
+      if constexpr (requires { cache_policy_.dilated_indices(key, make); }) {
+        return cache_policy_.dilated_indices(key, make);
+      }
+    }
     return cache_policy_.dilated_indices(key);
   }
 

@@ -146,16 +146,15 @@ class Transfer {
 /// A message of keys and values: all key rows, then all value rows, head_dim elements each.
 template <class Scalar>
 struct KeyMessage {
-  std::vector<Scalar> data;
+  const Scalar* data = nullptr;
 
-  void resize(const Transfer& transfer, std::int64_t head_dim) {
-    data.resize(static_cast<std::size_t>(2 * transfer.rows() * head_dim));
+  static std::size_t bytes(const Transfer& transfer, std::int64_t head_dim) {
+    return static_cast<std::size_t>(2 * transfer.rows() * head_dim) * sizeof(Scalar);
   }
 
-  void pack(const Transfer& transfer, const TensorView<const Scalar>& k, const TensorView<const Scalar>& v) {
+  static void pack(const Transfer& transfer, const TensorView<const Scalar>& k,
+                   const TensorView<const Scalar>& v, Scalar* keys) {
     const std::int64_t head_dim = k.shape()[3];
-    resize(transfer, head_dim);
-    Scalar* keys = data.data();
     Scalar* values = keys + transfer.rows() * head_dim;
     for (const TransferPiece& piece : transfer.pieces()) {
       for (std::int64_t i = 0; i < piece.tokens.count; ++i) {
@@ -168,8 +167,8 @@ struct KeyMessage {
 
   KeyPiece<Scalar> piece(const Transfer& transfer, const TransferPiece& piece, std::int64_t head_dim) const {
     return {piece.tokens,
-            {data.data(), head_dim, nullptr, piece.first_row},
-            {data.data() + transfer.rows() * head_dim, head_dim, nullptr, piece.first_row}};
+            {data, head_dim, nullptr, piece.first_row},
+            {data + transfer.rows() * head_dim, head_dim, nullptr, piece.first_row}};
   }
 };
 

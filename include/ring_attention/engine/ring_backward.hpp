@@ -14,6 +14,7 @@
 #include <ring_attention/engine/workspace.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/ring/messages.hpp>
 #include <vector>
 
 namespace ring_attention {
@@ -23,7 +24,8 @@ namespace engine {
 template <class Scalar, class Communicator>
 class RingBackward {
   using T = accumulator_t<Scalar>;
-  using Request = typename Communicator::Request;
+  using Messages = detail::messages_over<Communicator>;
+  using Place = detail::message_place<Communicator>;
 
  public:
   RingBackward(const RingPlace& place, Communicator& communicator, const BackwardTensors<Scalar>& tensors,
@@ -32,6 +34,7 @@ class RingBackward {
         plan_(*place.plan),
         kernel_(kernel),
         communicator_(communicator),
+        messages_(communicator),
         tensors_(tensors),
         queries_{tensors.q, tensors.grad_out, tensors.lse},
         mine_(place.tokens(communicator.size(), communicator.rank())) {
@@ -61,8 +64,8 @@ class RingBackward {
   /// Gradients of the rows of one message on their way home.
   struct Returning {
     Transfer transfer;  // rows of this member that come home
-    std::vector<T> arriving, leaving;
-    Request receiving{}, sending{};
+    typename Place::Incoming arriving;
+    typename Place::Outgoing leaving;
   };
 
   RowNumbers<T> numbers(Tensor<T>& storage, std::size_t branches) const {
@@ -109,9 +112,14 @@ class RingBackward {
         [&](int step, const Transfer& in, const KeyMessage<Scalar>& message, const Transfer& out) {
           Returning& home = returning[static_cast<std::size_t>(step % 2)];
           finish(home);  // of step - 2, so that gradients are added in the order of the steps
-          home.leaving.assign(static_cast<std::size_t>(2 * in.rows() * plan_.shape.head_dim), T{0});
+          T* leaving = nullptr;
+          if (in.rows() > 0) {
+            messages_.prepare(home.leaving, sender(step), 2, gradient_bytes(in));
+            leaving = elements<T>(home.leaving.bytes());
+            std::fill_n(leaving, 2 * in.rows() * plan_.shape.head_dim, T{0});
+          }
           for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
-            accumulate_branch(branch, step, in, message, home.leaving.data());
+            accumulate_branch(branch, step, in, message, leaving);
           }
           if (step > 0) start(home, step, in, out);
         });
@@ -136,26 +144,36 @@ class RingBackward {
               message, leaving);
   }
 
+  /// Who owns the keys of a step.
+  int sender(int step) const {
+    return (communicator_.rank() - step + communicator_.size()) % communicator_.size();
+  }
+  std::size_t gradient_bytes(const Transfer& transfer) const {
+    return static_cast<std::size_t>(2 * transfer.rows() * plan_.shape.head_dim) * sizeof(T);
+  }
+
   void start(Returning& home, int step, const Transfer& in, const Transfer& out) {
-    const int size = communicator_.size();
-    const int from = (communicator_.rank() - step + size) % size;
-    const int to = (communicator_.rank() + step) % size;
+    const int to = (communicator_.rank() + step) % communicator_.size();
     home.transfer = out;
-    home.arriving.resize(static_cast<std::size_t>(2 * out.rows() * plan_.shape.head_dim));
-    if (out.rows() > 0) home.receiving = communicator_.receive(to, 2, writable_bytes_of(home.arriving));
+    if (out.rows() > 0) messages_.expect(home.arriving, to, 2, gradient_bytes(out));
     if (in.rows() > 0) {
-      home.sending = communicator_.send(from, 2, bytes_of(home.leaving));
-      bytes_sent_ += bytes_of(home.leaving).size();
+      messages_.send(home.leaving);
+      bytes_sent_ += gradient_bytes(in);
     }
   }
 
   void finish(Returning& home) {
-    communicator_.wait(home.receiving);
-    communicator_.wait(home.sending);
+    messages_.wait(home.arriving);
+    add_gradients(home.transfer, elements<T>(home.arriving.bytes()));
+    messages_.release(home.arriving);
+    home.transfer = Transfer();
+    messages_.wait(home.leaving);
+  }
+
+  void add_gradients(const Transfer& transfer, const T* keys) {
     const std::int64_t head_dim = plan_.shape.head_dim;
-    const T* keys = home.arriving.data();
-    const T* values = keys + home.transfer.rows() * head_dim;
-    for (const TransferPiece& piece : home.transfer.pieces()) {
+    const T* values = keys + transfer.rows() * head_dim;
+    for (const TransferPiece& piece : transfer.pieces()) {
       for (std::int64_t i = 0; i < piece.tokens.count; ++i) {
         const std::int64_t row = piece.tokens[i] + piece.number_shift;
         kernel_.add_row(keys, T{1}, head_dim, grad_k_.view().row(piece.item, row, piece.kv_head));
@@ -164,7 +182,6 @@ class RingBackward {
         values += head_dim;
       }
     }
-    home.transfer = Transfer();
   }
 
   void run_units(const std::vector<BackwardUnit>& units, const BackwardTargets<T>& targets, int step,
@@ -238,6 +255,7 @@ class RingBackward {
   const AttentionPlan& plan_;
   const TileKernel<Scalar>& kernel_;
   Communicator& communicator_;
+  Messages messages_;
   const BackwardTensors<Scalar>& tensors_;
   BackwardQueries<Scalar> queries_;
   detail::MemberTokens mine_;

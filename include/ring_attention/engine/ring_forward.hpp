@@ -13,6 +13,7 @@
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/ring/communicator.hpp>
+#include <ring_attention/ring/messages.hpp>
 #include <span>
 #include <vector>
 
@@ -33,13 +34,14 @@ struct RingPlace {
   }
 };
 
+/// The elements that a message holds.
 template <class T>
-std::span<const std::byte> bytes_of(const std::vector<T>& data) {
-  return std::as_bytes(std::span(data));
+T* elements(std::span<std::byte> bytes) {
+  return reinterpret_cast<T*>(bytes.data());
 }
 template <class T>
-std::span<std::byte> writable_bytes_of(std::vector<T>& data) {
-  return std::as_writable_bytes(std::span(data));
+const T* elements(std::span<const std::byte> bytes) {
+  return reinterpret_cast<const T*>(bytes.data());
 }
 
 /// The steps of a ring: at step s a member receives from the member s before it and sends to the one s after
@@ -50,42 +52,47 @@ template <class Scalar, class Communicator, class Visit>
 std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, int tag,
                             const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
                             const Visit& visit) {
+  using Place = detail::message_place<Communicator>;
   struct Step {
     Transfer in, out;
-    KeyMessage<Scalar> received, sent;
-    typename Communicator::Request receiving{}, sending{};
+    typename Place::Incoming received;
+    typename Place::Outgoing sent;
   };
+  detail::messages_over<Communicator> messages(communicator);
   const int size = communicator.size();
   const int rank = communicator.rank();
+  const std::int64_t head_dim = place.plan->shape.head_dim;
   const detail::MemberTokens mine = place.tokens(size, rank);
   std::uint64_t bytes = 0;
   std::array<Step, 2> steps;
   const auto start = [&](int s) {
     Step& step = steps[static_cast<std::size_t>(s % 2)];
-    communicator.wait(step.sending);  // of step s - 2, whose buffer is used again
     const int from = (rank - s + size) % size;
     const int to = (rank + s) % size;
     step.in = Transfer(*place.plan, place.tokens(size, from), mine);
     step.out = Transfer(*place.plan, mine, place.tokens(size, to));
     if (step.in.rows() > 0) {
-      step.received.resize(step.in, place.plan->shape.head_dim);
-      step.receiving = communicator.receive(from, tag, writable_bytes_of(step.received.data));
+      messages.expect(step.received, from, tag, KeyMessage<Scalar>::bytes(step.in, head_dim));
     }
     if (step.out.rows() > 0) {
-      step.sent.pack(step.out, k, v);
-      step.sending = communicator.send(to, tag, bytes_of(step.sent.data));
-      bytes += bytes_of(step.sent.data).size();
+      messages.prepare(step.sent, to, tag, KeyMessage<Scalar>::bytes(step.out, head_dim));
+      KeyMessage<Scalar>::pack(step.out, k, v, elements<Scalar>(step.sent.bytes()));
+      messages.send(step.sent);
+      bytes += step.sent.bytes().size();
     }
   };
   if (size > 1) start(1);
+  detail::tell_step(communicator, 0, size);
   visit(0, Transfer(), KeyMessage<Scalar>(), Transfer());
   for (int s = 1; s < size; ++s) {
     Step& step = steps[static_cast<std::size_t>(s % 2)];
-    communicator.wait(step.receiving);
+    messages.wait(step.received);
     if (s + 1 < size) start(s + 1);
-    visit(s, step.in, step.received, step.out);
+    detail::tell_step(communicator, s, size);
+    visit(s, step.in, KeyMessage<Scalar>{elements<Scalar>(step.received.bytes())}, step.out);
+    messages.release(step.received);
   }
-  for (Step& step : steps) communicator.wait(step.sending);
+  for (Step& step : steps) messages.wait(step.sent);
   return bytes;
 }
 

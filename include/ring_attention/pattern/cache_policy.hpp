@@ -37,6 +37,11 @@ class use_pattern_cache {
   PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
     return detail::find_or_note(*cache_, key, computed);
   }
+  /// The same; `make(key)` computes a pattern that is not at hand.
+  template <std::invocable<const PatternKey&> Make>
+  PatternCache::Pattern dilated_indices(const PatternKey& key, const Make& make) const {
+    return cache_->find_or_compute(key, make);
+  }
 
  private:
   PatternCache* cache_;
@@ -60,6 +65,11 @@ class use_local_cache {
   /// The same; sets `computed` where the pattern was not at hand.
   PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
     return detail::find_or_note(*cache_, key, computed);
+  }
+  /// The same; `make(key)` computes a pattern that is not at hand.
+  template <std::invocable<const PatternKey&> Make>
+  PatternCache::Pattern dilated_indices(const PatternKey& key, const Make& make) const {
+    return cache_->find_or_compute(key, make);
   }
   PatternCacheStats stats() const { return cache_->stats(); }
 

@@ -1,4 +1,4 @@
-// What a ring needs from whatever connects its members: opaque buffers to and from any peer.
+// What a ring needs from whatever connects its members: bytes to and from any peer.
 #pragma once
 
 #include <chrono>
@@ -45,28 +45,63 @@ enum class Failure {
   peer_lost  ///< it waited for another in vain: PeerLost
 };
 
-/// One member's connection to a ring of `size()` members.
+/// Moves buffers between members.
 ///
 /// - `send` and `receive` start moving a buffer, which must live until the request is done; the n-th send
 ///   to a peer with a tag meets its n-th receive with that tag, and their sizes agree. A request that is
 ///   destroyed early is cancelled: its buffer is not touched afterwards.
-/// - `wait` returns when the buffer has been taken or filled. Throws PeerLost after the timeout, and
-///   MemberFailed or PeerLost as soon as any member has called `fail`.
-/// - `wait` on a request that is empty or done returns at once. After PeerLost or MemberFailed the ring
-///   cannot be used again. The engine uses the tags 0, 1 and 2.
-/// - `all_gather` hands every member the bytes of all, by rank; sizes may differ. A collective call.
-/// - `fail` tells all members that this one gives up, and why; the first reason counts. It does not wait.
-/// - A communicator that moves messages only while it is called offers `progress()`, which returns at once;
-///   the thread that made the call uses it between two tiles.
+/// - `wait` returns when the buffer has been taken or filled; at once for a request that is empty or done.
 template <class C>
-concept RingCommunicator = requires(C& c, typename C::Request& request, int peer, int tag,
-                                    std::span<const std::byte> out, std::span<std::byte> in,
-                                    const std::string& reason, Failure failure) {
-  { c.rank() } -> std::same_as<int>;
-  { c.size() } -> std::same_as<int>;
+concept BufferTransport = requires(C& c, typename C::Request& request, int peer, int tag,
+                                   std::span<const std::byte> out, std::span<std::byte> in) {
   { c.send(peer, tag, out) } -> std::same_as<typename C::Request>;
   { c.receive(peer, tag, in) } -> std::same_as<typename C::Request>;
   c.wait(request);
+};
+
+/// Moves messages in memory of its own, which members may share.
+///
+/// - An Outgoing or Incoming is a place for one message after the other. The n-th message to a peer with a
+///   tag meets its n-th `expect` with that tag, and their sizes agree.
+/// - `prepare` waits until an earlier message of the place was taken; `bytes()` is then where the message is
+///   written, aligned as tensors are, before `send`.
+/// - After `expect` and `wait`, `bytes()` is the message, until `release`, for which a sender that lends its
+///   memory waits.
+/// - `wait` and `release` return at once for a place without a message. A place destroyed early cancels its
+///   message.
+template <class C>
+concept MessageTransport = requires(C& c, typename C::Outgoing& out, typename C::Incoming& in,
+                                    const typename C::Incoming& arrived, int peer, int tag,
+                                    std::size_t bytes) {
+  c.prepare(out, peer, tag, bytes);
+  { out.bytes() } -> std::same_as<std::span<std::byte>>;
+  c.send(out);
+  c.wait(out);
+  c.expect(in, peer, tag, bytes);
+  c.wait(in);
+  c.release(in);
+  { arrived.bytes() } -> std::same_as<std::span<const std::byte>>;
+};
+
+/// One member's connection to a ring of `size()` members, by buffers or by messages.
+///
+/// - Waiting throws PeerLost after the timeout, and MemberFailed or PeerLost as soon as any member has called
+///   `fail`. After that the ring cannot be used again. The engine uses the tags 0, 1 and 2.
+/// - `all_gather` hands every member the bytes of all, by rank; sizes may differ. A collective call.
+/// - `fail` tells all members that this one gives up, and why; the first reason counts. It does not wait.
+///
+/// Optional:
+/// - `progress()`, for a communicator that moves messages only while it is called: returns at once. The
+///   thread that made the call uses it between two tiles.
+/// - `step(s, size)`: called by that thread before it computes with the keys of the member s before this one,
+///   for s = 0 .. size - 1; at s = 0 with its own.
+/// - `dilated_indices(key)`: computes a pattern that is not at hand, in place of make_indices.
+template <class C>
+concept RingCommunicator = (BufferTransport<C> ||
+                            MessageTransport<C>)&&requires(C& c, std::span<const std::byte> out,
+                                                           const std::string& reason, Failure failure) {
+  { c.rank() } -> std::same_as<int>;
+  { c.size() } -> std::same_as<int>;
   { c.all_gather(out) } -> std::same_as<std::vector<std::vector<std::byte>>>;
   c.fail(reason, failure);
 };
@@ -91,6 +126,11 @@ namespace detail {
 template <class Communicator>
 void make_progress(Communicator& communicator) {
   if constexpr (requires { communicator.progress(); }) communicator.progress();
+}
+
+template <class Communicator>
+void tell_step(Communicator& communicator, int step, int steps) {
+  if constexpr (requires { communicator.step(step, steps); }) communicator.step(step, steps);
 }
 
 /// Returns what call() returns; where it throws, tells the other members.
