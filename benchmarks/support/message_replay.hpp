@@ -3,11 +3,12 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <limits>
+#include <deque>
 #include <map>
 #include <ring_attention/ring/communicator.hpp>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -15,12 +16,10 @@ namespace benchmarks {
 
 namespace ra = ring_attention;
 
-/// One call of a communicator. Requests are numbered in the order of their starts, buffers in that of their
-/// first use.
+/// One call of a communicator. Places for messages are numbered, each way, in the order of their first use.
 struct MessageEvent {
-  enum class Kind { send, receive, wait } kind;
-  std::size_t request;
-  std::size_t buffer = 0;
+  enum class Kind { prepare, send, wait_out, expect, wait_in, release } kind;
+  std::size_t place;
   int peer = 0;
   int tag = 0;
   std::size_t bytes = 0;
@@ -28,14 +27,18 @@ struct MessageEvent {
 
 /// Passes everything on to `communicator` and remembers what a member sent, received and waited for.
 template <ra::RingCommunicator Communicator>
+requires ra::MessageTransport<Communicator>
 class RecordingRing {
+  using Kind = MessageEvent::Kind;
+
  public:
-  class Request {
-   private:
-    friend class RecordingRing;
-    static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
-    typename Communicator::Request inner_{};
-    std::size_t number_ = none;
+  struct Outgoing {
+    typename Communicator::Outgoing inner;
+    std::span<std::byte> bytes() { return inner.bytes(); }
+  };
+  struct Incoming {
+    typename Communicator::Incoming inner;
+    std::span<const std::byte> bytes() const { return inner.bytes(); }
   };
 
   explicit RecordingRing(Communicator& communicator) : communicator_(&communicator) {}
@@ -44,17 +47,32 @@ class RecordingRing {
 
   int rank() const { return communicator_->rank(); }
   int size() const { return communicator_->size(); }
-  Request send(int peer, int tag, std::span<const std::byte> buffer) {
-    return record(MessageEvent::Kind::send, peer, tag, buffer, communicator_->send(peer, tag, buffer));
+
+  void prepare(Outgoing& message, int peer, int tag, std::size_t bytes) {
+    communicator_->prepare(message.inner, peer, tag, bytes);
+    record(Kind::prepare, message, peer, tag, bytes);
   }
-  Request receive(int peer, int tag, std::span<std::byte> buffer) {
-    return record(MessageEvent::Kind::receive, peer, tag, buffer, communicator_->receive(peer, tag, buffer));
+  void send(Outgoing& message) {
+    communicator_->send(message.inner);
+    record(Kind::send, message);
   }
-  void wait(Request& request) {
-    communicator_->wait(request.inner_);
-    if (request.number_ == Request::none) return;
-    events_.push_back({MessageEvent::Kind::wait, std::exchange(request.number_, Request::none)});
+  void wait(Outgoing& message) {
+    communicator_->wait(message.inner);
+    record(Kind::wait_out, message);
   }
+  void expect(Incoming& message, int peer, int tag, std::size_t bytes) {
+    communicator_->expect(message.inner, peer, tag, bytes);
+    record(Kind::expect, message, peer, tag, bytes);
+  }
+  void wait(Incoming& message) {
+    communicator_->wait(message.inner);
+    record(Kind::wait_in, message);
+  }
+  void release(Incoming& message) {
+    communicator_->release(message.inner);
+    record(Kind::release, message);
+  }
+
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
     return communicator_->all_gather(mine);
   }
@@ -62,61 +80,63 @@ class RecordingRing {
   void progress() { ra::detail::make_progress(*communicator_); }
 
  private:
-  Request record(MessageEvent::Kind kind, int peer, int tag, std::span<const std::byte> buffer,
-                 typename Communicator::Request inner) {
-    // Buffers are told apart by their memory, which the engine uses again when it may.
-    const std::size_t number = buffers_.try_emplace(buffer.data(), buffers_.size()).first->second;
-    events_.push_back({kind, requests_, number, peer, tag, buffer.size()});
-    Request request;
-    request.inner_ = std::move(inner);
-    request.number_ = requests_++;
-    return request;
+  template <class Message>
+  void record(Kind kind, const Message& message, int peer = 0, int tag = 0, std::size_t bytes = 0) {
+    std::map<const void*, std::size_t>& places = std::is_same_v<Message, Outgoing> ? outgoing_ : incoming_;
+    events_.push_back({kind, places.try_emplace(&message, places.size()).first->second, peer, tag, bytes});
   }
 
   Communicator* communicator_;
   std::vector<MessageEvent> events_;
-  std::map<const std::byte*, std::size_t> buffers_;
-  std::size_t requests_ = 0;
+  std::map<const void*, std::size_t> outgoing_, incoming_;
 };
 
-/// Moves recorded messages, in the recorded order, from and to buffers of its own.
+/// Moves recorded messages in the recorded order; their bytes are whatever their memory holds.
 class MessageReplay {
+  using Kind = MessageEvent::Kind;
+
  public:
-  explicit MessageReplay(std::vector<MessageEvent> events) : events_(std::move(events)) {
-    for (const MessageEvent& event : events_) {
-      if (event.kind == MessageEvent::Kind::wait) continue;
-      requests_ = std::max(requests_, event.request + 1);
-      if (event.buffer >= buffers_.size()) buffers_.resize(event.buffer + 1);
-      std::vector<std::byte>& buffer = buffers_[event.buffer];
-      buffer.resize(std::max(buffer.size(), event.bytes));
-    }
-  }
+  explicit MessageReplay(std::vector<MessageEvent> events) : events_(std::move(events)) {}
 
   std::size_t messages_sent() const {
-    return static_cast<std::size_t>(
-        std::ranges::count(events_, MessageEvent::Kind::send, &MessageEvent::kind));
+    return static_cast<std::size_t>(std::ranges::count(events_, Kind::send, &MessageEvent::kind));
   }
 
   /// Collective: every member replays the same call.
   template <ra::RingCommunicator Communicator>
-  void run(Communicator& communicator) {
-    std::vector<typename Communicator::Request> requests(requests_);
+  void run(Communicator& communicator) const {
+    std::deque<typename Communicator::Outgoing> outgoing;
+    std::deque<typename Communicator::Incoming> incoming;
     for (const MessageEvent& event : events_) {
-      typename Communicator::Request& request = requests[event.request];
-      if (event.kind == MessageEvent::Kind::wait) {
-        communicator.wait(request);
-        continue;
+      const bool out =
+          event.kind == Kind::prepare || event.kind == Kind::send || event.kind == Kind::wait_out;
+      while (out && outgoing.size() <= event.place) outgoing.emplace_back();
+      while (!out && incoming.size() <= event.place) incoming.emplace_back();
+      switch (event.kind) {
+        case Kind::prepare:
+          communicator.prepare(outgoing[event.place], event.peer, event.tag, event.bytes);
+          break;
+        case Kind::send:
+          communicator.send(outgoing[event.place]);
+          break;
+        case Kind::wait_out:
+          communicator.wait(outgoing[event.place]);
+          break;
+        case Kind::expect:
+          communicator.expect(incoming[event.place], event.peer, event.tag, event.bytes);
+          break;
+        case Kind::wait_in:
+          communicator.wait(incoming[event.place]);
+          break;
+        case Kind::release:
+          communicator.release(incoming[event.place]);
+          break;
       }
-      const std::span<std::byte> buffer(buffers_[event.buffer].data(), event.bytes);
-      request = event.kind == MessageEvent::Kind::send ? communicator.send(event.peer, event.tag, buffer)
-                                                       : communicator.receive(event.peer, event.tag, buffer);
     }
   }
 
  private:
   std::vector<MessageEvent> events_;
-  std::vector<std::vector<std::byte>> buffers_;
-  std::size_t requests_ = 0;
 };
 
 }  // namespace benchmarks
