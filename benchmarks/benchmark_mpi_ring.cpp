@@ -40,6 +40,7 @@ nlohmann::json describe_run(const RingSettings& settings, const World& world, co
             {"threads_per_rank", settings.threads},
             {"layout", settings.layout == ra::ShardLayout::zigzag ? "zigzag" : "contiguous"},
             {"causal", settings.causal},
+            {"shared_memory", settings.shared_memory},
             {"scalar", "float"},
             {"class", "RingDistributedDilatedAttention"},
             {"seconds", "of the slowest rank, by round"},
@@ -62,7 +63,7 @@ nlohmann::json measure_scaling(const std::vector<RingCase>& cases, const RingSet
     if (group.member()) {
       nlohmann::json line;
       try {
-        line = measure_ring_case(what, group, settings.rounds);
+        line = measure_ring_case(what, group, settings);
         compare_with_one_rank(line, results);
         compare_with_model(line, results, what.problem);
         if (world.prints()) print_ring_case(line);

@@ -54,9 +54,9 @@ class RingProblem {
 
  public:
   /// Collective. `problem` must outlive this object.
-  RingProblem(const Configuration& problem, MPI_Comm communicator)
+  RingProblem(const Configuration& problem, MPI_Comm communicator, bool shared_memory)
       : problem_(&problem),
-        ring_(communicator),
+        ring_(communicator, {}, {.node = shared_memory ? MPI_COMM_NULL : MPI_COMM_SELF}),
         attention_(problem.config, ring_),
         ranges_(attention_.shard_ranges(problem.tokens)[static_cast<std::size_t>(ring_.rank())]),
         q_(make_shard(examples::Operand::query)),

@@ -137,14 +137,15 @@ inline std::vector<double> time_over_compute_by_rank(const RingSamples& samples)
 }
 
 /// Collective over the group. Throws std::runtime_error, on every rank alike, that says what is wrong.
-inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& group, int rounds) {
+inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& group,
+                                        const RingSettings& settings) {
   double worst = 0.0;
   {
     const Configuration small = shrunk(what.problem);
-    RingProblem problem(small, group.communicator());
+    RingProblem problem(small, group.communicator(), settings.shared_memory);
     worst = require_right(group, "1/32 of the size", problem.worst_difference_from_one_process());
   }
-  RingProblem problem(what.problem, group.communicator());
+  RingProblem problem(what.problem, group.communicator(), settings.shared_memory);
   problem.call();
   worst = std::max(worst, require_right(group, "sampled rows", problem.worst_error()));
   const RingPlan plan = plan_ring(what.problem, group.size());
@@ -163,7 +164,7 @@ inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& gr
     pairs += plan.pairs[rank];
   }
 
-  const RingSamples samples = RingSampler(group, problem).take(rounds);
+  const RingSamples samples = RingSampler(group, problem).take(settings.rounds);
   worst = std::max(worst, require_right(group, "sampled rows after timing", problem.worst_error()));
   const std::vector<double> call = samples.slowest(RingSamples::call);
   const std::vector<double> compute = samples.slowest(RingSamples::compute);

@@ -30,6 +30,7 @@ struct RingSettings {
   int threads = 1;  ///< of a rank
   ra::ShardLayout layout = ra::ShardLayout::contiguous;
   bool causal = false;
+  bool shared_memory = true;  ///< between ranks of a machine; else MPI moves all bytes
 
   bool selects(const std::string& name) const {
     return std::all_of(filters.begin(), filters.end(),
@@ -78,6 +79,8 @@ buffer of the rank's own); and its messages alone (those of the call, moved in t
   --threads N      threads of a rank (default 1)
   --layout LAYOUT  contiguous (default) or zigzag
   --causal         keys after the query are hidden
+  --no-shared-memory
+                   messages between ranks of a machine go through MPI, too
   --json FILE      where the results go (default: benchmark_mpi_ring_results-<UTC time>.json beside this program)
   --help
 
@@ -95,14 +98,15 @@ evaluation; and no rank may send more than promised. Exit status 0 only where ev
 
 /// Throws command_line::Error.
 inline RingSettings parse_ring_settings(int argc, const char* const* argv) {
-  const command_line::Arguments arguments(argc, argv,
-                                          {"--filter", "--rounds", "--threads", "--layout", "--json"},
-                                          {"--quick", "--list", "--causal", "--help", "-h"});
+  const command_line::Arguments arguments(
+      argc, argv, {"--filter", "--rounds", "--threads", "--layout", "--json"},
+      {"--quick", "--list", "--causal", "--no-shared-memory", "--help", "-h"});
   RingSettings settings;
   settings.help = arguments.has("--help") || arguments.has("-h");
   settings.list = arguments.has("--list");
   settings.quick = arguments.has("--quick");
   settings.causal = arguments.has("--causal");
+  settings.shared_memory = !arguments.has("--no-shared-memory");
   settings.json = arguments.text("--json");
   for (std::string rest = arguments.text("--filter"); !rest.empty();) {
     const std::size_t comma = std::min(rest.find(','), rest.size());
