@@ -101,6 +101,27 @@ if(folders EQUAL 2)
   set_tests_properties(package.shared_library.mixed PROPERTIES LABELS package FIXTURES_REQUIRED shared_libraries)
 endif()
 
+if(MPI_CXX_FOUND)
+  foreach(origin package subdirectory)
+    set(name "package.mpi_consumer.${origin}")
+    add_project_test("${name}" "${CMAKE_CURRENT_LIST_DIR}/mpi_consumer" "${CMAKE_CXX_COMPILER}"
+                     OPTIONS "-DORIGIN=${origin}" "-DLIBRARY_SOURCE=${PROJECT_SOURCE_DIR}"
+                     RUN --test-command "${MPIEXEC_EXECUTABLE}" ${MPIEXEC_NUMPROC_FLAG} 3
+                                        "${scratch}/${name}/mpi_consumer")
+    set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed ENVIRONMENT "${mpi_environment}")
+  endforeach()
+endif()
+
+# As on a machine without MPI.
+add_test(NAME package.names_what_mpi_needs
+         COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/mpi_consumer" -B "${scratch}/without_mpi"
+                 -G "${CMAKE_GENERATOR}" "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
+                 "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}" "-DCMAKE_PREFIX_PATH=${prefix}"
+                 -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON)
+set_tests_properties(package.names_what_mpi_needs PROPERTIES
+                     LABELS package FIXTURES_REQUIRED installed
+                     PASS_REGULAR_EXPRESSION "apt-get[ \n]+install[ \n]+libopenmpi-dev[ \n]+openmpi-bin")
+
 add_test(NAME package.refuses_another_version
          COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${scratch}/another_version"
                  -G "${CMAKE_GENERATOR}" "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"

@@ -5,6 +5,10 @@
 #include <cstdio>
 #include <ring_attention/ring_attention.hpp>
 
+#ifdef MPI_VERSION
+#error "the core must be free of MPI"
+#endif
+
 namespace ra = ring_attention;
 
 ra::PatternCache& cache_of_second_unit();

@@ -1,6 +1,7 @@
 // A rank that is killed or stopped in the middle of a call: the others throw PeerLost within the timeout. Run
-// by lost_member_test.sh, which counts their lines. usage: lost_member kill|stop RANK CALL MILLISECONDS: what
-// happens to which rank, before which call, and the timeout
+// by lost_member_test.sh, which counts their lines.
+// usage: lost_member kill|stop RANK CALL STEP MILLISECONDS: what happens to which rank, in which call before
+// which step of the ring, and the timeout
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -9,17 +10,39 @@
 #include <cstring>
 #include <ring_attention/mpi.hpp>
 
+namespace {
+
 namespace ra = ring_attention;
+using Clock = std::chrono::steady_clock;
+
+/// Raises a signal before a step.
+class FatalRing : public ra::MpiCommunicator {
+ public:
+  using MpiCommunicator::MpiCommunicator;
+
+  void set_fatal(int step, int signal) {
+    step_ = step;
+    signal_ = signal;
+  }
+  void step(int step, int) {
+    if (step == step_) std::raise(signal_);
+  }
+
+ private:
+  int step_ = -1, signal_ = 0;
+};
+
+}  // namespace
 
 int main(int argc, char** argv) {
   int level = MPI_THREAD_SINGLE, rank = 0, size = 1;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
-  if (argc != 5) return 2;
+  if (argc != 6) return 2;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   const int signal = std::strcmp(argv[1], "kill") == 0 ? SIGKILL : SIGSTOP;
-  const int victim = std::atoi(argv[2]), fatal_call = std::atoi(argv[3]);
-  const std::chrono::milliseconds timeout(std::atoi(argv[4]));
+  const int victim = std::atoi(argv[2]), fatal_call = std::atoi(argv[3]), fatal_step = std::atoi(argv[4]);
+  const std::chrono::milliseconds timeout(std::atoi(argv[5]));
   ra::set_num_threads(1);
   ra::AttentionConfig config;
   const std::int64_t tokens = 256;  // of a rank
@@ -27,15 +50,21 @@ int main(int argc, char** argv) {
   config.dilation_rates = {1};
   ra::Tensor<float> x(1, tokens, 2, 32);
   for (std::int64_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(i % 17) / 17;
+  Clock::time_point last_call;
+  const auto seconds = [&last_call] {
+    return std::chrono::duration<double>(Clock::now() - last_call).count();
+  };
   try {
-    ra::MpiCommunicator ring(MPI_COMM_WORLD, {.timeout = timeout});
-    const ra::RingDistributedDilatedAttention<float, ra::MpiCommunicator> attention(config, ring);
+    FatalRing ring(MPI_COMM_WORLD, {.timeout = timeout});
+    const ra::RingDistributedDilatedAttention<float, FatalRing> attention(config, ring);
     for (int call = 0;; ++call) {
-      if (rank == victim && call == fatal_call) std::raise(signal);
-      (void)attention.forward(x, x, x, tokens * size);
+      if (rank == victim && call == fatal_call) ring.set_fatal(fatal_step, signal);
+      last_call = Clock::now();
+      const auto result = attention.forward_with_lse(x, x, x, tokens * size);
+      (void)attention.backward(x, x, x, result, x, tokens * size);
     }
   } catch (const ra::PeerLost& error) {
-    std::printf("rank %d: PeerLost: %s\n", rank, error.what());
+    std::printf("rank %d: PeerLost after %.2f s: %s\n", rank, seconds(), error.what());
   } catch (const std::exception& error) {
     std::printf("rank %d: %s\n", rank, error.what());
   }

@@ -5,10 +5,13 @@
 #include <chrono>
 #include <climits>
 #include <cstddef>
+#include <cstdint>
 #include <ring_attention/ring/mpi_communicator.hpp>
 #include <ring_attention/tensor.hpp>
 #include <type_traits>
 #include <vector>
+
+#include "support/random_case.hpp"
 
 namespace test {
 
@@ -23,6 +26,13 @@ inline int world_size() {
   int size = 1;
   ra::detail::check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
   return size;
+}
+
+/// A random case of as many members as there are ranks.
+inline RandomCase case_on_ranks(std::uint64_t seed) {
+  RandomCase c = make_random_case(seed, 1e6);
+  c.config.ring_size = world_size();
+  return c;
 }
 
 class OnRanks {
@@ -63,6 +73,22 @@ class OnRanks {
 
  private:
   ra::MpiOptions options_;
+};
+
+/// MPI_COMM_WORLD in parts of `ranks` ranks: machines, for tests.
+class Machines {
+ public:
+  explicit Machines(int ranks) {
+    ra::detail::check_mpi(MPI_Comm_split(MPI_COMM_WORLD, world_rank() / ranks, 0, &mine_), "MPI_Comm_split");
+  }
+  Machines(const Machines&) = delete;
+  Machines& operator=(const Machines&) = delete;
+  ~Machines() { MPI_Comm_free(&mine_); }
+
+  MPI_Comm mine() const { return mine_; }
+
+ private:
+  MPI_Comm mine_ = MPI_COMM_NULL;
 };
 
 }  // namespace test

@@ -11,6 +11,7 @@
 #include <ring_attention/engine/walk.hpp>
 #include <ring_attention/tensor.hpp>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 namespace ring_attention {
@@ -55,6 +56,7 @@ class Transfer {
       const SequencePlan& sequence = plan.sequence_of(item);
       for (std::size_t b = 0; b < sequence.branches.size(); ++b) {
         const BranchPlan& branch = sequence.branches[b];
+        if (!meet(branch, sender, receiver)) continue;  // most of a large ring
         for (std::int64_t kv_head = 0; kv_head < plan.shape.kv_heads; ++kv_head) {
           for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
             if (detail::heads_with_offset(branch, o, kv_head * group, (kv_head + 1) * group, heads.data()) ==
@@ -91,28 +93,46 @@ class Transfer {
   }
 
  private:
+  /// Tokens of `queries` in segments that reach into `keys`: at most one segment lies across a gap between
+  /// the runs. Empty where begin >= end.
+  static std::pair<std::int64_t, std::int64_t> common_tokens(const BranchPlan& branch,
+                                                             const detail::TokenRun& queries,
+                                                             const detail::TokenRun& keys) {
+    if (queries.size() == 0 || keys.size() == 0) return {0, 0};
+    const std::int64_t w = branch.segment_length;
+    return {std::max(queries.begin, keys.begin / w * w),
+            std::min(queries.end, detail::ceil_div(keys.end, w) * w)};
+  }
+
+  static bool meet(const BranchPlan& branch, const detail::MemberTokens& sender,
+                   const detail::MemberTokens& receiver) {
+    for (const detail::TokenRun& queries : receiver.runs) {
+      for (const detail::TokenRun& run : sender.runs) {
+        const auto [from, to] = common_tokens(branch, queries, run);
+        if (from < to) return true;
+      }
+    }
+    return false;
+  }
+
   void add(const AttentionPlan& plan, std::int64_t length, const BranchPlan& branch,
            const BranchPlan::Offset& offset, const detail::MemberTokens& sender,
            const detail::MemberTokens& receiver, TransferPiece piece) {
     std::vector<TransferPiece> wanted;
     for (const detail::TokenRun& queries : receiver.runs) {
       for (const detail::TokenRun& run : sender.runs) {
-        if (run.size() == 0 || queries.size() == 0) continue;
-        // Only segments that reach from one run into the other matter: at most one lies across a gap.
-        const std::int64_t w = branch.segment_length;
-        const std::int64_t from = std::max(queries.begin, run.begin / w * w);
-        const std::int64_t to = std::min(queries.end, detail::ceil_div(run.end, w) * w);
-        detail::for_each_segment(
-            plan, length, branch, offset, from, std::max(from, to), [&](const detail::Segment& segment) {
-              const std::int64_t last_query = segment.queries[segment.queries.count - 1];
-              const std::int64_t end = plan.causal ? std::min(run.end, last_query + 1) : run.end;
-              detail::for_each_key_run(segment, run.begin, end, [&](const detail::TokenList& tokens) {
-                piece.tokens = tokens;
-                piece.row_shift = run.row_shift;
-                piece.number_shift = run.number_shift;
-                wanted.push_back(piece);
-              });
-            });
+        const auto [from, to] = common_tokens(branch, queries, run);
+        if (from >= to) continue;
+        detail::for_each_segment(plan, length, branch, offset, from, to, [&](const detail::Segment& segment) {
+          const std::int64_t last_query = segment.queries[segment.queries.count - 1];
+          const std::int64_t end = plan.causal ? std::min(run.end, last_query + 1) : run.end;
+          detail::for_each_key_run(segment, run.begin, end, [&](const detail::TokenList& tokens) {
+            piece.tokens = tokens;
+            piece.row_shift = run.row_shift;
+            piece.number_shift = run.number_shift;
+            wanted.push_back(piece);
+          });
+        });
       }
     }
     std::sort(wanted.begin(), wanted.end(),

@@ -8,6 +8,10 @@
 #ifndef MPICH_SKIP_MPICXX
 #define MPICH_SKIP_MPICXX 1
 #endif
+#if !__has_include(<mpi.h>)
+#error \
+    "ring_attention/mpi.hpp needs MPI: with CMake, link ring_attention::mpi; Debian: libopenmpi-dev openmpi-bin"
+#endif
 #include <mpi.h>
 
 #include <ring_attention/version.hpp>

@@ -2,27 +2,23 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <climits>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <map>
 #include <memory>
-#include <numeric>
-#include <random>
 #include <ring_attention/pattern/pattern_cache.hpp>
 #include <ring_attention/ring/communicator.hpp>
 #include <ring_attention/ring/mpi_buffers.hpp>
 #include <ring_attention/ring/mpi_calls.hpp>
+#include <ring_attention/ring/mpi_node.hpp>
 #include <ring_attention/ring/mpi_notices.hpp>
-#include <ring_attention/ring/node_patterns.hpp>
+#include <ring_attention/ring/mpi_waiting.hpp>
 #include <ring_attention/ring/shared_memory.hpp>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -95,7 +91,7 @@ class MpiCommunicator {
   /// initialised without MPI_THREAD_FUNNELED, MpiError where MPI fails, and PeerLost where a rank does not
   /// take part in time.
   explicit MpiCommunicator(MPI_Comm communicator, CommunicatorOptions options = {}, MpiOptions mpi = {})
-      : options_(options), largest_piece_(mpi.largest_piece) {
+      : waiting_(options.timeout), largest_piece_(mpi.largest_piece) {
     options.validate();
     if (largest_piece_ == 0 || largest_piece_ > static_cast<std::size_t>(INT_MAX)) {
       detail::throw_invalid("largest_piece", std::to_string(largest_piece_), "must lie in [1, 2^31)");
@@ -103,15 +99,15 @@ class MpiCommunicator {
     detail::require_mpi();
     int between_groups = 0;
     detail::check_mpi(MPI_Comm_test_inter(communicator, &between_groups), "MPI_Comm_test_inter");
-    if (between_groups != 0)
+    if (between_groups != 0) {
       detail::throw_invalid("communicator", "inter-communicator", "must have one group");
-    detail::check_mpi(MPI_Comm_rank(communicator, &rank_), "MPI_Comm_rank");
+    }
+    detail::check_mpi(MPI_Comm_rank(communicator, &waiting_.rank), "MPI_Comm_rank");
     detail::check_mpi(MPI_Comm_size(communicator, &size_), "MPI_Comm_size");
-    messages_ = duplicate(communicator);
-    const MPI_Comm notices = duplicate(communicator);
-    shares_.assign(static_cast<std::size_t>(size_), false);
-    if (size_ > 1) meet_neighbours(mpi.node);
-    notices_.open(notices);  // last: from here on MPI writes to this object
+    messages_ = waiting_.duplicate(communicator);
+    const MPI_Comm notices = waiting_.duplicate(communicator);
+    if (size_ > 1) node_ = detail::MpiNode(waiting_, messages_, mpi.node);
+    waiting_.notices.open(notices);  // last: from here on MPI writes to this object
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
@@ -121,14 +117,14 @@ class MpiCommunicator {
     int finalized = 0;
     if (MPI_Finalized(&finalized) != MPI_SUCCESS || finalized != 0) return;
     buffers_.clear();
-    notices_.close();
-    if (!notices_.failed()) MPI_Comm_free(&messages_);
+    waiting_.notices.close(grace_);
+    if (!waiting_.notices.failed()) MPI_Comm_free(&messages_);
   }
 
-  int rank() const { return rank_; }
+  int rank() const { return waiting_.rank; }
   int size() const { return size_; }
   /// Whether messages of that rank are read in shared memory; both sides say the same.
-  bool shares_memory_with(int peer) const { return shares_[static_cast<std::size_t>(peer)]; }
+  bool shares_memory_with(int peer) const { return node_.shares_memory_with(peer); }
 
   void prepare(Outgoing& message, int peer, int tag, std::size_t bytes) {
     wait(message);
@@ -138,33 +134,29 @@ class MpiCommunicator {
   }
 
   void send(Outgoing& message) {
-    notices_.throw_failure();
+    waiting_.notices.throw_failure();
     message.lent_ = shares_memory_with(message.peer_);
+    if (message.lent_) {
+      lend(message);
+    } else {
+      start_route(message, false);
+    }
     message.stage_ = Stage::under_way;
-    if (!message.lent_) return start_route(message, false);
-    const detail::MpiBuffer& buffer = *message.buffer_;
-    *message.loan_ = {buffer.name(), buffer.number(), buffer.version(), message.bytes_.size()};
-    detail::check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, message.peer_, message.tag_ + return_tag, messages_,
-                                &message.return_request_),
-                      "MPI_Irecv");
-    detail::check_mpi(MPI_Isend(message.loan_.get(), sizeof(Loan), MPI_BYTE, message.peer_, message.tag_,
-                                messages_, &message.loan_request_),
-                      "MPI_Isend");
   }
 
   void wait(Outgoing& message) {
     if (message.stage_ != Stage::under_way) return;
     if (message.lent_) {
-      wait_until([&] { return detail::test_mpi(message.loan_request_); }, message.peer_);
-      wait_until([&] { return detail::test_mpi(message.return_request_); }, message.peer_);
+      waiting_.wait_until([&] { return detail::test_mpi(message.loan_request_); }, message.peer_);
+      waiting_.wait_until([&] { return detail::test_mpi(message.return_request_); }, message.peer_);
     } else {
-      wait_until([&] { return is_done(*message.route_); }, message.peer_);
+      waiting_.wait_until([&] { return is_done(*message.route_); }, message.peer_);
     }
     message.stage_ = Stage::empty;
   }
 
   void expect(Incoming& message, int peer, int tag, std::size_t bytes) {
-    notices_.throw_failure();
+    waiting_.notices.throw_failure();
     message.lent_ = shares_memory_with(peer);
     if (message.lent_) {
       start(message, peer, tag);
@@ -183,18 +175,18 @@ class MpiCommunicator {
   void wait(Incoming& message) {
     if (message.stage_ != Stage::under_way) return;
     if (message.lent_) {
-      wait_until([&] { return detail::test_mpi(message.loan_request_); }, message.peer_);
+      waiting_.wait_until([&] { return detail::test_mpi(message.loan_request_); }, message.peer_);
       require_size(message.loan_->bytes, message.bytes_.size());
       message.bytes_ = borrow(message.peer_, *message.loan_);
     } else {
-      wait_until([&] { return is_done(*message.route_); }, message.peer_);
+      waiting_.wait_until([&] { return is_done(*message.route_); }, message.peer_);
     }
     message.stage_ = Stage::arrived;
   }
 
   void release(Incoming& message) {
     if (message.stage_ == Stage::arrived && message.lent_) {
-      wait_until([&] { return detail::test_mpi(message.return_request_); }, message.peer_);
+      waiting_.wait_until([&] { return detail::test_mpi(message.return_request_); }, message.peer_);
       detail::check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, message.peer_, message.tag_ + return_tag, messages_,
                                   &message.return_request_),
                         "MPI_Isend");
@@ -204,105 +196,25 @@ class MpiCommunicator {
   }
 
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
-    return all_gather(messages_, mine);
+    return waiting_.all_gather(messages_, mine);
   }
 
   void fail(const std::string& reason, Failure failure = Failure::error) {
-    notices_.tell(rank_, size_, reason, failure);
+    waiting_.notices.tell(rank(), size_, reason, failure);
   }
 
   /// Lets MPI move what is under way; never throws. The engine calls it between two tiles.
-  void progress() noexcept { notices_.take(); }
+  void progress() noexcept { waiting_.notices.take(); }
 
   /// Computes a pattern, or maps the one that another rank of this machine computed.
-  PatternCache::Pattern dilated_indices(const PatternKey& key) { return patterns_.find_or_compute(key); }
+  PatternCache::Pattern dilated_indices(const PatternKey& key) { return node_.patterns.find_or_compute(key); }
 
  private:
-  struct Gathering {
-    std::vector<int> sizes, places;
-    std::vector<std::byte> mine, all;
-    int size = 0;
-    MPI_Request request = MPI_REQUEST_NULL;
-  };
   struct Borrowed {
     std::int64_t version = 0;
     detail::SharedMemory memory;
   };
-  static constexpr int everyone = -1;
   static constexpr int return_tag = 1 << 10;  // what is lent comes back with the message's tag and this
-
-  MPI_Comm duplicate(MPI_Comm communicator) {
-    MPI_Comm duplicate = MPI_COMM_NULL;
-    MPI_Request request = MPI_REQUEST_NULL;
-    detail::check_mpi(MPI_Comm_idup(communicator, &duplicate, &request), "MPI_Comm_idup");
-    wait_until([&request] { return detail::test_mpi(request); }, everyone);
-    detail::check_mpi(MPI_Comm_set_errhandler(duplicate, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-    return duplicate;
-  }
-
-  /// Finds the ranks of this machine, and whether all of them can map each other's memory: containers may
-  /// hide processes from one another.
-  void meet_neighbours(MPI_Comm given) {
-    MPI_Comm node = MPI_COMM_NULL;
-    if (given == MPI_COMM_NULL) {
-      detail::check_mpi(MPI_Comm_split_type(messages_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node),
-                        "MPI_Comm_split_type");
-    } else {
-      node = duplicate(given);
-    }
-    try {
-      share_with(node);
-    } catch (...) {
-      MPI_Comm_free(&node);
-      throw;
-    }
-    MPI_Comm_free(&node);
-  }
-
-  void share_with(MPI_Comm node) {
-    struct Greeting {
-      detail::SharedMemoryName name;
-      std::uint64_t token = 0;  // tells a memory from another that a foreign process has under the number
-      int rank = 0;
-    };
-    constexpr std::size_t token_place = sizeof(detail::NodePatterns::Directory);
-    detail::SharedMemory own, directory;
-    Greeting greeting;
-    greeting.rank = rank_;
-    try {
-      own = detail::SharedMemory::create(token_place + sizeof greeting.token);
-      greeting.name = own.name();
-      std::random_device random;
-      greeting.token = (static_cast<std::uint64_t>(random()) << 32) | random();
-      std::memcpy(own.bytes().data() + token_place, &greeting.token, sizeof greeting.token);
-    } catch (const std::system_error&) {
-      greeting.name = {};
-    }
-    std::vector<int> ranks;
-    std::byte all_found{1};
-    for (const auto& bytes : all_gather(node, std::as_bytes(std::span(&greeting, 1)))) {
-      Greeting other;
-      std::memcpy(&other, bytes.data(), sizeof other);
-      ranks.push_back(other.rank);
-      try {
-        detail::SharedMemory memory = detail::SharedMemory::attach(other.name);
-        std::uint64_t token = 0;
-        std::memcpy(&token, memory.bytes().data() + token_place, sizeof token);
-        if (token != other.token) all_found = std::byte{0};
-        if (ranks.size() == 1) directory = std::move(memory);
-      } catch (const std::system_error&) {
-        all_found = std::byte{0};
-      }
-    }
-    for (const auto& found : all_gather(node, std::span(&all_found, 1))) {
-      if (found.front() == std::byte{0}) return;
-    }
-    if (ranks.size() == 1) return;
-    for (const int rank : ranks) shares_[static_cast<std::size_t>(rank)] = rank != rank_;
-    patterns_ = detail::NodePatterns(std::move(directory));
-  }
-
-  // --- messages
 
   static void require_size(std::uint64_t sent, std::uint64_t expected) {
     if (sent == expected) return;
@@ -321,8 +233,11 @@ class MpiCommunicator {
     start(place, peer, tag);
     if (place.buffer_ && place.buffer_->shared() != shared) buffers_.push_back(std::move(place.buffer_));
     if (!place.buffer_) {
-      const auto idle = std::find_if(buffers_.begin(), buffers_.end(),
-                                     [shared](const auto& buffer) { return buffer->shared() == shared; });
+      auto idle = buffers_.end();
+      for (auto it = buffers_.begin(); it != buffers_.end(); ++it) {
+        const bool older = idle == buffers_.end() || (*it)->number() < (*idle)->number();
+        if ((*it)->shared() == shared && older) idle = it;
+      }
       if (idle == buffers_.end()) {
         place.buffer_ = std::make_unique<detail::MpiBuffer>(shared, next_buffer_++);
       } else {
@@ -363,12 +278,32 @@ class MpiCommunicator {
     return true;
   }
 
+  void lend(Outgoing& message) {
+    const detail::MpiBuffer& buffer = *message.buffer_;
+    *message.loan_ = {buffer.name(), buffer.number(), buffer.version(), message.bytes_.size()};
+    detail::check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, message.peer_, message.tag_ + return_tag, messages_,
+                                &message.return_request_),
+                      "MPI_Irecv");
+    detail::check_mpi(MPI_Isend(message.loan_.get(), sizeof(Loan), MPI_BYTE, message.peer_, message.tag_,
+                                messages_, &message.loan_request_),
+                      "MPI_Isend");
+  }
+
   /// Where a lent message lies in this process.
   std::span<std::byte> borrow(int peer, const Loan& loan) {
     Borrowed& borrowed = borrowed_[{peer, loan.buffer}];
     if (borrowed.version != loan.version) {
       borrowed = {};
-      borrowed = {loan.version, detail::SharedMemory::attach(loan.name)};
+      try {
+        borrowed = {loan.version, detail::SharedMemory::attach(loan.name)};
+      } catch (const std::system_error& error) {
+        if (error.code() != std::errc::no_such_file_or_directory &&
+            error.code() != std::errc::no_such_process) {
+          throw;
+        }
+        throw PeerLost("ring member " + std::to_string(rank()) + " finds the process of member " +
+                       std::to_string(peer) + " gone: " + error.what());
+      }
     }
     return borrowed.memory.bytes().first(loan.bytes);
   }
@@ -376,19 +311,15 @@ class MpiCommunicator {
   /// Ends what a place has under way when it goes. A receive that met its message, and a send, end when MPI
   /// has moved the bytes, which a peer that lives helps it to.
   void abandon(Place& place) noexcept {
-    std::vector<MPI_Request> none;
-    std::vector<MPI_Request>& pieces =
-        place.stage_ == Stage::under_way && place.route_ != nullptr && !place.lent_ ? place.route_->pieces
-                                                                                    : none;
+    std::span<MPI_Request> pieces;
+    if (place.stage_ == Stage::under_way && !place.lent_) pieces = place.route_->pieces;
     for (MPI_Request& piece : pieces) MPI_Cancel(&piece);
-    bool over = detail::finish_mpi(pieces);
+    bool over = grace_.finish(pieces);
     for (MPI_Request* request : {&place.loan_request_, &place.return_request_}) {
       if (*request == MPI_REQUEST_NULL) continue;
       // A return is on its way; all else no longer has a meaning.
       if (place.stage_ != Stage::empty) MPI_Cancel(request);
-      std::vector<MPI_Request> last{*request};
-      if (!detail::finish_mpi(last)) (void)place.loan_.release();  // MPI may still use it
-      *request = MPI_REQUEST_NULL;
+      if (!grace_.finish({request, 1})) (void)place.loan_.release();  // MPI may still use it
     }
     if (place.buffer_ == nullptr) return;
     // A peer may read what it was lent for as long as it likes.
@@ -400,80 +331,12 @@ class MpiCommunicator {
     }
   }
 
-  // --- waiting
-
-  std::vector<std::vector<std::byte>> all_gather(MPI_Comm communicator, std::span<const std::byte> mine) {
-    notices_.throw_failure();
-    // Outlives the call where a rank is lost: MPI may still write to it.
-    auto gathering = std::make_unique<Gathering>();
-    try {
-      return gather(communicator, *gathering, mine);
-    } catch (...) {
-      if (gathering->request != MPI_REQUEST_NULL) (void)gathering.release();
-      throw;
-    }
-  }
-
-  std::vector<std::vector<std::byte>> gather(MPI_Comm communicator, Gathering& gathering,
-                                             std::span<const std::byte> mine) {
-    int size = 0;
-    detail::check_mpi(MPI_Comm_size(communicator, &size), "MPI_Comm_size");
-    gathering.mine.assign(mine.begin(), mine.end());
-    gathering.size = static_cast<int>(mine.size());
-    gathering.sizes.resize(static_cast<std::size_t>(size));
-    gathering.places.resize(static_cast<std::size_t>(size));
-    detail::check_mpi(MPI_Iallgather(&gathering.size, 1, MPI_INT, gathering.sizes.data(), 1, MPI_INT,
-                                     communicator, &gathering.request),
-                      "MPI_Iallgather");
-    wait_until([&] { return detail::test_mpi(gathering.request); }, everyone);
-    std::exclusive_scan(gathering.sizes.begin(), gathering.sizes.end(), gathering.places.begin(), 0);
-    gathering.all.resize(static_cast<std::size_t>(gathering.places.back()) +
-                         static_cast<std::size_t>(gathering.sizes.back()));
-    detail::check_mpi(MPI_Iallgatherv(gathering.mine.data(), gathering.size, MPI_BYTE, gathering.all.data(),
-                                      gathering.sizes.data(), gathering.places.data(), MPI_BYTE, communicator,
-                                      &gathering.request),
-                      "MPI_Iallgatherv");
-    wait_until([&] { return detail::test_mpi(gathering.request); }, everyone);
-    std::vector<std::vector<std::byte>> parts;
-    for (std::size_t i = 0; i < gathering.sizes.size(); ++i) {
-      const std::byte* first = gathering.all.data() + gathering.places[i];
-      parts.emplace_back(first, first + gathering.sizes[i]);
-    }
-    return parts;
-  }
-
-  template <class Condition>
-  void wait_until(const Condition& condition, int peer) {
-    constexpr std::chrono::milliseconds longest =
-        std::chrono::hours(24 * 365);  // the clock's range is finite
-    if (condition()) return;
-    const auto begin = std::chrono::steady_clock::now();
-    const auto deadline = begin + std::min(options_.timeout, longest);
-    while (!condition()) {
-      notices_.take();
-      notices_.throw_failure();
-      const auto now = std::chrono::steady_clock::now();
-      if (now >= deadline) {
-        throw PeerLost("ring member " + std::to_string(rank_) + " waited " +
-                       std::to_string(options_.timeout.count()) + " ms for " +
-                       (peer >= 0 ? "member " + std::to_string(peer) : std::string("the other members")));
-      }
-      // Ranks may share cores: who waits for long leaves them to those who compute.
-      if (now - begin < std::chrono::milliseconds(1)) {
-        std::this_thread::yield();
-      } else {
-        std::this_thread::sleep_for(std::chrono::microseconds(50));
-      }
-    }
-  }
-
-  CommunicatorOptions options_;
+  detail::MpiWaiting waiting_;
+  detail::MpiGrace grace_;
   std::size_t largest_piece_;
-  int rank_ = 0, size_ = 1;
-  detail::MpiNotices notices_;
+  int size_ = 1;
   MPI_Comm messages_ = MPI_COMM_NULL;
-  std::vector<bool> shares_;  // by rank
-  detail::NodePatterns patterns_;
+  detail::MpiNode node_;
   std::vector<std::unique_ptr<detail::MpiBuffer>> buffers_;  // idle ones
   std::int64_t next_buffer_ = 0;
   std::map<std::pair<int, std::int64_t>, Borrowed> borrowed_;  // by peer and its buffer

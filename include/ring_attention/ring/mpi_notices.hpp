@@ -9,6 +9,7 @@
 #include <memory>
 #include <ring_attention/ring/communicator.hpp>
 #include <ring_attention/ring/mpi_calls.hpp>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,21 +18,31 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
-/// Whether all requests ended within a grace: what a failed ring has under way.
-inline bool finish_mpi(std::vector<MPI_Request>& requests) noexcept {
-  constexpr std::chrono::milliseconds grace{500};
-  const auto deadline = std::chrono::steady_clock::now() + grace;
-  for (;;) {
-    int done = 0;
-    if (MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE) !=
-        MPI_SUCCESS) {
-      return false;
+/// What a failed ring still waits for, all in all, before it leaves requests to MPI.
+class MpiGrace {
+ public:
+  /// Whether all requests ended in time.
+  bool finish(std::span<MPI_Request> requests) noexcept {
+    const auto now = std::chrono::steady_clock::now;
+    for (;;) {
+      int done = 0;
+      if (MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE) !=
+          MPI_SUCCESS) {
+        return false;
+      }
+      if (done != 0) return true;
+      if (!begun_) end_ = now() + length;
+      begun_ = true;
+      if (now() > end_) return false;
+      std::this_thread::yield();
     }
-    if (done != 0) return true;
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::yield();
   }
-}
+
+ private:
+  static constexpr std::chrono::milliseconds length{200};
+  bool begun_ = false;
+  std::chrono::steady_clock::time_point end_;
+};
 
 /// The first failure of a ring, and the messages that spread it, on an MPI communicator of their own: a
 /// reason must not meet the receive of a message.
@@ -50,7 +61,7 @@ class MpiNotices {
   }
 
   /// Stops to listen; collective, but for a ring that failed, whose communicator is left as it is.
-  void close() noexcept {
+  void close(MpiGrace& grace) noexcept {
     if (listening_ != MPI_REQUEST_NULL) {
       MPI_Cancel(&listening_);
       MPI_Wait(&listening_, MPI_STATUS_IGNORE);
@@ -58,7 +69,7 @@ class MpiNotices {
     if (communicator_ == MPI_COMM_NULL) return;
     if (!failed()) {
       MPI_Comm_free(&communicator_);
-    } else if (!finish_mpi(sends_)) {
+    } else if (!grace.finish(sends_)) {
       (void)sent_.release();  // MPI may still read it
     }
   }

@@ -66,6 +66,9 @@ class NodePatterns {
     return make_indices(key);
   }
 
+  /// Number of patterns that this process computed for all.
+  std::size_t computed() const { return published_.size(); }
+
  private:
   struct MemoryOutput {
     std::vector<std::byte> bytes;
