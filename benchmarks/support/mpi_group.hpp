@@ -79,7 +79,7 @@ inline std::string mpi_library_version() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
   int length = 0;
   ra::detail::check_mpi(MPI_Get_library_version(text, &length), "MPI_Get_library_version");
-  const std::string version(text, static_cast<std::size_t>(length));
+  const std::string version(text);  // the length counts the terminating zero in some libraries
   return version.substr(0, version.find('\n'));
 }
 
