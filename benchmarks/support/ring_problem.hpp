@@ -21,11 +21,11 @@
 
 namespace benchmarks {
 
-/// What the plan says of a call, in numbers of the busiest member where members differ.
+/// What the plan says of a call, by member.
 struct RingPlan {
-  std::vector<double> pairs;            ///< query-key pairs by member, summed over heads
+  std::vector<double> pairs;            ///< query-key pairs, summed over heads
   std::vector<std::int64_t> rows;       ///< of keys, each with one of values, that members send
-  std::vector<std::int64_t> rule_rows;  ///< the most that SPEC's rule allows: kept rows times the other
+  std::vector<std::int64_t> rule_rows;  ///< the most that the library promises: kept rows times the other
                                         ///< members whose shards hold queries of their segment, kept or not
 };
 

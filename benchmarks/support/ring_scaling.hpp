@@ -155,6 +155,9 @@ inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& gr
   const std::vector<double> dense_ring = group.gather(static_cast<double>(problem.dense_ring_bytes()));
   double sent_sum = 0.0, rule_sum = 0.0, dense_sum = 0.0, pairs = 0.0;
   for (std::size_t rank = 0; rank < sent.size(); ++rank) {
+    if (sent[rank] != row_bytes * static_cast<double>(plan.rows[rank])) {
+      throw std::runtime_error("rank " + std::to_string(rank) + " does not send what the plan says");
+    }
     if (sent[rank] > row_bytes * static_cast<double>(plan.rule_rows[rank])) {
       throw std::runtime_error("rank " + std::to_string(rank) + " sends more than the rule allows");
     }

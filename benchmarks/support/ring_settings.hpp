@@ -93,7 +93,8 @@ that of the model in docs/guides/SCALING.md. Bytes are payload, compared with a 
 and values goes to every other rank, and with the most that the library promises to send.
 
 Every case is first checked: against one process at 1/32 of its size, and some rows at full size against a float64
-evaluation; and no rank may send more than promised. Exit status 0 only where every check held.
+evaluation; and every rank must send what the plan says, and no more than promised. Exit status 0 only
+where every check held.
 )";
 
 /// Throws command_line::Error.
