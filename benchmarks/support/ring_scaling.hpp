@@ -215,6 +215,11 @@ inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& gr
   return line;
 }
 
+/// The peak of ranks that share cores cannot be measured: their probes do not run at quite the same time.
+inline bool has_core_per_thread(const nlohmann::json& line) {
+  return line["ranks"].get<int>() * line["threads_per_rank"].get<int>() <= line["cores"].get<int>();
+}
+
 /// Adds what compares a point with the point of one rank of its series, where that was measured: how many
 /// times as fast it is, and how its part of the peak compares, which is 1 where ranks gain as much as cores
 /// do.
@@ -227,7 +232,8 @@ inline void compare_with_one_rank(nlohmann::json& line, const nlohmann::json& me
       return of[key]["median"].get<double>();
     };
     if (!weak) line["speedup_over_one_rank"] = median(one, "seconds") / median(line, "seconds");
-    line["gain_over_peak_gain"] = median(line, "part_of_peak") / median(one, "part_of_peak");
+    if (has_core_per_thread(line))
+      line["gain_over_peak_gain"] = median(line, "part_of_peak") / median(one, "part_of_peak");
   }
 }
 
@@ -237,6 +243,7 @@ inline void compare_with_one_rank(nlohmann::json& line, const nlohmann::json& me
 inline void compare_with_model(nlohmann::json& line, const nlohmann::json& measured,
                                const Configuration& problem) {
   if (problem.config.causal || problem.config.shard_layout != ra::ShardLayout::contiguous) return;
+  if (!has_core_per_thread(line)) return;
   const std::int64_t ranks = line["ranks"], head_dim = problem.head_dims.front();
   for (const nlohmann::json& one : measured) {
     if (one.contains("error") || one["ranks"] != 1 || one["series"] != line["series"]) continue;

@@ -87,10 +87,11 @@ buffer of the rank's own); and its messages alone (those of the call, moved in t
 Figures are medians over the rounds, with the range. The time of a case is that of the slowest rank. Overlap efficiency
 is the time of the call over the longer of computing and messages alone. Where ranks outnumber cores they share them, in
 all three measurements. The peak rate of multiply-adds is measured on all ranks at once before and after each round;
-rounds whose two peaks differ by more than 7 % are dropped, and "noisy" marks cases that have fewer than asked for. "gain"
-is the part of the peak over that with one rank: 1 where ranks gain as much as the cores do; "of model" is the time over
-that of the model in docs/guides/SCALING.md. Bytes are payload, compared with a dense ring, in which every row of keys
-and values goes to every other rank, and with the most that the library promises to send.
+rounds whose two peaks differ by more than 7 % are dropped, and "noisy" marks cases that have fewer than asked for.
+"gain" is the part of the peak over that with one rank: 1 where ranks gain as much as the cores do; "of model" is the time
+over that of the model in docs/guides/SCALING.md. Both are told where every thread has a core. Bytes are payload, compared
+with a dense ring, in which every row of keys and values goes to every other rank, and with the most that the library
+promises to send.
 
 Every case is first checked: against one process at 1/32 of its size, and some rows at full size against a float64
 evaluation; and every rank must send what the plan says, and no more than promised. Exit status 0 only
