@@ -14,6 +14,7 @@
 
 #include "support/machine.hpp"
 #include "support/mpi_group.hpp"
+#include "support/pattern_sharing.hpp"
 #include "support/results_file.hpp"
 #include "support/ring_scaling.hpp"
 #include "support/ring_settings.hpp"
@@ -57,7 +58,7 @@ nlohmann::json measure_scaling(const std::vector<RingCase>& cases, const RingSet
                                const World& world, int& failures,
                                const std::function<void(const nlohmann::json&)>& keep) {
   nlohmann::json results = nlohmann::json::array();
-  if (world.prints()) print_ring_header();
+  if (world.prints() && !cases.empty()) print_ring_header();
   for (const RingCase& what : cases) {
     const MpiGroup group(what.ranks);
     if (group.member()) {
@@ -87,13 +88,15 @@ nlohmann::json measure_scaling(const std::vector<RingCase>& cases, const RingSet
 
 int run(const RingSettings& settings, const World& world) {
   const std::vector<RingCase> cases = settings.cases(world.size);
+  const bool patterns = settings.selects(PatternSharing::name);
   if (settings.list) {
     if (world.prints()) {
       for (const RingCase& what : cases) std::printf("%s\n", what.name.c_str());
+      if (patterns) std::printf("%s\n", PatternSharing::name);
     }
     return EXIT_SUCCESS;
   }
-  if (cases.empty()) throw command_line::Error("no case matches --filter (see --list)");
+  if (cases.empty() && !patterns) throw command_line::Error("no case matches --filter (see --list)");
   ra::set_num_threads(settings.threads);
   const std::string timestamp = utc_timestamp();
   const std::filesystem::path json = !settings.json.empty()
@@ -107,6 +110,13 @@ int run(const RingSettings& settings, const World& world) {
     results["results"] = scaling;
     write_atomically(json, results.dump(2) + "\n");  // a run takes long: what is there is kept
   });
+  if (patterns) {
+    const nlohmann::json sharing = measure_pattern_sharing(MpiGroup(world.size), settings.rounds);
+    if (world.prints()) {
+      results["patterns_per_node"] = sharing;
+      write_atomically(json, results.dump(2) + "\n");
+    }
+  }
   if (world.prints()) std::printf("\nresults: %s\n", json.string().c_str());
   return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

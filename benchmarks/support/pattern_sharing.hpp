@@ -2,6 +2,7 @@
 // lookups.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -41,6 +42,7 @@ class PatternSharing {
     std::size_t patterns = 0, bytes = 0;  ///< of one rank
   };
   static constexpr std::size_t once_per_node = 0, by_every_rank = 1;
+  static constexpr const char* name = "patterns-per-node";
 
   explicit PatternSharing(const MpiGroup& group) : group_(&group) {
     config_ = ra::longnet_preset();

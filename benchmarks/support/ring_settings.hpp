@@ -68,6 +68,8 @@ On the first 1, 2, 4 ... ranks of the job, and on all, one forward pass in float
                            32,768 spans two shards
   strong/dense-8192x4      every query meets every key, so that every row travels to every rank
   weak/longnet             24,576 tokens per rank
+and, on all ranks, patterns-per-node: time of the first lookups and memory of the nodes, where the ranks of a node share
+patterns and where every rank computes them.
 In each round it times, in turn, the call; its computing alone (the exchange is turned off: messages are taken from a
 buffer of the rank's own); and its messages alone (those of the call, moved in the same order between buffers).
 
