@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <new>
 #include <ring_attention/pattern/make_indices.hpp>
@@ -26,7 +25,7 @@ namespace detail {
 
 /// The first process that misses a pattern computes it and shares the memory; the others map that. Processes
 /// need not ask for the same patterns, nor in the same order: a directory in shared memory says who has what.
-/// What is mapped is checked as a file of a PatternStore is.
+/// What is mapped lies as in a file of a PatternStore, and is checked row by row as that is.
 class NodePatterns {
   enum State : std::uint32_t { computing, ready, not_shared };
   struct Slot {
@@ -70,14 +69,6 @@ class NodePatterns {
   std::size_t computed() const { return published_.size(); }
 
  private:
-  struct MemoryOutput {
-    std::vector<std::byte> bytes;
-    void write(std::span<const std::byte> more) { bytes.insert(bytes.end(), more.begin(), more.end()); }
-    void overwrite_start(std::span<const std::byte> start) {
-      std::copy(start.begin(), start.end(), bytes.begin());
-    }
-  };
-
   static bool is_small(const PatternKey& key) {
     if (key.kind != PatternKind::dilated) return false;  // known only when it is computed
     check_dilated_key(key);
@@ -91,16 +82,7 @@ class NodePatterns {
     PatternCache::Pattern pattern;
     try {
       pattern = make_indices(key);
-      MemoryOutput output;
-      PatternWriter writer(output);
-      writer.write(key, *pattern);
-      writer.finish();
-      SharedMemory memory = SharedMemory::create(output.bytes.size());
-      std::copy(output.bytes.begin(), output.bytes.end(), memory.bytes().begin());
-      slot.name = memory.name();
-      published_.push_back(std::move(memory));
-      if (auto mapped = attach(slot.name, key))
-        pattern = std::move(mapped);  // one copy for all, this one, too
+      pattern = publish(slot, key, *pattern);
       outcome = ready;
     } catch (const std::system_error&) {
       // Memory that cannot be shared: a process that needs the pattern computes it.
@@ -110,6 +92,30 @@ class NodePatterns {
     }
     slot.state.store(outcome, std::memory_order_release);
     return pattern;
+  }
+
+  /// Moves a pattern to shared memory: one copy for all processes, this one, too.
+  PatternCache::Pattern publish(Slot& slot, const PatternKey& key, const DilatedIndices& pattern) {
+    const std::array<std::span<const std::int64_t>, 5> lists{
+        key.segment_lengths, key.dilation_rates, key.parameters, pattern.branch_begins(), pattern.all_rows()};
+    std::vector<std::int64_t> head{key.sequence_length, key.offset, static_cast<std::int64_t>(key.kind)};
+    std::size_t words = head.size() + lists.size();
+    for (const auto list : lists) {
+      head.push_back(static_cast<std::int64_t>(list.size()));
+      words += list.size();
+    }
+    SharedMemory memory = SharedMemory::create(words * sizeof(std::int64_t));
+    slot.name = memory.name();
+    auto* const begin = reinterpret_cast<std::int64_t*>(memory.bytes().data());
+    std::int64_t* next = std::copy(head.begin(), head.end(), begin);
+    for (const auto list : lists) next = std::copy(list.begin(), list.end(), next);
+    published_.push_back(std::move(memory));
+    // A mapping of its own, which lasts as long as the pattern does.
+    const auto mapped = std::make_shared<const SharedMemory>(SharedMemory::attach(slot.name));
+    const std::span all(reinterpret_cast<const std::int64_t*>(mapped->bytes().data()), words);
+    const std::size_t rows = lists[4].size(), begins = lists[3].size();
+    return std::make_shared<const DilatedIndices>(all.subspan(words - rows - begins, begins), all.last(rows),
+                                                  mapped, true);
   }
 
   PatternCache::Pattern find(Slot& slot, const PatternKey& key) {
@@ -133,9 +139,9 @@ class NodePatterns {
           {reinterpret_cast<const std::int64_t*>(bytes.data()), bytes.size() / sizeof(std::int64_t)},
           memory,
           true};
-      for (auto& [found, pattern] : read_patterns(check_header(bytes, bytes.size()), contents)) {
-        if (found == key) return pattern;
-      }
+      WordReader reader(contents.words);
+      auto [found, pattern] = read_pattern(reader, contents);
+      if (found == key) return pattern;
     } catch (const std::system_error&) {
     } catch (const FileRefused&) {
     }

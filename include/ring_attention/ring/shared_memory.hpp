@@ -90,7 +90,8 @@ class SharedMemory {
     throw std::system_error(errno, std::generic_category(), what);
   }
   void map(int file, std::size_t bytes) {
-    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    // All of it is used: to get its pages one by one would cost several times as much.
+    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
     if (address == MAP_FAILED) throw_error("mmap");
     bytes_ = {static_cast<std::byte*>(address), bytes};
   }
