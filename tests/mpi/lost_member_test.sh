@@ -28,6 +28,7 @@ trap 'exit 1' INT TERM
 failures=0
 for ((i = 0; i < $3; ++i)); do
   for what in kill stop; do
+    : >"$output" # before the job opens it: the lines of the last job must not count
     setsid "$1" --enable-recovery -n 4 "$program" "$what" $((i % 4)) $((i % 3)) $((i / 4 % 4)) "$timeout_ms" \
       >"$output" 2>&1 </dev/null &
     job=$!
