@@ -7,10 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/ring/mpi_communicator.hpp>
+#include <ring_attention/ring/shared_memory.hpp>
 #include <ring_attention/tensor.hpp>
+#include <system_error>
 #include <type_traits>
 #include <vector>
 
+#include "support/catch.hpp"
 #include "support/random_case.hpp"
 
 namespace test {
@@ -26,6 +29,29 @@ inline int world_size() {
   int size = 1;
   ra::detail::check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
   return size;
+}
+
+/// Collective: whether this system lets the ranks map each other's memory, without which rings use messages.
+inline bool processes_share_memory() {
+  using ra::detail::SharedMemory;
+  int found = 1;
+  try {
+    const SharedMemory own = SharedMemory::create(1);
+    ra::detail::SharedMemoryName name = own.name();
+    MPI_Bcast(&name, sizeof name, MPI_BYTE, 0, MPI_COMM_WORLD);
+    try {
+      (void)SharedMemory::attach(name);
+    } catch (const std::system_error&) {
+      found = 0;
+    }
+    MPI_Barrier(MPI_COMM_WORLD);  // the first rank's memory lives so long
+  } catch (const std::system_error&) {
+    found = 0;
+  }
+  int everywhere = 0;
+  MPI_Allreduce(&found, &everywhere, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+  if (everywhere == 0) WARN("skipped: processes cannot map each other's memory here");
+  return everywhere != 0;
 }
 
 /// A random case of as many members as there are ranks.

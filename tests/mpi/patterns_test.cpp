@@ -37,8 +37,8 @@ ra::detail::SharedMemory share_directory(ra::detail::SharedMemory& owned) {
 
 }  // namespace
 
-#ifdef __linux__
 TEST_CASE("processes of a machine compute each pattern once, in any order", "[mpi][patterns]") {
+  if (!test::processes_share_memory()) return;
   ra::detail::SharedMemory owned;
   ra::detail::NodePatterns patterns(share_directory(owned));
   std::vector<ra::PatternKey> keys;
@@ -62,6 +62,7 @@ TEST_CASE("processes of a machine compute each pattern once, in any order", "[mp
 }
 
 TEST_CASE("patterns beyond the directory are computed by every process", "[mpi][patterns]") {
+  if (!test::processes_share_memory()) return;
   ra::detail::SharedMemory owned;
   ra::detail::NodePatterns patterns(share_directory(owned));
   const auto limit = static_cast<std::int64_t>(ra::detail::NodePatterns::max_patterns);
@@ -71,7 +72,6 @@ TEST_CASE("patterns beyond the directory are computed by every process", "[mpi][
   }
   CHECK(sum_over_ranks(static_cast<int>(patterns.computed())) == static_cast<int>(limit));
 }
-#endif
 
 TEST_CASE("a pattern that is shared stays after the communicator", "[mpi][patterns]") {
   const std::int64_t shard = 4096, n = shard * test::world_size();
