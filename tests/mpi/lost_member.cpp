@@ -1,7 +1,7 @@
 // A rank that is killed or stopped in the middle of a call: the others throw PeerLost within the timeout. Run
-// by lost_member_test.sh, which counts their lines.
-// usage: lost_member kill|stop RANK CALL STEP MILLISECONDS: what happens to which rank, in which call before
-// which step of the ring, and the timeout
+// by lost_member_test.sh, which reads what each rank wrote: mpirun may lose the last lines of a rank.
+// usage: lost_member kill|stop RANK CALL STEP MILLISECONDS FOLDER: what happens to which rank, in which call
+// before which step of the ring (of forward, then of backward); the timeout; where rank R writes its file R
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ring_attention/mpi.hpp>
+#include <string>
 
 namespace {
 
@@ -24,8 +25,8 @@ class FatalRing : public ra::MpiCommunicator {
     step_ = step;
     signal_ = signal;
   }
-  void step(int step, int) {
-    if (step == step_) std::raise(signal_);
+  void step(int, int) {
+    if (step_-- == 0) std::raise(signal_);
   }
 
  private:
@@ -37,7 +38,7 @@ class FatalRing : public ra::MpiCommunicator {
 int main(int argc, char** argv) {
   int level = MPI_THREAD_SINGLE, rank = 0, size = 1;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
-  if (argc != 6) return 2;
+  if (argc != 7) return 2;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   const int signal = std::strcmp(argv[1], "kill") == 0 ? SIGKILL : SIGSTOP;
@@ -50,6 +51,7 @@ int main(int argc, char** argv) {
   config.dilation_rates = {1};
   ra::Tensor<float> x(1, tokens, 2, 32);
   for (std::int64_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(i % 17) / 17;
+  char told[1024] = "";
   Clock::time_point last_call;
   const auto seconds = [&last_call] {
     return std::chrono::duration<double>(Clock::now() - last_call).count();
@@ -64,11 +66,16 @@ int main(int argc, char** argv) {
       (void)attention.backward(x, x, x, result, x, tokens * size);
     }
   } catch (const ra::PeerLost& error) {
-    std::printf("rank %d: PeerLost after %.2f s: %s\n", rank, seconds(), error.what());
+    std::snprintf(told, sizeof told, "PeerLost after %.2f s: %s\n", seconds(), error.what());
   } catch (const std::exception& error) {
-    std::printf("rank %d: %s\n", rank, error.what());
+    std::snprintf(told, sizeof told, "%s\n", error.what());
   }
-  std::fflush(stdout);
+  const std::string path = std::string(argv[6]) + "/" + std::to_string(rank);
+  if (std::FILE* file = std::fopen((path + ".part").c_str(), "w")) {
+    std::fputs(told, file);
+    std::fclose(file);
+    std::rename((path + ".part").c_str(), path.c_str());
+  }
   // What is left of the job cannot go on: MPI itself would wait for the lost rank.
   std::_Exit(EXIT_FAILURE);
 }
