@@ -33,6 +33,15 @@ struct ThrowingPolicy {
   }
 };
 
+/// Throws before a step.
+struct ThrowingRing : ra::MpiCommunicator {
+  using MpiCommunicator::MpiCommunicator;
+  void step(int, int) {
+    if (steps_left-- == 0) throw std::runtime_error("no step today");
+  }
+  int steps_left = -1;
+};
+
 template <class Call>
 std::string end_of(const Call& call) {
   try {
@@ -86,6 +95,41 @@ TEST_CASE("a rank that throws makes every rank throw with the reason", "[mpi][fa
   }
 }
 
+TEST_CASE("a rank that throws between two steps makes every rank throw with the reason", "[mpi][faults]") {
+  const int last = test::world_size() - 1;
+  const std::int64_t n = tokens_per_rank * test::world_size();
+  const auto x = test::random_tensor<float>({1, tokens_per_rank, 2, 8}, 7);
+  for (const bool shared : {true, false}) {
+    // Steps of forward, then of backward.
+    for (int fatal_step = 0; fatal_step < 2 * test::world_size(); ++fatal_step) {
+      ThrowingRing ring(MPI_COMM_WORLD, {.timeout = 60s}, {.node = shared ? MPI_COMM_NULL : MPI_COMM_SELF});
+      const ra::RingDistributedDilatedAttention<float, ThrowingRing> attention(dense(), ring);
+      if (test::world_rank() == last) ring.steps_left = fatal_step;
+      const std::string told = end_of([&] {
+        const auto result = attention.forward_with_lse(x, x, x, n);
+        (void)attention.backward(x, x, x, result, x, n);
+        (void)attention.forward(x, x, x, n);  // a rank may have had all it needed
+      });
+      INFO("step " << fatal_step << ", shared memory " << shared);
+      CHECK(told == (test::world_rank() == last
+                         ? "error: no step today"
+                         : "MemberFailed: ring member " + std::to_string(last) + " failed: no step today"));
+      meet();
+    }
+  }
+}
+
+TEST_CASE("options that are invalid or differ on one rank are refused on every rank", "[mpi][faults]") {
+  const int last = test::world_size() - 1;
+  const bool odd = test::world_rank() == last;
+  CHECK(end_of([&] { ra::MpiCommunicator(MPI_COMM_WORLD, {.timeout = odd ? -1ms : 60s}); }) ==
+        "invalid_argument: rank " + std::to_string(last) + ": timeout = -1 ms: must not be negative");
+  if (last == 0) return;
+  CHECK(end_of([&] { ra::MpiCommunicator(MPI_COMM_WORLD, {}, {.largest_piece = odd ? 1000u : 2000u}); }) ==
+        "invalid_argument: largest_piece on rank " + std::to_string(last) +
+            " = 1000: must equal rank 0's 2000");
+}
+
 TEST_CASE("a rank that does not come is lost to the others within the timeout", "[mpi][faults]") {
   if (test::world_size() == 1) return;
   const bool comes = test::world_rank() != 0;
@@ -120,9 +164,9 @@ TEST_CASE("a rank that does not come is lost to the others within the timeout", 
 
 TEST_CASE("what MPI cannot do is told", "[mpi]") {
   CHECK(end_of([] { ra::MpiCommunicator(MPI_COMM_WORLD, {.timeout = -1ms}); }) ==
-        "invalid_argument: timeout = -1 ms: must not be negative");
+        "invalid_argument: rank 0: timeout = -1 ms: must not be negative");
   CHECK(end_of([] { ra::MpiCommunicator(MPI_COMM_WORLD, {}, {.largest_piece = 0}); }) ==
-        "invalid_argument: largest_piece = 0: must lie in [1, 2^31)");
+        "invalid_argument: rank 0: largest_piece = 0: must lie in [1, 2^31)");
   const std::string told = end_of([] { ra::detail::check_mpi(MPI_ERR_RANK, "MPI_Isend"); });
   CHECK(told.starts_with("error: MPI_Isend: "));
   std::string from_other_thread;

@@ -1,13 +1,35 @@
 // Every rank runs the same tests; a test that fails on one fails the job.
 #define CATCH_CONFIG_RUNNER
+#include <algorithm>
+#include <cstddef>
 #include <cstdlib>
-#include <ring_attention/ring/mpi_calls.hpp>
+#include <memory>
+#include <ring_attention/ring/mpi_communicator.hpp>
 
 #include "mpi/leaks.hpp"
 #include "support/catch.hpp"
 #if __has_include(<catch2/catch_session.hpp>)
 #include <catch2/catch_session.hpp>
 #endif
+
+namespace {
+
+namespace ra = ring_attention;
+
+void pass_message_around(ra::MpiCommunicator& ring) {
+  if (ring.size() == 1) return;
+  ra::MpiCommunicator::Outgoing out;
+  ra::MpiCommunicator::Incoming in;
+  ring.expect(in, (ring.rank() + ring.size() - 1) % ring.size(), 0, 64);
+  ring.prepare(out, (ring.rank() + 1) % ring.size(), 0, 64);
+  std::fill(out.bytes().begin(), out.bytes().end(), std::byte{7});
+  ring.send(out);
+  ring.wait(in);
+  ring.release(in);
+  ring.wait(out);
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   int level = MPI_THREAD_SINGLE;
@@ -19,6 +41,11 @@ int main(int argc, char** argv) {
   failed += test::leaks_found();
   int failed_anywhere = 0;
   MPI_Allreduce(&failed, &failed_anywhere, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  // A communicator may outlive MPI, with requests that it kept for the next message.
+  auto late = std::make_unique<ra::MpiCommunicator>(MPI_COMM_WORLD, ra::CommunicatorOptions{},
+                                                    ra::MpiOptions{.node = MPI_COMM_SELF});
+  pass_message_around(*late);
   MPI_Finalize();
+  late.reset();
   return failed_anywhere == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -103,6 +103,21 @@ TEST_CASE("ranks that share no segment exchange nothing", "[mpi]") {
   CHECK(bytes_sent({n}, {4}, false) == bytes_of(shard / 4 * others));
 }
 
+TEST_CASE("LongNet's long segments send what the plan says", "[mpi]") {
+  ra::MpiCommunicator ring(MPI_COMM_WORLD);
+  const std::int64_t n = 49152 / ring.size() * ring.size(), d = 8;
+  ra::AttentionConfig config = ra::longnet_preset();
+  config.segment_lengths = {2048, 4096, 8192, 16384, 32768};
+  config.dilation_rates = {1, 2, 4, 8, 16};
+  const ra::RingDistributedDilatedAttention<float, ra::MpiCommunicator> attention(config, ring);
+  const test::ThreadScope threads(1);
+  const auto x = test::random_tensor<float>({1, n / ring.size(), 1, d}, 6);
+  (void)attention.forward(x, x, x, n);
+  const auto rows = attention.plan_report(n, 1, 1).members[static_cast<std::size_t>(ring.rank())].rows_sent;
+  CHECK(attention.bytes_sent() == static_cast<std::uint64_t>(2 * rows * d) * sizeof(float));
+  if (ring.size() == 2) CHECK(attention.bytes_sent() > 0);  // the first segment of 32,768 lies in both shards
+}
+
 TEST_CASE("ranks share memory within a machine only", "[mpi]") {
   if (!test::processes_share_memory()) return;
   const int size = test::world_size();

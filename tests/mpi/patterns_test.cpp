@@ -1,4 +1,5 @@
 // Ranks of one machine compute a pattern once.
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
@@ -40,7 +41,8 @@ ra::detail::SharedMemory share_directory(ra::detail::SharedMemory& owned) {
 TEST_CASE("processes of a machine compute each pattern once, in any order", "[mpi][patterns]") {
   if (!test::processes_share_memory()) return;
   ra::detail::SharedMemory owned;
-  ra::detail::NodePatterns patterns(share_directory(owned));
+  ra::detail::NodePatterns patterns(std::chrono::seconds(60));
+  patterns.share(share_directory(owned));
   std::vector<ra::PatternKey> keys;
   for (std::int64_t rate = 1; rate <= 12; ++rate) keys.push_back(key_of(40'000 + rate, rate, rate / 2));
   keys.push_back({.sequence_length = 64,
@@ -64,7 +66,8 @@ TEST_CASE("processes of a machine compute each pattern once, in any order", "[mp
 TEST_CASE("patterns beyond the directory are computed by every process", "[mpi][patterns]") {
   if (!test::processes_share_memory()) return;
   ra::detail::SharedMemory owned;
-  ra::detail::NodePatterns patterns(share_directory(owned));
+  ra::detail::NodePatterns patterns(std::chrono::seconds(60));
+  patterns.share(share_directory(owned));
   const auto limit = static_cast<std::int64_t>(ra::detail::NodePatterns::max_patterns);
   for (std::int64_t i = 0; i < limit + 20; ++i) {
     const ra::PatternKey key = key_of(1000 + i, 1);

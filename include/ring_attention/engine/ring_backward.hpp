@@ -146,14 +146,16 @@ class RingBackward {
 
   /// Who owns the keys of a step.
   int sender(int step) const {
-    return (communicator_.rank() - step + communicator_.size()) % communicator_.size();
+    return member_after(communicator_.rank(), -distance_of_step(step, communicator_.size()),
+                        communicator_.size());
   }
   std::size_t gradient_bytes(const Transfer& transfer) const {
     return static_cast<std::size_t>(2 * transfer.rows() * plan_.shape.head_dim) * sizeof(T);
   }
 
   void start(Returning& home, int step, const Transfer& in, const Transfer& out) {
-    const int to = (communicator_.rank() + step) % communicator_.size();
+    const int to = member_after(communicator_.rank(), distance_of_step(step, communicator_.size()),
+                                communicator_.size());
     home.transfer = out;
     if (out.rows() > 0) messages_.expect(home.arriving, to, 2, gradient_bytes(out));
     if (in.rows() > 0) {

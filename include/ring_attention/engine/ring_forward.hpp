@@ -1,5 +1,4 @@
-// A ring member's forward pass: its own queries, its own keys, then those of the member before it, and
-// around.
+// A ring member's forward pass: its own queries, its own keys, then those of its neighbours, and around.
 #pragma once
 
 #include <array>
@@ -44,10 +43,18 @@ const T* elements(std::span<const std::byte> bytes) {
   return reinterpret_cast<const T*>(bytes.data());
 }
 
-/// The steps of a ring: at step s a member receives from the member s before it and sends to the one s after
-/// it. The next step's messages are under way while visit(step, in, message, out) computes the present one;
-/// `in` tells the rows of the message, `out` those that went to the member s after this one. Returns the
-/// payload sent, in bytes.
+/// How far before it the member is whose keys a member meets at a step, and how far after it the one that
+/// meets its own: 0, 1, P - 1, 2, P - 2, ... Near members share the most segments; were the ring walked in
+/// one direction, the ends of a segment over some of the members would wait for one another in turn.
+inline int distance_of_step(int step, int size) { return step % 2 != 0 ? (step + 1) / 2 : size - step / 2; }
+
+/// The member `steps` after `rank`, or before it where negative.
+inline int member_after(int rank, int steps, int size) { return (rank + steps + size) % size; }
+
+/// The steps of a ring: a member receives from one that is as far before it as the one is after it that it
+/// sends to. The next step's messages are under way while visit(step, in, message, out) computes the present
+/// one; `in` tells the rows of the message, `out` those that this member sent. Returns the payload sent, in
+/// bytes.
 template <class Scalar, class Communicator, class Visit>
 std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, int tag,
                             const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
@@ -64,11 +71,13 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
   const std::int64_t head_dim = place.plan->shape.head_dim;
   const detail::MemberTokens mine = place.tokens(size, rank);
   std::uint64_t bytes = 0;
-  std::array<Step, 2> steps;
+  // One to compute with, one that arrives, and one that a slower member may still read.
+  std::array<Step, 3> steps;
+  const auto step_at = [&steps](int s) -> Step& { return steps[static_cast<std::size_t>(s) % steps.size()]; };
   const auto start = [&](int s) {
-    Step& step = steps[static_cast<std::size_t>(s % 2)];
-    const int from = (rank - s + size) % size;
-    const int to = (rank + s) % size;
+    Step& step = step_at(s);
+    const int from = member_after(rank, -distance_of_step(s, size), size);
+    const int to = member_after(rank, distance_of_step(s, size), size);
     step.in = Transfer(*place.plan, place.tokens(size, from), mine);
     step.out = Transfer(*place.plan, mine, place.tokens(size, to));
     if (step.in.rows() > 0) {
@@ -85,7 +94,7 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
   detail::tell_step(communicator, 0, size);
   visit(0, Transfer(), KeyMessage<Scalar>(), Transfer());
   for (int s = 1; s < size; ++s) {
-    Step& step = steps[static_cast<std::size_t>(s % 2)];
+    Step& step = step_at(s);
     messages.wait(step.received);
     if (s + 1 < size) start(s + 1);
     detail::tell_step(communicator, s, size);
@@ -96,7 +105,7 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
   return bytes;
 }
 
-/// Runs a member's forward pass; collective. Memory is O(n / P): states of its own rows, and two messages
+/// Runs a member's forward pass; collective. Memory is O(n / P): states of its own rows, and three messages
 /// each way.
 template <class Scalar, class Communicator>
 std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,

@@ -52,8 +52,9 @@ enum class Failure {
 ///   destroyed early is cancelled: its buffer is not touched afterwards.
 /// - `wait` returns when the buffer has been taken or filled; at once for a request that is empty or done.
 template <class C>
-concept BufferTransport = requires(C& c, typename C::Request& request, int peer, int tag,
-                                   std::span<const std::byte> out, std::span<std::byte> in) {
+concept BufferTransport = std::default_initializable<typename C::Request> &&
+    std::movable<typename C::Request> && requires(C& c, typename C::Request& request, int peer, int tag,
+                                                  std::span<const std::byte> out, std::span<std::byte> in) {
   { c.send(peer, tag, out) } -> std::same_as<typename C::Request>;
   { c.receive(peer, tag, in) } -> std::same_as<typename C::Request>;
   c.wait(request);
@@ -65,6 +66,7 @@ concept BufferTransport = requires(C& c, typename C::Request& request, int peer,
 ///   tag meets its n-th `expect` with that tag, and their sizes agree.
 /// - `prepare` waits until an earlier message of the place was taken; `bytes()` is then where the message is
 ///   written, aligned as tensors are, before `send`.
+/// - Messages from a peer with a tag are released in the order in which they were sent.
 /// - After `expect` and `wait`, `bytes()` is the message, until `release`, for which a sender that lends its
 ///   memory waits.
 /// - `wait` and `release` return at once for a place without a message. A place destroyed early cancels its
@@ -93,8 +95,9 @@ concept MessageTransport = requires(C& c, typename C::Outgoing& out, typename C:
 /// Optional:
 /// - `progress()`, for a communicator that moves messages only while it is called: returns at once. The
 ///   thread that made the call uses it between two tiles.
-/// - `step(s, size)`: called by that thread before it computes with the keys of the member s before this one,
-///   for s = 0 .. size - 1; at s = 0 with its own.
+/// - `step(s, size)`: called by that thread before it computes with keys, for s = 0 .. size - 1; at s = 0
+/// with
+///   its own, then with those of one other member at a time.
 /// - `dilated_indices(key)`: computes a pattern that is not at hand, in place of make_indices.
 template <class C>
 concept RingCommunicator = (BufferTransport<C> ||

@@ -23,6 +23,8 @@ struct MpiRoute {
   int tag;
   std::size_t bytes;
   std::vector<MPI_Request> pieces;
+  std::size_t started = 0, done = 0;  ///< pieces of the message under way
+  std::uint64_t received = 0;
 };
 
 /// Memory for one message at a time. Requests are made once for each peer, tag and size that it serves, so
@@ -64,7 +66,7 @@ class MpiBuffer {
       }
     }
     if (routes_.size() >= max_routes) free_routes();
-    auto made = std::make_unique<MpiRoute>(MpiRoute{receives, peer, tag, bytes, {}});
+    auto made = std::make_unique<MpiRoute>(MpiRoute{receives, peer, tag, bytes, {}, 0, 0, 0});
     std::size_t first = 0;
     do {
       const auto count = static_cast<int>(std::min(largest_piece, bytes - first));

@@ -72,15 +72,14 @@ inline void require_mpi() {
   if (level < MPI_THREAD_FUNNELED) {
     throw std::logic_error(
         "MPI was initialised with MPI_THREAD_SINGLE, but attention runs on several threads: ask "
-        "MPI_Init_thread "
-        "for MPI_THREAD_FUNNELED or more");
+        "MPI_Init_thread for MPI_THREAD_FUNNELED or more");
   }
   check_mpi(MPI_Is_thread_main(&main_thread), "MPI_Is_thread_main");
   if (level == MPI_THREAD_FUNNELED && main_thread == 0) {
     throw std::logic_error(
         "MPI was initialised with MPI_THREAD_FUNNELED, and this is not the thread that did it: use that one, "
-        "or "
-        "ask MPI_Init_thread for MPI_THREAD_SERIALIZED or more");
+        "or ask "
+        "MPI_Init_thread for MPI_THREAD_SERIALIZED or more");
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <climits>
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <ring_attention/pattern/pattern_cache.hpp>
+#include <ring_attention/ring/agreement.hpp>
 #include <ring_attention/ring/communicator.hpp>
 #include <ring_attention/ring/mpi_buffers.hpp>
 #include <ring_attention/ring/mpi_calls.hpp>
@@ -40,8 +42,8 @@ struct MpiOptions {
 ///
 /// Ranks of one machine read each other's messages where they were packed, in shared memory, and share
 /// patterns; between machines, and where a system does not let processes share memory, MPI moves the bytes.
-/// Buffers and MPI's persistent requests are kept from call to call: four messages at a time in forward,
-/// eight in backward.
+/// Buffers and MPI's persistent requests are kept from call to call: six messages at a time in forward, ten
+/// in backward.
 ///
 /// MPI makes progress while this thread waits, and where the engine calls `progress` between two tiles; no
 /// thread is added, so that MPI_THREAD_FUNNELED is enough. One thread uses the object, the one that may call
@@ -93,13 +95,11 @@ class MpiCommunicator {
   /// initialised without MPI_THREAD_FUNNELED, MpiError where MPI fails, and PeerLost where a rank does not
   /// take part in time.
   explicit MpiCommunicator(MPI_Comm communicator, CommunicatorOptions options = {}, MpiOptions mpi = {})
-      : waiting_(options.timeout), largest_piece_(mpi.largest_piece) {
-    options.validate();
-    if (largest_piece_ == 0 || largest_piece_ > static_cast<std::size_t>(INT_MAX)) {
-      detail::throw_invalid("largest_piece", std::to_string(largest_piece_), "must lie in [1, 2^31)");
-    }
+      : waiting_(options.timeout.count() < 0 ? CommunicatorOptions{}.timeout : options.timeout),
+        largest_piece_(mpi.largest_piece) {
     detail::require_mpi();
     int between_groups = 0;
+    if (communicator == MPI_COMM_NULL) detail::throw_invalid("communicator", "MPI_COMM_NULL", "is needed");
     detail::check_mpi(MPI_Comm_test_inter(communicator, &between_groups), "MPI_Comm_test_inter");
     if (between_groups != 0) {
       detail::throw_invalid("communicator", "inter-communicator", "must have one group");
@@ -108,7 +108,15 @@ class MpiCommunicator {
     detail::check_mpi(MPI_Comm_size(communicator, &size_), "MPI_Comm_size");
     messages_ = waiting_.duplicate(communicator);
     const MPI_Comm notices = waiting_.duplicate(communicator);
-    if (size_ > 1) node_ = detail::MpiNode(waiting_, messages_, mpi.node);
+    try {
+      require_options(options);
+      if (size_ > 1) node_ = detail::MpiNode(waiting_, messages_, mpi.node);
+    } catch (const std::invalid_argument&) {  // on every rank alike
+      MPI_Comm_free(&messages_);
+      MPI_Comm notices_of_none = notices;
+      MPI_Comm_free(&notices_of_none);
+      throw;
+    }
     waiting_.notices.open(notices);  // last: from here on MPI writes to this object
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
@@ -117,7 +125,11 @@ class MpiCommunicator {
   /// Collective, but for a ring that failed, whose MPI communicators are left as they are.
   ~MpiCommunicator() {
     int finalized = 0;
-    if (MPI_Finalized(&finalized) != MPI_SUCCESS || finalized != 0) return;
+    if (MPI_Finalized(&finalized) != MPI_SUCCESS || finalized != 0) {
+      // Requests can no longer be freed.
+      for (auto& buffer : buffers_) detail::leave_to_mpi(std::move(buffer));
+      return;
+    }
     buffers_.clear();
     retired_.clear();
     waiting_.notices.close(grace_);
@@ -144,7 +156,6 @@ class MpiCommunicator {
     } else {
       start_route(message, false);
     }
-    message.stage_ = Stage::under_way;
   }
 
   void wait(Outgoing& message) {
@@ -152,6 +163,7 @@ class MpiCommunicator {
     if (message.lent_) {
       waiting_.wait_until([&] { return detail::test_mpi(message.loan_request_); }, message.peer_);
       waiting_.wait_until([&] { return detail::test_mpi(message.return_request_); }, message.peer_);
+      std::atomic_thread_fence(std::memory_order_seq_cst);  // what was read comes before what is written next
     } else {
       waiting_.wait_until([&] { return is_done(*message.route_); }, message.peer_);
     }
@@ -164,6 +176,7 @@ class MpiCommunicator {
     if (message.lent_) {
       start(message, peer, tag);
       message.bytes_ = {static_cast<std::byte*>(nullptr), bytes};
+      message.stage_ = Stage::under_way;
       detail::check_mpi(MPI_Irecv(message.loan_.get(), sizeof(Loan), MPI_BYTE, peer, tag, messages_,
                                   &message.loan_request_),
                         "MPI_Irecv");
@@ -172,13 +185,13 @@ class MpiCommunicator {
       message.bytes_ = {message.buffer_->data(), bytes};
       start_route(message, true);
     }
-    message.stage_ = Stage::under_way;
   }
 
   void wait(Incoming& message) {
     if (message.stage_ != Stage::under_way) return;
     if (message.lent_) {
       waiting_.wait_until([&] { return detail::test_mpi(message.loan_request_); }, message.peer_);
+      std::atomic_thread_fence(std::memory_order_seq_cst);
       require_size(message.loan_->bytes, message.bytes_.size());
       message.bytes_ = borrow(message.peer_, *message.loan_);
     } else {
@@ -189,6 +202,7 @@ class MpiCommunicator {
 
   void release(Incoming& message) {
     if (message.stage_ == Stage::arrived && message.lent_) {
+      std::atomic_thread_fence(std::memory_order_seq_cst);
       waiting_.wait_until([&] { return detail::test_mpi(message.return_request_); }, message.peer_);
       detail::check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, message.peer_, message.tag_ + return_tag, messages_,
                                   &message.return_request_),
@@ -218,6 +232,24 @@ class MpiCommunicator {
     detail::SharedMemory memory;
   };
   static constexpr int return_tag = 1 << 10;  // what is lent comes back with the message's tag and this
+
+  /// Collective. A rank with invalid options must not leave the others waiting for it.
+  void require_options(const CommunicatorOptions& options) {
+    std::string error;
+    try {
+      options.validate();
+      if (largest_piece_ == 0 || largest_piece_ > static_cast<std::size_t>(INT_MAX)) {
+        detail::throw_invalid("largest_piece", std::to_string(largest_piece_), "must lie in [1, 2^31)");
+      }
+    } catch (const std::invalid_argument& invalid) {
+      error = invalid.what();
+    }
+    const std::string mine =
+        error.append("\0", 1).append(detail::packed({{"largest_piece", std::to_string(largest_piece_)}}));
+    const std::string disagreement =
+        detail::find_disagreement(waiting_.all_gather(messages_, std::as_bytes(std::span(mine))));
+    if (!disagreement.empty()) throw std::invalid_argument(disagreement);
+  }
 
   static void require_size(std::uint64_t sent, std::uint64_t expected) {
     if (sent == expected) return;
@@ -254,36 +286,35 @@ class MpiCommunicator {
   void start_route(Place& place, bool receives) {
     place.route_ = &place.buffer_->route(messages_, receives, place.peer_, place.tag_, place.bytes_.size(),
                                          largest_piece_);
-    auto& pieces = place.route_->pieces;
-    detail::check_mpi(MPI_Startall(static_cast<int>(pieces.size()), pieces.data()), "MPI_Startall");
+    place.route_->done = place.route_->started = 0;
+    place.route_->received = 0;
+    place.stage_ = Stage::under_way;
+    for (MPI_Request& piece : place.route_->pieces) {
+      detail::check_mpi(MPI_Start(&piece), "MPI_Start");
+      ++place.route_->started;
+    }
   }
 
-  bool is_done(detail::MpiRoute& route) {
-    int done = 0;
-    statuses_.resize(route.pieces.size());
-    const int code =
-        MPI_Testall(static_cast<int>(route.pieces.size()), route.pieces.data(), &done, statuses_.data());
-    if (code == MPI_ERR_IN_STATUS) {
-      for (const MPI_Status& status : statuses_) {
-        if (status.MPI_ERROR != MPI_ERR_PENDING) detail::check_mpi(status.MPI_ERROR, "MPI_Testall");
-      }
-    }
-    detail::check_mpi(code, "MPI_Testall");
-    if (done == 0) return false;
-    if (!route.receives) return true;
-    std::uint64_t received = 0;
-    for (const MPI_Status& status : statuses_) {
+  /// Pieces are asked after one by one: MPI tells a communicator's errors of a single request only.
+  static bool is_done(detail::MpiRoute& route) {
+    for (; route.done < route.pieces.size(); ++route.done) {
+      int done = 0;
+      MPI_Status status;
+      detail::check_mpi(MPI_Test(&route.pieces[route.done], &done, &status), "MPI_Test");
+      if (done == 0) return false;
       int count = 0;
-      detail::check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count");
-      received += static_cast<std::uint64_t>(count);
+      if (route.receives) detail::check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count");
+      route.received += static_cast<std::uint64_t>(count);
     }
-    require_size(received, route.bytes);
+    if (route.receives) require_size(route.received, route.bytes);
     return true;
   }
 
   void lend(Outgoing& message) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // what was written comes before the news of it
     const detail::MpiBuffer& buffer = *message.buffer_;
     *message.loan_ = {buffer.name(), buffer.number(), buffer.version(), message.bytes_.size()};
+    message.stage_ = Stage::under_way;
     detail::check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, message.peer_, message.tag_ + return_tag, messages_,
                                 &message.return_request_),
                       "MPI_Irecv");
@@ -326,7 +357,10 @@ class MpiCommunicator {
   /// has moved the bytes, which a peer that lives helps it to.
   void abandon(Place& place) noexcept {
     std::span<MPI_Request> pieces;
-    if (place.stage_ == Stage::under_way && !place.lent_) pieces = place.route_->pieces;
+    if (place.stage_ == Stage::under_way && !place.lent_) {
+      const detail::MpiRoute& route = *place.route_;
+      pieces = std::span(place.route_->pieces).subspan(route.done, route.started - route.done);
+    }
     for (MPI_Request& piece : pieces) MPI_Cancel(&piece);
     bool over = grace_.finish(pieces);
     for (MPI_Request* request : {&place.loan_request_, &place.return_request_}) {
@@ -355,7 +389,6 @@ class MpiCommunicator {
   std::vector<std::unique_ptr<detail::MpiBuffer>> retired_;
   std::int64_t next_buffer_ = 0;
   std::map<std::pair<int, std::int64_t>, Borrowed> borrowed_;  // by peer and its buffer
-  std::vector<MPI_Status> statuses_;
 };
 
 }  // namespace RING_ATTENTION_NAMESPACE

@@ -29,6 +29,8 @@ class MpiWaiting {
   int rank = 0;
   MpiNotices notices;
 
+  std::chrono::milliseconds timeout() const { return timeout_; }
+
   template <class Condition>
   void wait_until(const Condition& condition, int peer) {
     constexpr std::chrono::milliseconds longest =
@@ -42,7 +44,7 @@ class MpiWaiting {
       const auto now = std::chrono::steady_clock::now();
       if (now >= deadline) {
         throw PeerLost("ring member " + std::to_string(rank) + " waited " + std::to_string(timeout_.count()) +
-                       " ms for " +
+                       " ms in vain for " +
                        (peer >= 0 ? "member " + std::to_string(peer) : std::string("the other members")));
       }
       // Ranks may share cores: who waits for long leaves them to those who compute.

@@ -42,16 +42,18 @@ class NodePatterns {
   static constexpr std::size_t max_patterns = 256;
   /// Smaller ones, a page, take longer to map than to compute.
   static constexpr std::size_t smallest_shared = 4096 / sizeof(std::int64_t);
-  /// How long a process waits for another to compute a pattern before it does so itself.
-  static constexpr std::chrono::seconds patience{5};
-
   using Directory = std::array<Slot, max_patterns>;
 
-  /// Without sharing.
-  NodePatterns() = default;
-  /// `directory` is zeroed memory of at least sizeof(Directory), the same for all processes.
-  explicit NodePatterns(SharedMemory directory)
-      : memory_(std::move(directory)), slots_(reinterpret_cast<Slot*>(memory_.bytes().data())) {}
+  /// Without sharing. `patience` is how long a process waits for another to compute a pattern before it
+  /// computes all patterns itself: the other may have ended.
+  explicit NodePatterns(std::chrono::milliseconds patience = std::chrono::seconds(1)) : patience_(patience) {}
+
+  /// From here on shares: `directory` is zeroed memory of at least sizeof(Directory), the same for all
+  /// processes.
+  void share(SharedMemory directory) {
+    memory_ = std::move(directory);
+    slots_ = reinterpret_cast<Slot*>(memory_.bytes().data());
+  }
 
   PatternCache::Pattern find_or_compute(const PatternKey& key) {
     if (slots_ == nullptr || is_small(key)) return make_indices(key);
@@ -119,9 +121,12 @@ class NodePatterns {
   }
 
   PatternCache::Pattern find(Slot& slot, const PatternKey& key) {
-    const auto deadline = std::chrono::steady_clock::now() + patience;
+    const auto deadline = std::chrono::steady_clock::now() + patience_;
     while (slot.state.load(std::memory_order_acquire) == computing) {
-      if (std::chrono::steady_clock::now() > deadline) return make_indices(key);
+      if (std::chrono::steady_clock::now() > deadline) {
+        slots_ = nullptr;
+        return make_indices(key);
+      }
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
     if (slot.state.load(std::memory_order_acquire) == ready) {
@@ -148,6 +153,7 @@ class NodePatterns {
     return nullptr;
   }
 
+  std::chrono::milliseconds patience_;
   SharedMemory memory_;
   Slot* slots_ = nullptr;
   std::vector<SharedMemory> published_;  // while this object lives, others can map them

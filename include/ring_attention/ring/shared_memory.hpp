@@ -72,10 +72,11 @@ class SharedMemory {
   static SharedMemory attach(const SharedMemoryName& name) {
     const std::string path =
         "/proc/" + std::to_string(name.process) + "/fd/" + std::to_string(name.descriptor);
-    const FileDescriptor file(retry_interrupted([&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC); }));
+    const FileDescriptor file(
+        retry_interrupted([&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
     struct stat status = {};
     if (file.get() < 0 || ::fstat(file.get(), &status) != 0) throw_error(path.c_str());
-    if (static_cast<std::uint64_t>(status.st_size) < name.bytes) {
+    if (!S_ISREG(status.st_mode) || static_cast<std::uint64_t>(status.st_size) < name.bytes) {
       throw std::system_error(std::make_error_code(std::errc::no_such_file_or_directory), path);
     }
     SharedMemory memory;
