@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <ring_attention/config.hpp>
 #include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <utility>
@@ -16,8 +17,8 @@ namespace benchmarks {
 
 namespace ra = ring_attention;
 
-/// Work and traffic of a member at one step: it computes with keys of the member s before it, and sends to
-/// the member s after it. Rows are of keys, each with one of values, summed over heads.
+/// Work and traffic of a member at one step: it computes with keys of the member that is so far before it,
+/// and sends to the one as far after it. Rows are of keys, each with one of values, summed over heads.
 struct RingStep {
   double pairs = 0;
   double rows_received = 0;
@@ -223,7 +224,8 @@ struct ModelledTime {
   double communicate_seconds = 0;
 };
 
-/// A member's forward pass. The messages of a step move while the step before it is computed, so that
+/// A member's forward pass. Steps are in the library's order (engine::distance_of_step), and the messages of
+/// a step move while the step before it is computed, so that
 ///   T = sum over s = 0 .. P-1 of prepare(s + 1) + max(compute(s), messages(s + 1)),
 ///   compute(s) = 4 * d * pairs(s) / rate,
 ///   messages(s) = latency + 2 * d * bytes of a number * max(rows sent, rows received) / bandwidth,
@@ -239,7 +241,8 @@ inline ModelledTime model_forward(const RingModel& model, std::int64_t rank, std
   double computing = compute_of(model.own_pairs(rank));
   time.compute_seconds = computing;
   for (std::int64_t s = 1; s < ranks; ++s) {
-    const RingStep step = model.step(rank, s);
+    const RingStep step =
+        model.step(rank, ra::engine::distance_of_step(static_cast<int>(s), static_cast<int>(ranks)));
     const double rows = std::max(step.rows_sent, step.rows_received);
     const double messages =
         rows > 0 ? speed.message_seconds + row_bytes * rows / speed.bytes_per_second : 0.0;
