@@ -32,8 +32,8 @@ inline namespace RING_ATTENTION_NAMESPACE {
 struct MpiOptions {
   /// Larger messages travel in pieces of so many bytes: MPI counts an int. Equal on all ranks.
   std::size_t largest_piece = std::size_t{1} << 30;
-  /// Ranks that share memory: MPI_COMM_NULL finds those of a machine (MPI_Comm_split_type), MPI_COMM_SELF
-  /// shares none. Stays the caller's.
+  /// Ranks that share memory: MPI_COMM_NULL finds those of each machine, MPI_COMM_SELF shares
+  /// none. Stays the caller's.
   MPI_Comm node = MPI_COMM_NULL;
 };
 
