@@ -130,9 +130,28 @@ set_tests_properties(package.refuses_another_version PROPERTIES
                      LABELS package FIXTURES_REQUIRED installed
                      PASS_REGULAR_EXPRESSION "compatible[ \n]+with[ \n]+requested[ \n]+version[ \n]+\"9.0\"")
 
-# The pages of docs/classes show complete programs.
-add_test(NAME docs.examples
-         COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/docs/extract_examples.sh" "${PROJECT_SOURCE_DIR}/docs/classes"
-                 "${scratch}/docs" "${CMAKE_CXX_COMPILER}" -std=c++20 -O1 "-I${PROJECT_SOURCE_DIR}/include"
-                 ${eigen_flags} -pthread)
-set_tests_properties(docs.examples PROPERTIES LABELS package TIMEOUT 600)
+# Every code block of the pages. What was compiled for the tests is not compiled again.
+find_package(Python3 3.8 COMPONENTS Interpreter)
+if(Python3_FOUND AND RING_ATTENTION_BUILD_EXAMPLES)
+  list(JOIN eigen_flags " " eigen_words)
+  if(MPI_CXX_FOUND)
+    list(TRANSFORM MPI_CXX_INCLUDE_DIRS PREPEND "-isystem" OUTPUT_VARIABLE mpi_words)
+    set(mpi_words -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX ${MPI_CXX_COMPILE_OPTIONS} ${mpi_words} ${MPI_CXX_LIBRARIES})
+    list(JOIN mpi_words " " mpi_words)
+  endif()
+  add_test(NAME docs.pages
+           COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/docs/check_pages.py"
+                   --source "${PROJECT_SOURCE_DIR}" --scratch "${scratch}/docs" --build "${PROJECT_BINARY_DIR}"
+                   --prefix "${prefix}" --cmake "${CMAKE_COMMAND}" "--mpi-flags=${mpi_words}"
+                   "--compiler=${CMAKE_CXX_COMPILER} ${CMAKE_CXX_FLAGS} -std=c++20 -O0 -I${PROJECT_SOURCE_DIR}/include ${eigen_words} -pthread"
+                   --link "$<FILTER:$<TARGET_OBJECTS:ring_attention_tests>,INCLUDE,_engine\\.>"
+           COMMAND_EXPAND_LISTS)
+  set_tests_properties(docs.pages PROPERTIES LABELS package TIMEOUT 600 FIXTURES_REQUIRED installed
+                                             ENVIRONMENT "${mpi_environment}")
+  add_test(NAME docs.no_fence_escapes
+           COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/docs/check_pages_test.py"
+                   --scratch "${scratch}/docs_test" "--compiler=${CMAKE_CXX_COMPILER} -std=c++20")
+  set_tests_properties(docs.no_fence_escapes PROPERTIES LABELS package)
+else()
+  message(STATUS "The pages of docs are not tested: that needs Python 3 and RING_ATTENTION_BUILD_EXAMPLES")
+endif()
