@@ -5,7 +5,6 @@ namespace ra = ring_attention;
 ra::AttentionConfig config = ra::ring_preset();
 config.segment_lengths = {16, 32};
 config.dilation_rates = {1, 2};
-config.ring_size = 2;
 
 constexpr std::int64_t total_sequence_length = 64;
 ra::Tensor<float> q(1, total_sequence_length, 4, 8), k(q.shape()), v(q.shape()), grad_out(q.shape());
