@@ -152,6 +152,16 @@ if(Python3_FOUND AND RING_ATTENTION_BUILD_EXAMPLES)
            COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/docs/check_pages_test.py"
                    --scratch "${scratch}/docs_test" "--compiler=${CMAKE_CXX_COMPILER} -std=c++20")
   set_tests_properties(docs.no_fence_escapes PROPERTIES LABELS package)
+
+  # The first Python may lack the system's matplotlib.
+  execute_process(COMMAND "${Python3_EXECUTABLE}" -c "import matplotlib" RESULT_VARIABLE status ERROR_QUIET)
+  set(figures_python "${Python3_EXECUTABLE}")
+  if(NOT status EQUAL 0 AND EXISTS /usr/bin/python3)
+    set(figures_python /usr/bin/python3)
+  endif()
+  add_test(NAME docs.figures COMMAND "${figures_python}" "${PROJECT_SOURCE_DIR}/docs/figures/make_figures.py"
+                                     --check "${scratch}/figures")
+  set_tests_properties(docs.figures PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped: ")
 else()
   message(STATUS "The pages of docs are not tested: that needs Python 3 and RING_ATTENTION_BUILD_EXAMPLES")
 endif()

@@ -178,7 +178,8 @@ def draw_rules():
     label(axes, 41, 49.5, "13 tokens, w = 8, r = 3, offset 0: two segments. A zero row that", fontsize=8)
     label(axes, 41, 51.5, "the dilation keeps is a key with score 0 and value 0.", fontsize=8)
 
-    presets = (("ring_preset", "grouped, by_branch, all, masked"), ("longnet_preset", "shared, by_head, dilated, masked"),
+    presets = (("ring_preset", "grouped, by_branch, all, masked"),
+               ("longnet_preset", "shared, by_head, dilated, masked"),
                ("torchscale_preset", "shared, by_head_block, dilated, zero_attended"))
     for row, (name, values) in enumerate(presets):
         label(axes, 1, 57 + 2.5 * row, name, weight="bold")
@@ -203,8 +204,8 @@ def draw_branches():
                     size)
         if row == 0:
             label(axes, x + 8, 2.5, "all three", ha="center")
-    label(axes, 4, 43.5, "32 tokens, longnet_preset; rows are queries, columns keys. What several branches keep has the "
-          "colour of the first.", fontsize=8)
+    label(axes, 4, 43.5, "32 tokens, longnet_preset; rows are queries, columns keys. "
+          "What several branches keep has the colour of the first.", fontsize=8)
     return drawing
 
 
@@ -290,7 +291,8 @@ def draw_ring():
         label(axes, x + 42, y + 0.6, text)
 
     label(axes, 1, 49, "shard_layout, 4 members", weight="bold", fontsize=11)
-    for row, (name, owners) in enumerate((("contiguous", [0, 0, 1, 1, 2, 2, 3, 3]), ("zigzag", [0, 1, 2, 3, 3, 2, 1, 0]))):
+    layouts = (("contiguous", [0, 0, 1, 1, 2, 2, 3, 3]), ("zigzag", [0, 1, 2, 3, 3, 2, 1, 0]))
+    for row, (name, owners) in enumerate(layouts):
         y = 52 + 5 * row
         label(axes, 1, y + 1.5, name)
         for chunk, owner in enumerate(owners):
