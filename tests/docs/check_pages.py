@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Compiles and runs the code blocks of the pages.
+"""Compiles and runs the code blocks of the pages, and follows their links.
 
 Complete programs are compiled as they stand; fragments stand in a function behind prelude.inl; cmake blocks become
 a project that is configured and built; sh blocks run in a folder that looks like the source tree, where the cmake and
 g++ of shell/ answer from the build at hand; python is compiled and json parsed. Programs must end with status 0, and
 a text block under a line that ends in "prints" must be what the code above it printed. The only way around is
-<!-- not run: REASON --> directly above a block. Status 0: all pages are right.
+<!-- not run: REASON --> directly above a block. Links within the project must lead somewhere. Status 0: all pages are
+right.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import subprocess
 import sys
 
 from fences import Fence, read_fences
+from links import broken_links
 
 HERE = pathlib.Path(__file__).resolve().parent
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
@@ -50,11 +52,12 @@ class Checker:
 
     def run(self, fence: Fence, command: list[str], doing: str, **options) -> subprocess.CompletedProcess | None:
         """None where the command failed, which is then told."""
+        time_limit = 300
         try:
             done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, timeout=120, **options)
+                                  stderr=subprocess.PIPE, timeout=time_limit, **options)
         except subprocess.TimeoutExpired:
-            self.fail(f"{fence.place()}: {doing} took more than 120 s")
+            self.fail(f"{fence.place()}: {doing} took more than {time_limit} s")
             return None
         if done.returncode != 0:
             print(done.stdout + done.stderr, end="")
@@ -176,7 +179,7 @@ class Checker:
         for page in pages:
             of_page, mistakes = read_fences(page)
             fences += of_page
-            for mistake in mistakes:
+            for mistake in mistakes + broken_links(page):
                 self.fail(mistake)
             if "/docs/classes/" in str(page) and not any(fence.is_program() for fence in of_page):
                 self.fail(f"{page}: the page of a class has no complete program")

@@ -13,6 +13,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 GOOD = """# Page
 
+A [link](#page), [another](page.md#page) and `no[t](one)`.
+
 ```cpp
 #include <cstdio>
 
@@ -78,6 +80,8 @@ BROKEN = {
                                             "configuring ended"),
     "python that cannot be read": ("```python\nx = 1\ndef f(:\n```\n", 3, "syntax"),
     "json that cannot be read": ("```json\n{]\n```\n", 2, "property name"),
+    "a link to no file": ("Text, and\n[a link](nowhere.md).\n", 2, "there is no such file"),
+    "a link to no heading": ("# Page\n\n[A link](#another-page).\n", 3, "there is no such heading"),
     "a class without a program": ("# Class\n", None, "has no complete program"),
 }
 
