@@ -1,5 +1,5 @@
-// What fragments of the pages use without declaring it. It stands at the beginning of a function; the fragment follows
-// in a block of its own, and may declare the same names anew.
+// What fragments of the pages use without declaring it. It stands at the beginning of a function; the
+// fragment follows in a block of its own, and may declare the same names anew.
 namespace ra = ring_attention;
 
 ra::AttentionConfig config = ra::ring_preset();
@@ -15,7 +15,9 @@ for (std::int64_t i = 0; i < q.size(); ++i) {
   grad_out.data()[i] = 0.01F * static_cast<float>(i % 103);
 }
 // A ring of one rank holds everything.
-const ra::Tensor<float>&q_shard = q, &k_shard = k, &v_shard = v, &grad_out_shard = grad_out;
+const ra::Tensor<float>& q_shard = q;
+const ra::Tensor<float>& k_shard = k;
+const ra::Tensor<float>& v_shard = v;
 
 const ra::RingDilatedAttentionV2<float> attention(config);
 const auto log = [](const std::string& text) { std::printf("%s\n", text.c_str()); };
