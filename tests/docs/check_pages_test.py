@@ -57,6 +57,8 @@ BROKEN = {
     "a language without a rule": ("```rust\nfn f() {}\n```\n", 2, "no rule"),
     "a fence of tildes": ("~~~cpp\nint i;\n~~~\n", 1, "must start with ```"),
     "an indented fence": ("- item\n\n  ```cpp\n  int i;\n  ```\n", 3, "must start with ```"),
+    "code by indentation": ("Text.\n\n    int i;\n", 3, "must stand in a fence"),
+    "code by a tag": ("<pre>\nint i;\n</pre>\n", 1, "must stand in a fence"),
     "an empty fence": ("```cpp\n\n```\n", 2, "is empty"),
     "C++ that is called text": ("```text\n#include <cstdio>\n```\n", 2, "must be cpp"),
     "an exemption without a reason": ("<!-- not run: -->\n```sh\nfalse\n```\n", 1, "gives no reason"),

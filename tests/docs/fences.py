@@ -50,6 +50,8 @@ def read_fences(page: pathlib.Path) -> tuple[list[Fence], list[str]]:
             opened = number
         elif re.match(r"^\s+```|^\s*~~~", line):
             mistakes.append(f"{page}:{number}: a fence must start with ``` at the beginning of a line")
+        elif re.search(r"<(pre|code)\b", line) or (re.match(r"^(    |\t)", line) and not lines[number - 2].strip()):
+            mistakes.append(f"{page}:{number}: code must stand in a fence")
     if opened is not None:
         mistakes.append(f"{page}:{opened}: the fence is not closed")
     for number, line in enumerate(lines, 1):
