@@ -19,8 +19,10 @@ import shutil
 import subprocess
 import sys
 
-from fences import Fence, read_fences
-from links import broken_links
+sys.dont_write_bytecode = True  # into the source tree
+
+from fences import Fence, read_fences  # noqa: E402
+from links import broken_links  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
