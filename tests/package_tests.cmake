@@ -130,6 +130,11 @@ set_tests_properties(package.refuses_another_version PROPERTIES
                      LABELS package FIXTURES_REQUIRED installed
                      PASS_REGULAR_EXPRESSION "compatible[ \n]+with[ \n]+requested[ \n]+version[ \n]+\"9.0\"")
 
+add_test(NAME docs.reference
+         COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/docs/reference_test.sh" "${DOXYGEN_EXECUTABLE}"
+                 "${PROJECT_BINARY_DIR}/reference/Doxyfile")
+set_tests_properties(docs.reference PROPERTIES LABELS package SKIP_REGULAR_EXPRESSION "^skipped: ")
+
 # The pages of docs/classes show complete programs.
 add_test(NAME docs.examples
          COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/docs/extract_examples.sh" "${PROJECT_SOURCE_DIR}/docs/classes"
