@@ -162,6 +162,24 @@ set_tests_properties(package.refuses_another_version PROPERTIES
                      LABELS package FIXTURES_REQUIRED installed
                      PASS_REGULAR_EXPRESSION "compatible[ \n]+with[ \n]+requested[ \n]+version[ \n]+\"9.0\"")
 
+# Recipes of package managers.
+add_test(NAME package.versions
+         COMMAND "${CMAKE_COMMAND}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DVERSION=${PROJECT_VERSION}"
+                 "-DPKG_CONFIG_FILE=${prefix}/share/pkgconfig/ring_attention.pc"
+                 -P "${CMAKE_CURRENT_LIST_DIR}/packaging/versions.cmake")
+set_tests_properties(package.versions PROPERTIES LABELS package FIXTURES_REQUIRED installed)
+add_test(NAME package.vcpkg_port
+         COMMAND "${CMAKE_COMMAND}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DSCRATCH=${scratch}/vcpkg_port"
+                 "-DCOMPILER=${CMAKE_CXX_COMPILER}" "-DPREFIX_PATH=${CMAKE_PREFIX_PATH}"
+                 -P "${CMAKE_CURRENT_LIST_DIR}/packaging/vcpkg_port.cmake")
+set_tests_properties(package.vcpkg_port PROPERTIES LABELS package FIXTURES_SETUP vcpkg_port)
+add_test(NAME package.vcpkg_port_found
+         COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/find_package" -B "${scratch}/find_vcpkg_port"
+                 -G "${CMAKE_GENERATOR}" "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
+                 "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}" "-DCMAKE_PREFIX_PATH=${scratch}/vcpkg_port/packages"
+                 "-DVERSION=${PROJECT_VERSION}")
+set_tests_properties(package.vcpkg_port_found PROPERTIES LABELS package FIXTURES_REQUIRED vcpkg_port)
+
 add_test(NAME docs.reference
          COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/docs/reference_test.sh" "${DOXYGEN_EXECUTABLE}"
                  "${PROJECT_BINARY_DIR}/reference/Doxyfile")
