@@ -34,6 +34,10 @@ if(recipe MATCHES "version = \"[0-9]" OR NOT recipe MATCHES "\"version\\.hpp\"")
   message(SEND_ERROR "conanfile.py states a version of its own")
 endif()
 
+file(STRINGS "${SOURCE}/docs/packaging/README.md" tag REGEX "GIT_TAG v")
+string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" tag "${tag}")
+expect_version("the tag in docs/packaging/README.md" "${tag}")
+
 # Names that the linker sees.
 if(NOT header MATCHES "#define RING_ATTENTION_NAMESPACE v${major}_${minor}\n")
   message(SEND_ERROR "RING_ATTENTION_NAMESPACE is not v${major}_${minor}")
