@@ -72,23 +72,27 @@ ra::PatternKey draw_key(FuzzedDataProvider& draw) {
   key.kind = draw.PickValueInArray({ra::PatternKind::dilated, ra::PatternKind::local_window,
                                     ra::PatternKind::dilated_sparse, ra::PatternKind::global_local,
                                     ra::PatternKind::custom});
-  // Far more than the numbers that fit, and few enough to make a list of each.
-  const auto number = [&draw](std::int64_t low) {
-    return draw.ConsumeBool() ? draw.ConsumeIntegralInRange<std::int64_t>(low, 40)
-                              : draw.ConsumeIntegral<std::int64_t>();
+  // Numbers that keep rows of a short sequence, and once in a while any.
+  const auto number = [&draw](std::int64_t low, std::int64_t high) {
+    return draw.ConsumeIntegralInRange<int>(0, 15) < 15 ? draw.ConsumeIntegralInRange(low, high)
+                                                        : draw.ConsumeIntegral<std::int64_t>();
   };
-  const auto list = [&](std::vector<std::int64_t>& numbers) {
-    const auto size = draw.ConsumeIntegralInRange<std::size_t>(0, 4);
-    for (std::size_t i = 0; i < size; ++i) numbers.push_back(number(1));
-  };
-  key.sequence_length = draw.ConsumeIntegralInRange<std::int64_t>(-1, 40);
+  key.sequence_length = draw.ConsumeIntegralInRange<std::int64_t>(0, 40);
+  const auto size = draw.ConsumeIntegralInRange<std::size_t>(0, 4);
+  for (std::size_t i = 0; i < size; ++i) key.dilation_rates.push_back(number(1, 6));
   if (key.kind == ra::PatternKind::dilated) {
-    key.offset = number(0);
-    list(key.segment_lengths);
+    for (std::size_t i = 0; i < size; ++i) key.segment_lengths.push_back(number(1, 40));
+    key.offset = number(0, 5);
   } else {
-    key.parameters = {draw.ConsumeIntegralInRange<std::int64_t>(0, 1), number(0), number(0)};
+    key.parameters = {draw.ConsumeIntegralInRange<std::int64_t>(0, 1)};
+    const bool pairs = key.kind == ra::PatternKind::custom;
+    const auto parameters = pairs ? 2 * draw.ConsumeIntegralInRange<std::size_t>(0, 4) : 2;
+    // Pairs of blocks ascend: the first of each by its place.
+    for (std::size_t i = 0; i < parameters; ++i) {
+      const auto place = static_cast<std::int64_t>(pairs && i % 2 == 0 ? i : 0);
+      key.parameters.push_back(number(place, place + (pairs ? 1 : 20)));
+    }
   }
-  list(key.dilation_rates);
   return key;
 }
 

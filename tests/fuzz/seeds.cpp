@@ -1,11 +1,12 @@
-// Writes what fuzzing starts from: seeds DATA CORPORA, with DATA the folder of the tests' safetensors files.
-// Each target gets a folder of its own below CORPORA.
+// Writes what fuzzing starts from: make_seeds DATA SEEDS, with DATA the folder of the tests' safetensors
+// files. Each target gets a folder of its own below SEEDS, which must not exist.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <random>
 #include <string>
@@ -58,6 +59,8 @@ void write_safetensors(const fs::path& data, const fs::path& corpus) {
   dtypes.add("bfloat16", {}, bfloats.data());
   dtypes.add("empty", {0, 5}, bfloats.data());
   dtypes.save(corpus / "dtypes");
+  // The target reads its choices from an input's end: these are files as they are.
+  for (const auto& entry : fs::directory_iterator(corpus)) std::ofstream(entry.path(), std::ios::app) << '\0';
 }
 
 /// Each pattern of the tests as a file and as words that the target puts behind a fitting header. The target
@@ -89,7 +92,7 @@ void write_noise(const fs::path& corpus, std::size_t bytes) {
 
 int main(int argc, char** argv) {
   if (argc != 3) {
-    std::fputs("usage: seeds DATA CORPORA\n", stderr);
+    std::fputs("usage: make_seeds DATA SEEDS\n", stderr);
     return 2;
   }
   try {
@@ -97,12 +100,13 @@ int main(int argc, char** argv) {
     for (const char* target : {"safetensors", "config", "pattern_store"})
       fs::create_directories(corpora / target);
     write_safetensors(argv[1], corpora / "safetensors");
+    write_noise(corpora / "safetensors", 300);
     write_patterns(corpora / "pattern_store");
     write_noise(corpora / "pattern_store", 200);
     write_noise(corpora / "config", 300);
     return 0;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "seeds: %s\n", error.what());
+    std::fprintf(stderr, "make_seeds: %s\n", error.what());
     return 1;
   }
 }
