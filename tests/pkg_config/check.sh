@@ -26,6 +26,7 @@ if pkg-config --atleast-version=9 ring_attention; then
   exit 1
 fi
 # pkg-config quotes for a shell.
+flags=() libraries=()
 eval "flags=($(pkg-config --cflags ring_attention))"
 eval "libraries=($(pkg-config --libs ring_attention))"
 
