@@ -145,13 +145,14 @@ set_tests_properties(package.versions_and_components PROPERTIES LABELS package F
 # As builds without CMake use the library.
 set(with_mpi "")
 if(MPI_CXX_FOUND)
-  set(with_mpi "${CMAKE_CURRENT_LIST_DIR}/mpi_consumer" "${MPI_CXX_COMPILER}" "${MPIEXEC_EXECUTABLE}"
+  set(with_mpi "${CMAKE_CURRENT_LIST_DIR}/mpi_consumer/main.cpp" "${MPI_CXX_COMPILER}" "${MPIEXEC_EXECUTABLE}"
                ${MPIEXEC_NUMPROC_FLAG})
 endif()
 add_test(NAME package.pkg_config
          COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/pkg_config/check.sh" "${prefix}" "${PROJECT_VERSION}"
-                 "${CMAKE_CURRENT_LIST_DIR}/consumer" "${scratch}/pkg_config" "${CMAKE_CXX_COMPILER}" ${with_mpi})
-set_tests_properties(package.pkg_config PROPERTIES LABELS package TIMEOUT 300 FIXTURES_REQUIRED installed
+                 "${PROJECT_SOURCE_DIR}/docs/packaging/conan/test_package/main.cpp" "${scratch}/pkg_config"
+                 "${CMAKE_CXX_COMPILER}" ${with_mpi})
+set_tests_properties(package.pkg_config PROPERTIES LABELS package TIMEOUT 600 FIXTURES_REQUIRED installed
                      ENVIRONMENT "${mpi_environment}" SKIP_REGULAR_EXPRESSION "^skipped: ")
 
 add_test(NAME package.refuses_another_version

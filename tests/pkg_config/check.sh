@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A program that knows the library by its pkg-config file alone; its folder is moved after the installation.
-# check.sh PREFIX VERSION CONSUMER SCRATCH COMPILER, then for a ring over MPI: MPI_CONSUMER MPICXX MPIEXEC -n
+# check.sh PREFIX VERSION SOURCE SCRATCH COMPILER, then for a ring over MPI: SOURCE MPICXX MPIEXEC -n
 set -euo pipefail
 
-prefix=$1 version=$2 consumer=$3 scratch=$4 compiler=$5
+prefix=$1 version=$2 source=$3 scratch=$4 compiler=$5
 shift 5
 if ! command -v pkg-config >/dev/null; then
   echo "skipped: pkg-config is not installed (Debian and Ubuntu: apt-get install pkg-config)"
@@ -30,19 +30,18 @@ flags=() libraries=()
 eval "flags=($(pkg-config --cflags ring_attention))"
 eval "libraries=($(pkg-config --libs ring_attention))"
 
-"$compiler" -std=c++20 -O0 "${flags[@]}" "$consumer/main.cpp" "$consumer/second_unit.cpp" -o "$scratch/consumer" \
-  "${libraries[@]}"
-"$scratch/consumer"
+"$compiler" -std=c++20 -O0 "${flags[@]}" "$source" -o "$scratch/program" "${libraries[@]}"
+"$scratch/program"
 # Plugins find the program's cache by this symbol.
 if [ "$(uname)" = Linux ]; then
-  exported=$(nm -D "$scratch/consumer")
+  exported=$(nm -D "$scratch/program")
   [[ $exported == *_global_pattern_cache* ]] || { echo "the program does not export its cache" >&2; exit 1; }
 fi
 
 if [ $# -gt 0 ]; then
-  mpi_consumer=$1 mpicxx=$2
+  source=$1 mpicxx=$2
   shift 2
-  "$mpicxx" -std=c++20 -O0 -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX "${flags[@]}" "$mpi_consumer/main.cpp" \
-    -o "$scratch/mpi_consumer" "${libraries[@]}"
-  "$@" 3 "$scratch/mpi_consumer"
+  "$mpicxx" -std=c++20 -O0 -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX "${flags[@]}" "$source" -o "$scratch/mpi_program" \
+    "${libraries[@]}"
+  "$@" 3 "$scratch/mpi_program"
 fi
