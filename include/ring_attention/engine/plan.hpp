@@ -36,7 +36,7 @@ struct CallShape {
 struct BranchPlan {
   /// One residue class of the branch and the rows that it keeps.
   struct Offset {
-    std::int64_t offset = 0;        ///< o, in [0, r) where any row is kept
+    std::int64_t offset = 0;        ///< o, in [0, r)
     PatternKey key;                 ///< of the pattern
     PatternCache::Pattern pattern;  ///< one list: kept rows relative to a segment's start, ascending; of a
                                     ///< block-sparse plan, for each query block its key blocks
