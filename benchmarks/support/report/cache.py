@@ -124,8 +124,7 @@ def expected_latency(cases):
     else:
         verdict = (
             f"not met: in none of {len(lines)} cases is global measurably faster than local "
-            f"(its medians are between {percent(max(saved.values()))} below and {percent(-min(saved.values()))} above, "
-            "less than the repetitions scatter)"
+            f"(its medians are between {percent(max(saved.values()))} below and {percent(-min(saved.values()))} above)"
         )
     shares = []
     for n in cases.lengths:
