@@ -8,8 +8,8 @@ import sys
 
 sys.dont_write_bytecode = True
 
-from support.numbers.pages import measures, pages, pattern_of  # noqa: E402
-from support.numbers.values import ValueMissing, evaluate  # noqa: E402
+from support.tied_numbers.pages import measures, pages, pattern_of  # noqa: E402
+from support.tied_numbers.values import ValueMissing, evaluate  # noqa: E402
 from support.report import kernels, lengths, mpi_ring, slide_encoder  # noqa: E402
 from support.report.results_files import ReportError, ResultsFile, kept_files  # noqa: E402
 
@@ -26,7 +26,7 @@ docs/benchmarks/numbers.json says where numbers come from:
   sources   names of result files in docs/benchmarks, each with its kind
   blocks    the source of a generated part of a text, between <!-- measured: NAME --> and <!-- end of measured -->
   numbers   page, a text in which {} stands for each number, and for each the source, an expression (see
-            support/numbers/values.py) and Python's format of the number
+            support/tied_numbers/values.py) and Python's format of the number
   stated    page, a text with a number that was not measured, and why it may stand there
 Every other number with a unit of time, speed, memory or proportion is an error, as are a text that is not found, a number
 that differs and a file that is missing.

@@ -131,7 +131,21 @@ def summary(file):
     return "\n".join(text) + "\n"
 
 
-BLOCKS = {"lengths_summary": summary}
+PICTURE = "speed-and-memory"
+
+
+def picture(file):
+    """For README.md: the plot and what it says."""
+    settings, machine = file.data["settings"], file.data["machine"]
+    name = f"docs/benchmarks/{STEM}-{file.timestamp}"
+    return (
+        f"![Tokens per second and memory against the length of the sequence]({name}-{PICTURE}.svg)\n\n"
+        f"Forward passes in {settings['scalar']}, {settings['heads']} heads of {settings['head_dim']}, LongNet's branches, on "
+        f"{settings['threads']} cores ({machine['cpu_model']}; [report]({name}.md)).\n" + summary(file)
+    )
+
+
+BLOCKS = {"lengths": picture}
 
 
 def page(files, plots):
@@ -147,7 +161,7 @@ def page(files, plots):
         "Dense attention is another result, in which every query meets every key; it is here for its cost. Memory is the "
         f"{settings['memory']}; each figure is of a process of its own.\n",
         provenance(files) + f"- Command: `{COMMAND}{' --quick' if settings['quick'] else ''}`.\n",
-        plots.show("speed-and-memory", "Tokens per second and memory against n", draw(file), 2, (9, 3.8)),
+        plots.show(PICTURE, "Tokens per second and memory against n", draw(file), 2, (9, 3.8)),
         summary(file),
         f"The outputs of the two dilated ones differ by {significant(worst, 2)} tolerances at most.\n" if worst is not None else "",
         f"Dense attention was measured up to {max(dense):,} tokens; one length more would take longer than "

@@ -92,7 +92,32 @@ def patterns_summary(file):
     )
 
 
-BLOCKS = {"ring": measured_table, "ring_summary": measured_summary, "ring_patterns": patterns_summary}
+def measured_setup(file):
+    """How the table came about, in a paragraph."""
+    settings, machine, mpi = file.data["settings"], file.data["machine"], file.data["mpi"]
+    threads = settings["threads_per_rank"]
+    shared = (
+        f"{mpi['ranks']} ranks share the {machine['cpus_usable']} cores. "
+        if mpi["ranks"] * threads > machine["cpus_usable"]
+        else ""
+    )
+    quick = " --quick" if settings["quick"] else ""
+    return (
+        f"`mpirun -n {mpi['ranks']} benchmark_mpi_ring{quick} --rounds {settings['rounds']}`, {cases(file)[0]['heads']} heads "
+        f"of {cases(file)[0]['head_dim']}, {settings['scalar']}, {threads} thread{'s' if threads > 1 else ''} per rank, on a "
+        f"machine with {machine['cpus_usable']} cores\n({machine['cpu_model']}, kernel {file.data['kernels'][0]}), ranks "
+        f"exchanging {'in shared memory' if settings['shared_memory'] else 'through MPI'}. {shared}In each round the call, its "
+        "computing alone\n(exchange turned off) and its messages alone alternate; medians over the rounds, of the slowest "
+        f"rank. The figures are those\nof [this file](../benchmarks/{file.path.name}).\n"
+    )
+
+
+BLOCKS = {
+    "ring_setup": measured_setup,
+    "ring": measured_table,
+    "ring_summary": measured_summary,
+    "ring_patterns": patterns_summary,
+}
 
 
 def series(file):
