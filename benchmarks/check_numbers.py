@@ -57,7 +57,11 @@ class Numbers:
                     if file.path.name != source["file"]:
                         print(f"{name}: {file.path.name}, was {source['file']}")
                     source["file"], self.files[name] = file.path.name, file
-                    self.errors = [error for error in self.errors if not error.startswith(f"numbers.json: source {name}:")]
+                    self.errors = [
+                        error
+                        for error in self.errors
+                        if not error.startswith(f"numbers.json: source {name}:")
+                    ]
                     break
 
     def serves(self, name, file):
@@ -117,7 +121,8 @@ class Numbers:
                     page.text = page.text[:begin] + written[i] + page.text[end:]
                 else:
                     self.errors.append(
-                        f"{where}: {match[i + 1]} is written, {written[i]} is in {self.files[source].path.name} ({expression})"
+                        f"{where}: {match[i + 1]} is written, {written[i]} is in "
+                        f"{self.files[source].path.name} ({expression})"
                     )
 
     def check_blocks(self, update):
@@ -139,7 +144,9 @@ class Numbers:
                     begin, end = match.span("text")
                     page.text = page.text[:begin] + text + page.text[end:]
                 else:
-                    self.errors.append(f"{where}: {name} is not what {self.files[source].path.name} gives (--update)")
+                    self.errors.append(
+                        f"{where}: {name} is not what {self.files[source].path.name} gives (--update)"
+                    )
 
     def check_others(self):
         """Numbers with units that nothing vouches for."""
@@ -154,10 +161,14 @@ class Numbers:
                 allowed[rule["page"]].append(place[1].span())
         for page in self.pages.values():
             for match in measures(page):
-                if not any(begin <= match.start() and match.end() <= end for begin, end in allowed[page.name]):
+                if not any(
+                    begin <= match.start() and match.end() <= end for begin, end in allowed[page.name]
+                ):
                     begin, end = max(0, match.start() - 60), match.end() + 30
                     around = " ".join(page.text[begin:end].split())
-                    self.errors.append(f"{page.name}:{page.line(match.start())}: no source for {match[0]!r} in: {around}")
+                    self.errors.append(
+                        f"{page.name}:{page.line(match.start())}: no source for {match[0]!r} in: {around}"
+                    )
 
     def find_quietly(self, rule):
         page = self.pages.get(rule["page"])
@@ -165,9 +176,18 @@ class Numbers:
 
     def note_newer(self):
         for name, source in self.rules["sources"].items():
-            newest = next((file for file in kept_files(self.kept) if file.kind == source["kind"] and self.serves(name, file)), None)
+            newest = next(
+                (
+                    file
+                    for file in kept_files(self.kept)
+                    if file.kind == source["kind"] and self.serves(name, file)
+                ),
+                None,
+            )
             if newest and newest.path.name != source["file"]:
-                self.notes.append(f"{newest.path.name} is newer than {source['file']}: --update takes its numbers")
+                self.notes.append(
+                    f"{newest.path.name} is newer than {source['file']}: --update takes its numbers"
+                )
 
     def save(self):
         for page in self.pages.values():
@@ -177,12 +197,18 @@ class Numbers:
     def show(self):
         for rule in self.rules["numbers"]:
             for source, expression, form in rule["values"]:
-                value = format(evaluate(self.files[source].data, expression), form) if source in self.files else "?"
+                value = (
+                    format(evaluate(self.files[source].data, expression), form)
+                    if source in self.files
+                    else "?"
+                )
                 print(f"{rule['page']}: {value}: {self.rules['sources'][source]['file']}: {expression}")
         for page in self.pages.values():
             for match in page.blocks():
                 source = self.rules["blocks"].get(match["name"])
-                print(f"{page.name}: block {match['name']}: {self.rules['sources'].get(source, {}).get('file')}")
+                print(
+                    f"{page.name}: block {match['name']}: {self.rules['sources'].get(source, {}).get('file')}"
+                )
         for rule in self.rules["stated"]:
             print(f"{rule['page']}: stated: {rule['text']}: {rule.get('why')}")
 
@@ -192,9 +218,13 @@ def main():
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--update", action="store_true", help="write the numbers of the newest files into the texts")
+    what.add_argument(
+        "--update", action="store_true", help="write the numbers of the newest files into the texts"
+    )
     what.add_argument("--list", action="store_true", help="print every number, its file and its expression")
-    parser.add_argument("--project", type=pathlib.Path, default=PROJECT, help="another copy of README.md and docs")
+    parser.add_argument(
+        "--project", type=pathlib.Path, default=PROJECT, help="another copy of README.md and docs"
+    )
     options = parser.parse_args()
     numbers = Numbers(options.project.resolve())
     if options.list:

@@ -81,12 +81,32 @@ def measure(side, tokens, options):
     lists = [",".join(map(str, numbers)) for numbers in (SEGMENTS, RATES)]
     if side == "library":
         command = [options.programs / "attention_at_length", "--tokens", tokens, "--heads", HEADS]
-        command += ["--head-dim", HEAD_DIM, "--threads", options.threads, "--segments", lists[0], "--rates", lists[1]]
+        command += [
+            "--head-dim",
+            HEAD_DIM,
+            "--threads",
+            options.threads,
+            "--segments",
+            lists[0],
+            "--rates",
+            lists[1],
+        ]
         command += ["--long-call", LONG_CALL, "--total", TOTAL]
     else:
-        command = [sys.executable, PEER, side.removeprefix("pytorch_"), tokens, HEADS, HEAD_DIM, options.threads, *lists]
+        command = [
+            sys.executable,
+            PEER,
+            side.removeprefix("pytorch_"),
+            tokens,
+            HEADS,
+            HEAD_DIM,
+            options.threads,
+            *lists,
+        ]
         command += [LONG_CALL, TOTAL]
-    text = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True).stdout
+    text = subprocess.run(
+        [str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
     answer = json.loads(text)
     seconds = answer.pop("seconds")
     return answer | {
@@ -104,7 +124,10 @@ def measure_side(side, options):
         if len(taken) > 1:
             growth = taken[-1] / taken[-2]
             if taken[-1] * max(growth, 1.0) > options.limit:
-                print(f"{side}: {tokens:,} tokens and more would take longer than {options.limit:g} s a call", flush=True)
+                print(
+                    f"{side}: {tokens:,} tokens and more would take longer than {options.limit:g} s a call",
+                    flush=True,
+                )
                 return
         line = measure(side, tokens, options)
         taken.append(line["seconds"]["median"])
@@ -126,9 +149,13 @@ def parse_arguments():
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="up to 16,384 tokens in place of 262,144")
-    parser.add_argument("--limit", type=float, default=25.0, metavar="S", help="seconds of a call (default: 25)")
+    parser.add_argument(
+        "--limit", type=float, default=25.0, metavar="S", help="seconds of a call (default: 25)"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
-    parser.add_argument("--programs", type=pathlib.Path, default=PROGRAMS, help="folder of the built programs")
+    parser.add_argument(
+        "--programs", type=pathlib.Path, default=PROGRAMS, help="folder of the built programs"
+    )
     parser.add_argument(
         "--json",
         type=pathlib.Path,
@@ -138,7 +165,9 @@ def parse_arguments():
     options.lengths = [1 << power for power in range(10, 15 if options.quick else 19)]
     for name in ("attention_at_length", "attention_for_comparison"):
         if not (options.programs / name).exists():
-            parser.error(f"{options.programs / name} does not exist: build it (see --help), or name its folder")
+            parser.error(
+                f"{options.programs / name} does not exist: build it (see --help), or name its folder"
+            )
     return options
 
 
@@ -152,7 +181,10 @@ def main():
         print(f"PyTorch is missing ({missing}): the library is measured alone. pip install torch", flush=True)
     else:
         worst, where = compare_outputs(options)
-        print(f"outputs at {CHECKED_TOKENS:,} tokens differ by {worst:.2f} tolerances at most ({where})", flush=True)
+        print(
+            f"outputs at {CHECKED_TOKENS:,} tokens differ by {worst:.2f} tolerances at most ({where})",
+            flush=True,
+        )
         if not worst <= 1:
             sys.exit("FAILED: the outputs are not the same attention")
     print("{:<16} {:>9} {:>36} {:>12}".format("side", "tokens", "tokens/s", "memory"))

@@ -57,6 +57,7 @@ def write_index(folder=KEPT):
 
 def report_of_all(files):
     """The files of one report, the one it is named after first; refuses others."""
+    files.sort(key=lambda file: file.kind == "pytorch")
     main = files[0]
     reports = {REPORTS[file.kind] for file in files}
     if len(reports) > 1:
@@ -70,14 +71,18 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", type=pathlib.Path, nargs="*", metavar="RESULTS", help="JSON of a benchmark")
+    parser.add_argument(
+        "results", type=pathlib.Path, nargs="*", metavar="RESULTS", help="JSON of a benchmark"
+    )
     parser.add_argument(
         "--publish",
         action="store_true",
         help="keep results, page and plots in docs/benchmarks, and rewrite its README.md",
     )
     parser.add_argument("--compare", type=pathlib.Path, metavar="OLD.json", help="print what changed since")
-    parser.add_argument("--out", type=pathlib.Path, help="folder of page and plots (default: that of the results)")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="folder of page and plots (default: that of the results)"
+    )
     parser.add_argument("--index", action="store_true", help="only rewrite docs/benchmarks/README.md")
     options = parser.parse_args()
     if options.index == bool(options.results):
@@ -108,7 +113,10 @@ def run(options):
     path, missing = write_report(files, folder)
     print(f"report: {path}")
     if missing:
-        print(f"no plots: matplotlib is missing ({missing}); apt-get install python3-matplotlib", file=sys.stderr)
+        print(
+            f"no plots: matplotlib is missing ({missing}); apt-get install python3-matplotlib",
+            file=sys.stderr,
+        )
     if options.publish:
         write_index()
     if old:

@@ -27,7 +27,11 @@ def check(what, held):
 def find_python():
     """One that has matplotlib, or None."""
     for candidate in (sys.executable, "python3", "/usr/bin/python3"):
-        if shutil.which(candidate) and subprocess.run([candidate, "-c", "import matplotlib"], stderr=subprocess.DEVNULL).returncode == 0:
+        if (
+            shutil.which(candidate)
+            and subprocess.run([candidate, "-c", "import matplotlib"], stderr=subprocess.DEVNULL).returncode
+            == 0
+        ):
             return candidate
     return None
 
@@ -50,7 +54,9 @@ def main():
 
     def report(*arguments, interpreter=(python,)):
         command = [*interpreter, str(project / "benchmarks" / "report.py"), *map(str, arguments)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+        )
         return done.returncode, done.stdout
 
     kept = sorted((project / "docs" / "benchmarks").glob("*_results-*.json"))
@@ -81,13 +87,18 @@ def main():
         print("pages:", ", ".join(sorted(pages)))
         check(f"a report of the pattern cache: {pages}", "ring-pattern-cache" in pages)
 
-        cache = next((path for path in reversed(kept) if path.name.startswith("benchmark_ring_pattern_cache")), None)
+        cache = next(
+            (path for path in reversed(kept) if path.name.startswith("benchmark_ring_pattern_cache")), None
+        )
         if cache:
             plots = {path.name: path.read_bytes() for path in folder.glob("ring-pattern-cache-*.svg")}
             names = {re.sub(r".*Z-|\.svg", "", name) for name in plots}
             check(f"the four plots: {names}", names == {"forward", "patterns", "memory", "contention"})
             report(cache, "--out", folder)
-            check("plots are the same bytes again", all((folder / n).read_bytes() == b for n, b in plots.items() if cache.stem[-16:] in n))
+            check(
+                "plots are the same bytes again",
+                all((folder / n).read_bytes() == b for n, b in plots.items() if cache.stem[-16:] in n),
+            )
 
             # What the page says follows from the numbers.
             data = json.loads(cache.read_text(encoding="utf-8"))
@@ -103,15 +114,25 @@ def main():
                     line["speedup_global_over_local"] = 1.25
             changed.write_text(json.dumps(data), encoding="utf-8")
             report(changed, "--out", folder)
-            check("an expectation that is not met", "not met: 1.25 times, 0.75 times short of 2 times" in page.read_text(encoding="utf-8"))
+            check(
+                "an expectation that is not met",
+                "not met: 1.25 times, 0.75 times short of 2 times" in page.read_text(encoding="utf-8"),
+            )
             status, text = report(cache, "--out", folder, "--compare", cache)
-            check(f"nothing changed: {text}", status == 0 and re.search(r"(\d+) of \1 figures in both do not differ", text))
+            check(
+                f"nothing changed: {text}",
+                status == 0 and re.search(r"(\d+) of \1 figures in both do not differ", text),
+            )
 
             # Without matplotlib: tables alone.
             blocked = folder / "blocked"
             (blocked / "matplotlib").mkdir(parents=True)
-            (blocked / "matplotlib" / "__init__.py").write_text("raise ImportError('blocked')\n", encoding="utf-8")
-            status, text = report(cache, "--out", folder / "tables", interpreter=("env", f"PYTHONPATH={blocked}", python))
+            (blocked / "matplotlib" / "__init__.py").write_text(
+                "raise ImportError('blocked')\n", encoding="utf-8"
+            )
+            status, text = report(
+                cache, "--out", folder / "tables", interpreter=("env", f"PYTHONPATH={blocked}", python)
+            )
             check(f"without matplotlib: {text}", status == 0 and "no plots" in text)
             check("tables alone", [path.suffix for path in (folder / "tables").iterdir()] == [".md"])
 

@@ -23,8 +23,16 @@ def check(what, held):
 
 
 def run(project, copy, *arguments):
-    command = [sys.executable, str(project / "benchmarks" / "check_numbers.py"), "--project", str(copy), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
+    command = [
+        sys.executable,
+        str(project / "benchmarks" / "check_numbers.py"),
+        "--project",
+        str(copy),
+        *arguments,
+    ]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    )
     return done.returncode, done.stdout
 
 
@@ -50,7 +58,9 @@ def main():
         # A number of the text.
         readme = fresh()
         before = readme.read_text(encoding="utf-8")
-        wrong = re.sub(r"take(\s+)[\d.]+(\s+)s(\s+)in(\s+)float", r"take\g<1>0.7\g<2>s\g<3>in\g<4>float", before)
+        wrong = re.sub(
+            r"take(\s+)[\d.]+(\s+)s(\s+)in(\s+)float", r"take\g<1>0.7\g<2>s\g<3>in\g<4>float", before
+        )
         check("the README tells seconds of the slide encoder", wrong != before)
         readme.write_text(wrong, encoding="utf-8")
         refused("a wrong number in README.md", "0.7 is written")
@@ -75,7 +85,13 @@ def main():
         refused("an edited table", "ring is not what")
 
         # A number that nothing vouches for.
-        for added in ("It takes 7 ms.", "It is 2.5 times\nas fast.", "It saves 12%.", "It computes 900 GFLOP/s.", "3x as fast."):
+        for added in (
+            "It takes 7 ms.",
+            "It is 2.5 times\nas fast.",
+            "It saves 12%.",
+            "It computes 900 GFLOP/s.",
+            "3x as fast.",
+        ):
             readme = fresh()
             readme.write_text(before + "\n" + added + "\n", encoding="utf-8")
             refused(f"the new text {added!r}", "no source for")

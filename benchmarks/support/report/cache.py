@@ -58,9 +58,7 @@ class Cases:
     def layers_memory(self):
         """Lines of one size of tensors whose number of layers varies, ascending."""
         heads = self.settings["layers_memory_heads"], self.settings["layers_memory_head_dim"]
-        chosen = [
-            line for line in self.memory_reduction if (line["heads"], line["head_dim"]) == heads
-        ]
+        chosen = [line for line in self.memory_reduction if (line["heads"], line["head_dim"]) == heads]
         return sorted(chosen, key=lambda line: line["layers"])
 
 
@@ -124,7 +122,8 @@ def expected_latency(cases):
     else:
         verdict = (
             f"not met: in none of {len(lines)} cases is global measurably faster than local "
-            f"(its medians are between {percent(max(saved.values()))} below and {percent(-min(saved.values()))} above)"
+            f"(its medians are between {percent(max(saved.values()))} below and "
+            f"{percent(-min(saved.values()))} above)"
         )
     shares = []
     for n in cases.lengths:
@@ -177,7 +176,8 @@ def expected_memory(cases):
         if full:
             share = max(one["local_cache_bytes"] / one["local_peak_minus_baseline_bytes"] for one in full)
             why += (
-                f"; with those of {cases.settings['heads']} heads of {cases.settings['head_dim']} the patterns of a "
+                f"; with those of {cases.settings['heads']} heads of {cases.settings['head_dim']} the "
+                "patterns of a "
                 f"layer are {percent(share)} at most of what a call needs above its inputs"
             )
         why += "."
@@ -202,7 +202,9 @@ def timings_table(cases):
                 line["global_against_local"],
             ]
         )
-    return table(["case", "local (old)", "global (new)", "none", "local / global", "global against local"], rows)
+    return table(
+        ["case", "local (old)", "global (new)", "none", "local / global", "global against local"], rows
+    )
 
 
 def cold_and_warm_table(cases):
@@ -236,7 +238,16 @@ def memory_table(cases):
             ]
         )
     return table(
-        ["case", "layers", "heads", "local (old)", "global (new)", "local / global", "peak, local", "peak, global"],
+        [
+            "case",
+            "layers",
+            "heads",
+            "local (old)",
+            "global (new)",
+            "local / global",
+            "peak, local",
+            "peak, global",
+        ],
         rows,
     )
 
@@ -259,7 +270,9 @@ def hit_rate_table(cases):
             ]
         )
     rows.sort(key=lambda row: (int(row[0].split()[0]), row[1] == "global"))
-    return table(["first forward pass of", "cache", "lookups", "hits", "hit rate"], rows, left=2) if rows else ""
+    return (
+        table(["first forward pass of", "cache", "lookups", "hits", "hit rate"], rows, left=2) if rows else ""
+    )
 
 
 def draw_forward(cases):
@@ -301,9 +314,16 @@ def draw_patterns(cases):
         ):
             lines = [cases.policies.get(f"{beginning}/cache:{cache}") for _, beginning in groups]
             model = cases.starting_with("model_patterns/") if cache == "cold" else []
-            series.append((label, colour, hatch, [line and line[policy] for line in lines + (model or [None])]))
+            series.append(
+                (label, colour, hatch, [line and line[policy] for line in lines + (model or [None])])
+            )
         layers = cases_layers(cases)
-        grouped_bars(axes, [label for label, _ in groups] + [f"{layers} layers,\nn = {cases.lengths[0]:,}"], series, 1e6)
+        grouped_bars(
+            axes,
+            [label for label, _ in groups] + [f"{layers} layers,\nn = {cases.lengths[0]:,}"],
+            series,
+            1e6,
+        )
         axes.set_yscale("log")
         axes.set_ylabel("patterns of a forward pass, µs")
         axes.legend(loc="upper left", ncols=2)
@@ -367,7 +387,8 @@ def contention_text(cases):
     last = lines[-1]
     return (
         f"With {readable(last['what'].split('/')[1])} a lookup of the global cache takes "
-        f"{seconds(last['global']['median'])} of wall time, of local ones {seconds(last['local']['median'])}, and making "
+        f"{seconds(last['global']['median'])} of wall time, of local ones "
+        f"{seconds(last['local']['median'])}, and making "
         f"the pattern anew {seconds(last['none']['median'])}; time is divided by the lookups of all threads.\n"
     )
 
@@ -383,14 +404,18 @@ def page(files, plots):
         f"# {TITLE}, measured {file.timestamp}\n",
         f"`{settings['class']}`, batch 1, {settings['heads']} heads of {settings['head_dim']}, segments of "
         f"{listed(f'{w:,}' for w in settings['segment_lengths'])} tokens at rates "
-        f"{listed(settings['dilation_rates'])}, {settings['threads']} threads. Three policies: one cache per object "
-        "(local, the old way), one for the process (global, the new one), none. All give the same bits; every timed "
+        f"{listed(settings['dilation_rates'])}, {settings['threads']} threads. Three policies: one cache "
+        "per object "
+        "(local, the old way), one for the process (global, the new one), none. All give the same bits; "
+        "every timed "
         "output was compared.\n",
         provenance(files) + f"- Command: `{COMMAND}{' --quick' if settings['quick'] else ''}`.\n",
         "## What was expected\n",
         table(["expected", "measured", "why"], rows, left=3),
-        "Figures are medians with minimum and maximum. Two count as different where these ranges do not overlap and the "
-        f"medians are further apart than either range is wide. Of {len(cases.policies)} cases global is faster than "
+        "Figures are medians with minimum and maximum. Two count as different where these ranges do not "
+        "overlap and the "
+        f"medians are further apart than either range is wide. Of {len(cases.policies)} cases global is "
+        "faster than "
         f"local in {len(faster)} and slower in {len(slower)}"
         + (f" ({'; '.join(map(readable, slower))})" if slower else "")
         + ".\n",
@@ -398,7 +423,11 @@ def page(files, plots):
         timings_table(cases),
         "## Forward passes, cold against warm\n",
         plots.show(
-            "forward", "Time of forward passes, cold and warm, by tokens", draw_forward(cases), len(cases.rings), (9, 3.8)
+            "forward",
+            "Time of forward passes, cold and warm, by tokens",
+            draw_forward(cases),
+            len(cases.rings),
+            (9, 3.8),
         ),
         cold_and_warm_table(cases),
         "## Making patterns\n",
@@ -409,7 +438,10 @@ def page(files, plots):
         memory_table(cases),
     ]
     if hits := hit_rate_table(cases):
-        parts += ["How often lookups hit, with these layers one after the other and every cache empty before:\n", hits]
+        parts += [
+            "How often lookups hit, with these layers one after the other and every cache empty before:\n",
+            hits,
+        ]
     parts += [
         "## Contention\n",
         plots.show("contention", "Time per lookup against threads", draw_contention(cases)),
@@ -423,7 +455,8 @@ def page(files, plots):
         parts += [
             "## Patterns on disk\n",
             f"A pattern of {store['rows']:,} rows ({binary_bytes(store['pattern_bytes'])}) takes "
-            f"{ranged(store['making_seconds'], seconds)} to make, {ranged(store['saving_seconds'], seconds)} to save, and "
+            f"{ranged(store['making_seconds'], seconds)} to make, "
+            f"{ranged(store['saving_seconds'], seconds)} to save, and "
             f"{ranged(store['loading_seconds'], seconds)} to check and map from a file in the page cache, "
             f"{significant(ratio)} times as fast as making it.\n",
         ]

@@ -23,7 +23,8 @@ def settings_changed(old, new):
 
 
 def print_changes(figures, old, new):
-    """`figures(file)` gives (name, summary, form). Prints a line for each figure that differs and counts the rest."""
+    """`figures(file)` gives (name, summary, form). Prints a line for each figure that differs and counts "
+    "the rest."""
     print(f"{new.path.name} against {old.path.name}")
     for line in settings_changed(old, new):
         print(f"  {line}")
@@ -37,9 +38,18 @@ def print_changes(figures, old, new):
         if not differ(previous, summary):
             same += 1
             continue
-        ratio = f"{significant(summary['median'] / previous['median'])} of it" if previous["median"] else "from zero"
+        ratio = (
+            f"{significant(summary['median'] / previous['median'])} of it"
+            if previous["median"]
+            else "from zero"
+        )
         print(f"  {name}: {form(previous['median'])} before, {form(summary['median'])} now, {ratio}")
-    print(f"  {same} of {len(before.keys() & after.keys())} figures in both do not differ beyond their ranges")
-    for names, where in ((after.keys() - before.keys(), "new"), (before.keys() - after.keys(), "no longer there")):
+    print(
+        f"  {same} of {len(before.keys() & after.keys())} figures in both do not differ beyond their ranges"
+    )
+    for names, where in (
+        (after.keys() - before.keys(), "new"),
+        (before.keys() - after.keys(), "no longer there"),
+    ):
         for name in sorted(names):
             print(f"  {where}: {name}")

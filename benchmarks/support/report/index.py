@@ -40,7 +40,11 @@ def render(folder, reports):
             rows.append(
                 [
                     report.TITLE,
-                    f"[{day(file.timestamp)}]({pages[file.path]})" if pages[file.path] else day(file.timestamp),
+                    (
+                        f"[{day(file.timestamp)}]({pages[file.path]})"
+                        if pages[file.path]
+                        else day(file.timestamp)
+                    ),
                     f"[{file.path.name.split('_results')[0]}]({file.path.name})",
                     machine.get("cpu_model", "not told"),
                     machine.get("cpus_usable", "not told"),

@@ -48,23 +48,51 @@ def best_by_kernel(lines):
     return best
 
 
+def kernel_summary(lines):
+    """The best of each kernel, in a list."""
+    text = []
+    for kernel in dict.fromkeys(line["kernel"] for line in lines):
+        words = []
+        for (name, scalar, direction), line in best_by_kernel(lines).items():
+            if name == kernel:
+                part = percent(line["part_of_peak"]["median"])
+                words.append(f"{scalar} {direction} {part} ({line['configuration']}, d = {line['head_dim']})")
+        if words:
+            text.append(f"- `{kernel}`: {', '.join(words)}.\n")
+    return "".join(text)
+
+
 def draw_kernels(lines):
     best = best_by_kernel(lines)
     kernels = list(dict.fromkeys(line["kernel"] for line in lines))
     scalars = [s for s in ("float", "bfloat16", "half", "double") if any(key[1] == s for key in best)]
-    colours = dict(zip(("float", "bfloat16", "half", "double"), (COLOURS["library"], COLOURS["third"], COLOURS["pytorch"], COLOURS["none"])))
+    colours = dict(
+        zip(
+            ("float", "bfloat16", "half", "double"),
+            (COLOURS["library"], COLOURS["third"], COLOURS["pytorch"], COLOURS["none"]),
+        )
+    )
 
     def draw(axes):
         for panel, direction in zip(axes, ("forward", "backward")):
             series = [
-                (s, colours[s], None, [best[k, s, direction]["part_of_peak"] if (k, s, direction) in best else None for k in kernels])
+                (
+                    s,
+                    colours[s],
+                    None,
+                    [
+                        best[k, s, direction]["part_of_peak"] if (k, s, direction) in best else None
+                        for k in kernels
+                    ],
+                )
                 for s in scalars
             ]
             grouped_bars(panel, kernels, series, 100)
             panel.set_title(direction)
-            panel.set_ylim(0, 100)
+            panel.set_ylim(0, 118)
+            panel.set_yticks(range(0, 101, 20))
         axes[0].set_ylabel("% of the peak, one thread, best case")
-        axes[0].legend(loc="lower left", ncols=2, frameon=True)
+        axes[0].legend(loc="upper left", ncols=4, columnspacing=1.0, handlelength=1.2)
 
     return draw
 
@@ -73,7 +101,14 @@ def draw_pytorch(lines, threads):
     chosen = [line for line in lines if line["threads"] == threads]
 
     def draw(axes):
-        names = [line["name"].rsplit("/", 1)[0].replace("/forward", "").replace("float32", "fp32").replace("bfloat16", "bf16") for line in chosen]
+        names = [
+            line["name"]
+            .rsplit("/", 1)[0]
+            .replace("/forward", "")
+            .replace("float32", "fp32")
+            .replace("bfloat16", "bf16")
+            for line in chosen
+        ]
         series = [
             ("this library", COLOURS["library"], None, [line["library_gflops"] for line in chosen]),
             ("PyTorch", COLOURS["pytorch"], None, [line["pytorch_gflops"] for line in chosen]),
@@ -99,7 +134,9 @@ def pytorch_table(lines):
                 f"{line['worst_difference_in_tolerances']:.2f}",
             ]
         )
-    return table(["case", "library, GFLOP/s", "PyTorch, GFLOP/s", "ratio by round", "difference in tolerances"], rows)
+    return table(
+        ["case", "library, GFLOP/s", "PyTorch, GFLOP/s", "ratio by round", "difference in tolerances"], rows
+    )
 
 
 def pytorch_summary(lines):
@@ -107,7 +144,8 @@ def pytorch_summary(lines):
     slower = [line for line in lines if line["ratio"]["maximum"] < 1]
     ratios = [line["ratio"]["median"] for line in lines]
     text = (
-        f"In {len(faster)} of {len(lines)} cases the library is faster in every round, in {len(slower)} PyTorch is; the "
+        f"In {len(faster)} of {len(lines)} cases the library is faster in every round, in {len(slower)} "
+        "PyTorch is; the "
         f"median ratio is between {two_decimals(min(ratios))} and {two_decimals(max(ratios))}."
     )
     if slower:
@@ -133,7 +171,8 @@ def long_table(lines):
 
 def shared_table(lines):
     rows = [
-        [line["name"], line["direction"], ranged(line["calls_per_second_over_one_caller"], two_decimals)] for line in lines
+        [line["name"], line["direction"], ranged(line["calls_per_second_over_one_caller"], two_decimals)]
+        for line in lines
     ]
     return table(["who shares the cores", "direction", "work per second against one caller"], rows, left=2)
 
@@ -153,6 +192,8 @@ def page(files, plots):
             "## Kernels against the peak of their instructions\n",
             "Peak: a loop of multiply-adds on registers, measured before and after each sample.\n",
             table(["peak", "threads", "GFLOP/s"], peaks),
+            "The best case of each with one thread, in parts of the peak:\n",
+            kernel_summary(lines),
             plots.show("peak", "Part of the peak by kernel and scalar", draw_kernels(lines), 2, (9, 3.6)),
             kernel_table(lines),
         ]
@@ -160,15 +201,25 @@ def page(files, plots):
     if shared:
         parts += ["## Shared cores\n", shared_table(shared)]
     if long_lines:
-        parts += ["## Long sequences\n", "LongNet's segments and rates, 12 heads of 64, bfloat16, all threads.\n", long_table(long_lines)]
+        parts += [
+            "## Long sequences\n",
+            "LongNet's segments and rates, 12 heads of 64, bfloat16, all threads.\n",
+            long_table(long_lines),
+        ]
     if pytorch:
         parts += [
             "## Against PyTorch\n",
-            "The same inputs, call by call in turn; a ratio is PyTorch's time over the library's of the same round, above 1 "
+            "The same inputs, call by call in turn; a ratio is PyTorch's time over the library's of the "
+            "same round, above 1 "
             "the library is faster.\n",
             pytorch_summary(pytorch),
             *(
-                plots.show(f"pytorch-{threads}", f"GFLOP/s against PyTorch, {threads} threads", draw_pytorch(pytorch, threads), size=(8, 3.8))
+                plots.show(
+                    f"pytorch-{threads}",
+                    f"GFLOP/s against PyTorch, {threads} threads",
+                    draw_pytorch(pytorch, threads),
+                    size=(8, 3.8),
+                )
                 for threads in sorted({line["threads"] for line in pytorch})
             ),
             pytorch_table(pytorch),
@@ -181,7 +232,11 @@ def page(files, plots):
 def figures(file):
     if file.kind == "pytorch":
         for line in file.data["results"]:
-            for key, form in (("library_gflops", significant), ("pytorch_gflops", significant), ("ratio", two_decimals)):
+            for key, form in (
+                ("library_gflops", significant),
+                ("pytorch_gflops", significant),
+                ("ratio", two_decimals),
+            ):
                 if key in line:
                     yield f"{line['name']}, {key.replace('_', ' ')}", line[key], form
         return

@@ -1,7 +1,7 @@
 """The report of compare_lengths.py, and the picture of README.md."""
 
 from .plots import COLOURS, plain_ticks
-from .text import binary_bytes, listed, percent, provenance, ranged, seconds, significant, table
+from .text import binary_bytes, listed, paragraph, percent, provenance, ranged, seconds, significant, table
 
 STEM = "lengths"
 TITLE = "Speed and memory by length"
@@ -89,7 +89,11 @@ def lengths_table(file):
         row = [f"{count:,}"]
         for lines in sides.values():
             line = lines.get(count)
-            row += [ranged(line["tokens_per_second"], whole), binary_bytes(line["peak_minus_baseline_bytes"])] if line else ["-"] * 2
+            row += (
+                [ranged(line["tokens_per_second"], whole), binary_bytes(line["peak_minus_baseline_bytes"])]
+                if line
+                else ["-"] * 2
+            )
         rows.append(row)
     return table(header, rows)
 
@@ -104,13 +108,17 @@ def summary(file):
         f"At {longest:,} tokens the library computes {whole(line['tokens_per_second']['median'])} tokens/s"
         + (
             f" in {binary_bytes(line['peak_minus_baseline_bytes'])}, "
-            f"{line['peak_minus_baseline_bytes'] / line['tensor_bytes']:.2f} times the bytes of q, k, v and the output"
+            f"{line['peak_minus_baseline_bytes'] / line['tensor_bytes']:.2f} times the bytes of q, k, v and "
+            "the output"
             if line["peak_minus_baseline_bytes"]
             else ""
         )
         + "."
     )
-    for side, name in (("pytorch_dilated", "PyTorch's dilated attention"), ("pytorch_dense", "dense attention")):
+    for side, name in (
+        ("pytorch_dilated", "PyTorch's dilated attention"),
+        ("pytorch_dense", "dense attention"),
+    ):
         both = sorted(library.keys() & sides.get(side, {}).keys())
         if not both:
             continue
@@ -121,14 +129,19 @@ def summary(file):
         text.append(
             f"It is {significant(ratios[n])} times as fast as {name} at {n:,} tokens"
             + (f", with {percent(ours / theirs)} of its memory" if ours and theirs else "")
-            + f"; the ratio is {significant(min(ratios.values()))} to {significant(max(ratios.values()))} over all lengths"
+            + f"; the ratio is {significant(min(ratios.values()))} to {significant(max(ratios.values()))} "
+            "over all lengths"
             + (
                 "."
                 if len(ahead) == len(both)
-                else f", and above 1 at {listed(f'{n:,}' for n in ahead)} tokens." if ahead else ", and nowhere above 1."
+                else (
+                    f", and above 1 at {listed(f'{n:,}' for n in ahead)} tokens."
+                    if ahead
+                    else ", and nowhere above 1."
+                )
             )
         )
-    return "\n".join(text) + "\n"
+    return paragraph(" ".join(text))
 
 
 PICTURE = "speed-and-memory"
@@ -140,8 +153,11 @@ def picture(file):
     name = f"docs/benchmarks/{STEM}-{file.timestamp}"
     return (
         f"![Tokens per second and memory against the length of the sequence]({name}-{PICTURE}.svg)\n\n"
-        f"Forward passes in {settings['scalar']}, {settings['heads']} heads of {settings['head_dim']}, LongNet's branches, on "
-        f"{settings['threads']} cores ({machine['cpu_model']}; [report]({name}.md)).\n" + summary(file)
+        + paragraph(
+            f"Forward passes in {settings['scalar']}, {settings['heads']} heads of {settings['head_dim']}, "
+            f"LongNet's branches, on {settings['threads']} cores ({machine['cpu_model']}; [report]({name}.md)). "
+            + summary(file)
+        )
     )
 
 
@@ -157,17 +173,25 @@ def page(files, plots):
         f"# {TITLE}, measured {file.timestamp}\n",
         f"Forward passes in {settings['scalar']}, batch {settings['batch']}, {settings['heads']} heads of "
         f"{settings['head_dim']}, {settings['threads']} threads, segments of "
-        f"{listed(f'{w:,}' for w in settings['segment_lengths'])} tokens at rates {listed(settings['dilation_rates'])}. "
-        "Dense attention is another result, in which every query meets every key; it is here for its cost. Memory is the "
+        f"{listed(f'{w:,}' for w in settings['segment_lengths'])} tokens at rates "
+        f"{listed(settings['dilation_rates'])}. "
+        "Dense attention is another result, in which every query meets every key; it is here for its cost. "
+        "Memory is the "
         f"{settings['memory']}; each figure is of a process of its own.\n",
         provenance(files) + f"- Command: `{COMMAND}{' --quick' if settings['quick'] else ''}`.\n",
         plots.show(PICTURE, "Tokens per second and memory against n", draw(file), 2, (9, 3.8)),
         summary(file),
-        f"The outputs of the two dilated ones differ by {significant(worst, 2)} tolerances at most.\n" if worst is not None else "",
-        f"Dense attention was measured up to {max(dense):,} tokens; one length more would take longer than "
-        f"{settings['limit_seconds']:g} s a call.\n"
-        if dense and max(dense) < max(by_side(file)["library"])
-        else "",
+        (
+            f"The outputs of the two dilated ones differ by {significant(worst, 2)} tolerances at most.\n"
+            if worst is not None
+            else ""
+        ),
+        (
+            f"Dense attention was measured up to {max(dense):,} tokens; one length more would take longer than "
+            f"{settings['limit_seconds']:g} s a call.\n"
+            if dense and max(dense) < max(by_side(file)["library"])
+            else ""
+        ),
         lengths_table(file),
     ]
     return "\n".join(part for part in parts if part)
@@ -180,4 +204,9 @@ def figures(file):
         value = line["peak_minus_baseline_bytes"]
         if value is not None:
             # Pages of a process are not the same from run to run; a twentieth is taken for their range.
-            yield f"{name}, memory", {"median": value, "minimum": value * 0.975, "maximum": value * 1.025, "repetitions": 3}, binary_bytes
+            yield f"{name}, memory", {
+                "median": value,
+                "minimum": value * 0.975,
+                "maximum": value * 1.025,
+                "repetitions": 3,
+            }, binary_bytes

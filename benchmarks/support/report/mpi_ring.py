@@ -1,7 +1,7 @@
 """The report of benchmark_mpi_ring."""
 
 from .plots import COLOURS, error_bars, plain_ticks
-from .text import binary_bytes, percent, provenance, ranged, seconds, significant, table
+from .text import binary_bytes, paragraph, percent, provenance, ranged, seconds, significant, table
 
 STEM = "mpi-ring"
 TITLE = "The ring over MPI"
@@ -36,11 +36,25 @@ def measured_table(file):
                 f"{line['gain_over_peak_gain']:.2f}" if "gain_over_peak_gain" in line else "-",
                 f"{line['seconds_over_modelled']:.2f}" if "seconds_over_modelled" in line else "-",
                 megabytes(sent) if line["ranks"] > 1 else "-",
-                f"{100 * line['bytes_sent_over_dense_ring']:.1f} %" if line["bytes_sent_over_dense_ring"] else "-",
+                (
+                    f"{100 * line['bytes_sent_over_dense_ring']:.1f} %"
+                    if line["bytes_sent_over_dense_ring"]
+                    else "-"
+                ),
             ]
         )
     return table(
-        ["case", "time", "computing", "messages", "time / computing", "gain", "of model", "sent / rank", "of dense"],
+        [
+            "case",
+            "time",
+            "computing",
+            "messages",
+            "time / computing",
+            "gain",
+            "of model",
+            "sent / rank",
+            "of dense",
+        ],
         rows,
     )
 
@@ -58,24 +72,32 @@ def measured_summary(file):
     """What the table says, in a paragraph."""
     lines, text = owning_cores(file), []
     if lines:
-        hidden = max(line["communicate_alone_seconds"]["median"] / line["seconds"]["median"] for line in lines)
+        hidden = max(
+            line["communicate_alone_seconds"]["median"] / line["seconds"]["median"] for line in lines
+        )
         over = max(line["time_over_compute_alone"]["median"] for line in lines)
         ranks = " or ".join(str(count) for count in sorted({line["ranks"] for line in lines}))
         text.append(
-            f"With {ranks} ranks on {lines[0]['cores']} cores messages alone take {percent(hidden)} of the time of a call "
-            f"at most, and a call takes at most {percent(over - 1)} more than its computing alone"
+            f"With {ranks} ranks on {lines[0]['cores']} cores messages alone take {percent(hidden)} of the "
+            f"time of a call at most, and a call takes at most {percent(over - 1)} more than its computing alone"
             + (": the exchange is hidden." if over <= 1.10 else ".")
         )
         modelled = [line["seconds_over_modelled"] for line in lines if "seconds_over_modelled" in line]
         if modelled:
             text.append(f"The time is {min(modelled):.2f} to {max(modelled):.2f} of the model's.")
-    longnet = [line for line in cases(file) if "longnet" in line["name"] and line["bytes_sent_over_dense_ring"]]
+    longnet = [
+        line for line in cases(file) if "longnet" in line["name"] and line["bytes_sent_over_dense_ring"]
+    ]
     if longnet:
         shares = [line["bytes_sent_over_dense_ring"] for line in longnet]
-        text.append(f"LongNet sends {percent(min(shares))} to {percent(max(shares))} of what a dense ring does.")
+        text.append(
+            f"LongNet sends {percent(min(shares))} to {percent(max(shares))} of what a dense ring does."
+        )
     if any(line["ranks"] * line["threads_per_rank"] > line["cores"] for line in cases(file)):
-        text.append("Of ranks that share cores the peak cannot be measured, so neither gain nor model is told.")
-    return "\n".join(text) + "\n"
+        text.append(
+            "Of ranks that share cores the peak cannot be measured, so neither gain nor model is told."
+        )
+    return paragraph(" ".join(text))
 
 
 def patterns_summary(file):
@@ -83,12 +105,12 @@ def patterns_summary(file):
     if not sharing:
         return ""
     once, each = sharing["once_per_node"], sharing["by_every_rank"]
-    return (
+    return paragraph(
         f"The same run looks up {sharing['patterns']} patterns, {binary_bytes(sharing['pattern_bytes'])} in all "
-        f"({sharing['tokens']:,} tokens), in processes that start. {sharing['ranks']} ranks that share them hold\n"
+        f"({sharing['tokens']:,} tokens), in processes that start. {sharing['ranks']} ranks that share them hold "
         f"{binary_bytes(once['bytes_of_all_ranks']['median'])} together; each for itself, they hold "
-        f"{binary_bytes(each['bytes_of_all_ranks']['median'])}. The lookups take {seconds(once['seconds']['median'])} "
-        f"and {seconds(each['seconds']['median'])}.\n"
+        f"{binary_bytes(each['bytes_of_all_ranks']['median'])}. The lookups take "
+        f"{seconds(once['seconds']['median'])} and {seconds(each['seconds']['median'])}."
     )
 
 
@@ -102,13 +124,15 @@ def measured_setup(file):
         else ""
     )
     quick = " --quick" if settings["quick"] else ""
-    return (
-        f"`mpirun -n {mpi['ranks']} benchmark_mpi_ring{quick} --rounds {settings['rounds']}`, {cases(file)[0]['heads']} heads "
-        f"of {cases(file)[0]['head_dim']}, {settings['scalar']}, {threads} thread{'s' if threads > 1 else ''} per rank, on a "
-        f"machine with {machine['cpus_usable']} cores\n({machine['cpu_model']}, kernel {file.data['kernels'][0]}), ranks "
-        f"exchanging {'in shared memory' if settings['shared_memory'] else 'through MPI'}. {shared}In each round the call, its "
-        "computing alone\n(exchange turned off) and its messages alone alternate; medians over the rounds, of the slowest "
-        f"rank. The figures are those\nof [this file](../benchmarks/{file.path.name}).\n"
+    exchange = "in shared memory" if settings["shared_memory"] else "through MPI"
+    first = cases(file)[0]
+    return paragraph(
+        f"`mpirun -n {mpi['ranks']} benchmark_mpi_ring{quick} --rounds {settings['rounds']}`, {first['heads']} heads "
+        f"of {first['head_dim']}, {settings['scalar']}, {threads} thread{'s' if threads > 1 else ''} per rank, on "
+        f"{machine['cpus_usable']} cores ({machine['cpu_model']}, kernel {file.data['kernels'][0]}), ranks "
+        f"exchanging {exchange}. {shared}In each round the call, its computing alone (exchange turned off) and its "
+        "messages alone alternate; medians over the rounds, of the slowest rank. The figures are those of "
+        f"[this file](../benchmarks/{file.path.name})."
     )
 
 
@@ -131,12 +155,18 @@ def series(file):
 
 def draw_speed(file):
     def draw(axes):
-        styles = ((COLOURS["library"], "o"), (COLOURS["pytorch"], "s"), (COLOURS["third"], "^"))
-        for (name, lines), (colour, mark) in zip(series(file).items(), styles):
+        # The third shifts points a little, so that ranges do not hide one another.
+        styles = (
+            (COLOURS["library"], "o", 0.96),
+            (COLOURS["pytorch"], "s", 1.0),
+            (COLOURS["third"], "^", 1.04),
+        )
+        for (name, lines), (colour, mark, shift) in zip(series(file).items(), styles):
             ranks = [line["ranks"] for line in lines]
             medians, spread = error_bars([line["time_over_compute_alone"] for line in lines])
             axes[0].plot(ranks, [line["gflops"] for line in lines], marker=mark, color=colour, label=name)
-            axes[1].errorbar(ranks, medians, spread, marker=mark, capsize=2, color=colour, label=name)
+            places = [count * shift for count in ranks]
+            axes[1].errorbar(places, medians, spread, marker=mark, capsize=2, color=colour, label=name)
         ranks = sorted({line["ranks"] for line in cases(file)})
         cores = cases(file)[0]["cores"]
         for panel in axes:
@@ -190,9 +220,11 @@ def page(files, plots):
             measured_summary(file),
             plots.show("speed", "Speed and hidden exchange against ranks", draw_speed(file), 2, (9, 3.6)),
             "Grey: more ranks than cores.\n" if any(one["ranks"] > one["cores"] for one in lines) else "",
-            plots.show("bytes", "Bytes sent by a rank against a dense ring", draw_bytes(file))
-            if any(line["ranks"] > 1 for line in lines)
-            else "",
+            (
+                plots.show("bytes", "Bytes sent by a rank against a dense ring", draw_bytes(file))
+                if any(line["ranks"] > 1 for line in lines)
+                else ""
+            ),
             "## Patterns\n" if "patterns_per_node" in file.data else "",
             patterns_summary(file),
         ]
@@ -203,7 +235,8 @@ def page(files, plots):
         f"{', causal' if settings['causal'] else ''}, "
         f"{'ranks of a machine exchange in shared memory' if settings['shared_memory'] else 'MPI moves all bytes'}. "
         "Times are medians of the slowest rank over "
-        f"{settings['rounds']} rounds, in each of which the call, its computing alone and its messages alone alternate.\n",
+        f"{settings['rounds']} rounds, in each of which the call, its computing alone and its messages "
+        "alone alternate.\n",
         provenance(files) + f"- Command: `mpirun -n {file.data['mpi']['ranks']} benchmark_mpi_ring"
         f"{' --quick' if settings['quick'] else ''} --rounds {settings['rounds']}`.\n",
         *measured,
@@ -217,4 +250,9 @@ def figures(file):
         yield line["name"] + ", time / computing", line["time_over_compute_alone"], significant
         yield line["name"] + ", part of the peak", line["part_of_peak"], percent
         sent = max(line["bytes_sent_by_rank"])
-        yield line["name"] + ", sent", {"median": sent, "minimum": sent, "maximum": sent, "repetitions": 1}, megabytes
+        yield line["name"] + ", sent", {
+            "median": sent,
+            "minimum": sent,
+            "maximum": sent,
+            "repetitions": 1,
+        }, megabytes

@@ -102,6 +102,7 @@ def grouped_bars(axes, groups, series, scale=1.0):
             error_kw={"elinewidth": 0.8, "capsize": 1.5, "ecolor": "#333333"},
         )
     axes.set_xticks(range(len(groups)), groups)
+    axes.set_xlim(-0.6, len(groups) - 0.4)  # also where bars are missing
     axes.grid(axis="x", visible=False)
 
 

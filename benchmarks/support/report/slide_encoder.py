@@ -1,7 +1,7 @@
 """The report of compare_slide_encoder.py."""
 
 from .plots import COLOURS, grouped_bars
-from .text import provenance, ranged, seconds, significant, table
+from .text import paragraph, provenance, ranged, seconds, significant, table
 
 STEM = "slide-encoder"
 TITLE = "Prov-GigaPath's slide encoder"
@@ -72,7 +72,15 @@ def tiles_table(file):
             else:
                 row += ["-"] * 3
         rows.append(row)
-    header = ["tiles", "float, s", "µs per token", "memory, MiB", "bfloat16, s", "µs per token", "memory, MiB"]
+    header = [
+        "tiles",
+        "float, s",
+        "µs per token",
+        "memory, MiB",
+        "bfloat16, s",
+        "µs per token",
+        "memory, MiB",
+    ]
     return table(header, rows)
 
 
@@ -81,16 +89,22 @@ def agreement(file):
     lines = {line["scalar"]: line for line in compared(file)}
     parts = []
     if "float" in lines:
-        parts.append(f"in float it differs from PyTorch's by {lines['float']['largest_difference']:.1e} at most")
-    if "bfloat16" in lines:
         parts.append(
-            f"in bfloat16 its cosine similarity to PyTorch's in float is {lines['bfloat16']['cosine']:.6f} (PyTorch's own "
-            f"in bfloat16: {lines['bfloat16']['pytorch_cosine']:.6f})"
+            f"In float it differs from PyTorch's by {lines['float']['largest_difference']:.1e} at most."
+        )
+    if "bfloat16" in lines:
+        line = lines["bfloat16"]
+        parts.append(
+            f"In bfloat16 its cosine similarity to PyTorch's in float is {line['cosine']:.6f}, and that of PyTorch's "
+            f"own in bfloat16 {line['pytorch_cosine']:.6f}."
         )
     if not parts:
         return ""
     tiles = compared(file)[0]["tiles"]
-    return f"At full size with synthetic weights and {tiles:,} tiles, the embedding agrees:\n" + ", and\n".join(parts) + ".\n"
+    return paragraph(
+        f"The embedding of {tiles:,} tiles by the full model with synthetic weights agrees with PyTorch's. "
+        + " ".join(parts)
+    )
 
 
 BLOCKS = {"slide_comparison": comparison_table, "slide_tiles": tiles_table, "slide_agreement": agreement}
@@ -122,7 +136,9 @@ def draw_tiles(file):
             tiles = [line["tiles"] for line in lines]
             times = [line["seconds"]["median"] / (line["tiles"] + 1) * 1e6 for line in lines]
             axes[0].plot(tiles, times, marker=mark, color=colour, label=scalar)
-            axes[1].plot(tiles, [line["mebibytes"] for line in lines], marker=mark, color=colour, label=scalar)
+            axes[1].plot(
+                tiles, [line["mebibytes"] for line in lines], marker=mark, color=colour, label=scalar
+            )
         for panel, label in zip(axes, ("µs per token", "peak memory, MiB")):
             panel.set_xscale("log")
             panel.set_ylim(bottom=0)
@@ -138,7 +154,8 @@ def page(files, plots):
     lines = compared(file)
     parts = [
         f"# {TITLE}, measured {file.timestamp}\n",
-        "The whole model at full size with synthetic weights, in `examples/slide_encoder` and in plain PyTorch, called in "
+        "The whole model at full size with synthetic weights, in `examples/slide_encoder` and in plain "
+        "PyTorch, called in "
         "turn after embeddings were compared. Medians with minimum and maximum; a ratio is PyTorch's time over the "
         "program's of the same round, above 1 the program is faster.\n",
         provenance(files) + f"- Command: `{COMMAND}`, {file.data['rounds']} rounds.\n",
@@ -148,9 +165,13 @@ def page(files, plots):
         for line in lines:
             ratio = line["ratio"]
             if ratio["minimum"] > 1:
-                parts.append(f"{line['scalar']}: the program is {two_decimals(ratio['median'])} times as fast.\n")
+                parts.append(
+                    f"{line['scalar']}: the program is {two_decimals(ratio['median'])} times as fast.\n"
+                )
             elif ratio["maximum"] < 1:
-                parts.append(f"{line['scalar']}: PyTorch is {two_decimals(1 / ratio['median'])} times as fast.\n")
+                parts.append(
+                    f"{line['scalar']}: PyTorch is {two_decimals(1 / ratio['median'])} times as fast.\n"
+                )
             else:
                 parts.append(f"{line['scalar']}: neither is faster in every round.\n")
         parts += [
@@ -159,7 +180,9 @@ def page(files, plots):
         ]
     parts += ["## By tiles\n", tiles_table(file)]
     if len(alone_by_tiles(file)) > 1:
-        parts.append(plots.show("tiles", "Time per token and memory against tiles", draw_tiles(file), 2, (8, 3.4)))
+        parts.append(
+            plots.show("tiles", "Time per token and memory against tiles", draw_tiles(file), 2, (8, 3.4))
+        )
     return "\n".join(part for part in parts if part)
 
 

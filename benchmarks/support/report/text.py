@@ -1,5 +1,7 @@
 """Figures and tables as Markdown."""
 
+import textwrap
+
 
 def significant(value, digits=3):
     """At least `digits` significant digits, no exponent, thousands separated."""
@@ -39,6 +41,11 @@ def table(header, rows, left=1):
     """A Markdown table; the first `left` columns are text, the others numbers."""
     marks = ["---" if i < left else "---:" for i in range(len(header))]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [header, marks, *rows]) + "\n"
+
+
+def paragraph(text):
+    """Lines of 120 characters at most."""
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def listed(words):

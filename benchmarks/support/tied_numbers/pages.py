@@ -4,13 +4,17 @@ import re
 
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?"
 _UNITS = (
-    r"ns|µs|us|ms|s|seconds?|minutes?|hours?|times|%|GFLOP/s|TFLOP/s|tokens/s|GB/s|MB/s|Gbit/s|KB|kB|MB|GB|TB|KiB|MiB|GiB"
+    r"ns|µs|us|ms|s|seconds?|minutes?|hours?|times|%|GFLOP/s|TFLOP/s|tokens/s|"
+    r"GB/s|MB/s|Gbit/s|KB|kB|MB|GB|TB|KiB|MiB|GiB"
 )
 MEASURE = re.compile(rf"(?<![\w.,/-])\d[\d,]*(?:\.\d+)?(?:(?:\s|-)?(?:{_UNITS})(?![\w/])|x\b(?!\d))")
 _BLOCK = re.compile(
-    r"^<!-- measured: (?P<name>[a-z_]+) -->\n(?P<text>.*?)^<!-- end of measured -->$", re.MULTILINE | re.DOTALL
+    r"^<!-- measured: (?P<name>[a-z_]+) -->\n(?P<text>.*?)^<!-- end of measured -->$",
+    re.MULTILINE | re.DOTALL,
 )
-_MODELLED = re.compile(r"^<!-- scaling_table -->\n.*?^<!-- end of scaling_table -->$", re.MULTILINE | re.DOTALL)
+_MODELLED = re.compile(
+    r"^<!-- scaling_table -->\n.*?^<!-- end of scaling_table -->$", re.MULTILINE | re.DOTALL
+)
 
 
 class Page:

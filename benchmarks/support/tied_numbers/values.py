@@ -1,8 +1,8 @@
 """Values in a result file by short expressions.
 
-    results[scalar=float,tiles=10000].seconds.median        the one element of a list with these members
-    max(results[*].ratio.median)                            over all elements; also min, sum, count
-    pattern_store.making_seconds.median * 1000              + - * / with numbers and paths, from left to right
+results[scalar=float,tiles=10000].seconds.median        the one element of a list with these members
+max(results[*].ratio.median)                            over all elements; also min, sum, count
+pattern_store.making_seconds.median * 1000              + - * / with numbers and paths, from left to right
 """
 
 import math
