@@ -10,16 +10,11 @@ sys.dont_write_bytecode = True
 
 from support.tied_numbers.pages import measures, pages, pattern_of  # noqa: E402
 from support.tied_numbers.values import ValueMissing, evaluate  # noqa: E402
-from support.report import kernels, lengths, mpi_ring, slide_encoder  # noqa: E402
+from support.report import index  # noqa: E402
+from support.report.reports import BLOCKS, REPORTS  # noqa: E402
 from support.report.results_files import ReportError, ResultsFile, kept_files  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
-
-BLOCKS = {
-    name: make
-    for report in (kernels, lengths, mpi_ring, slide_encoder)
-    for name, make in getattr(report, "BLOCKS", {}).items()
-}
 
 EPILOG = """\
 docs/benchmarks/numbers.json says where numbers come from:
@@ -170,6 +165,16 @@ class Numbers:
                         f"{page.name}:{page.line(match.start())}: no source for {match[0]!r} in: {around}"
                     )
 
+    def check_list(self, update):
+        """The list of reports names those that are there."""
+        path, text = self.kept / "README.md", index.render(self.kept, REPORTS)
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return
+        if update:
+            path.write_text(text, encoding="utf-8")
+        else:
+            self.errors.append("docs/benchmarks/README.md does not list what is there (--update)")
+
     def find_quietly(self, rule):
         page = self.pages.get(rule["page"])
         return pattern_of(rule["text"]).search(page.text) if page else None
@@ -235,6 +240,7 @@ def main():
     numbers.check_blocks(options.update)
     numbers.check_numbers(options.update)
     numbers.check_others()
+    numbers.check_list(options.update)
     if options.update:
         numbers.save()
     else:

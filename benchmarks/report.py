@@ -8,22 +8,14 @@ import sys
 
 sys.dont_write_bytecode = True
 
-from support.report import cache, index, kernels, lengths, mpi_ring, slide_encoder  # noqa: E402
+from support.report import index  # noqa: E402
 from support.report.changes import print_changes  # noqa: E402
 from support.report.plots import Plots, available  # noqa: E402
+from support.report.reports import REPORTS  # noqa: E402
 from support.report.results_files import ReportError, ResultsFile  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = PROJECT / "docs" / "benchmarks"
-
-REPORTS = {
-    "cache": cache,
-    "lengths": lengths,
-    "kernels": kernels,
-    "pytorch": kernels,
-    "mpi_ring": mpi_ring,
-    "slide_encoder": slide_encoder,
-}
 
 EPILOG = """\
 RESULTS is the JSON of benchmark_ring_pattern_cache, benchmark_attention_kernels, benchmark_mpi_ring, compare_pytorch.py,
@@ -51,8 +43,19 @@ def write_report(files, folder):
     return path, plots.missing
 
 
-def write_index(folder=KEPT):
-    write_atomically(folder / "README.md", index.render(folder, REPORTS))
+def write_index():
+    write_atomically(KEPT / "README.md", index.render(KEPT, REPORTS))
+
+
+def remake_all():
+    """Every kept page and its plots, and the list of them."""
+    for report in dict.fromkeys(REPORTS.values()):
+        for page in sorted(KEPT.glob(f"{report.STEM}-*.md")):
+            path, missing = write_report([ResultsFile(KEPT / name) for name in index.results_of(page)], KEPT)
+            if missing:
+                raise ReportError(f"plots need matplotlib ({missing}): apt-get install python3-matplotlib")
+            print(f"report: {path}")
+    write_index()
 
 
 def report_of_all(files):
@@ -83,18 +86,20 @@ def parse_arguments():
     parser.add_argument(
         "--out", type=pathlib.Path, help="folder of page and plots (default: that of the results)"
     )
-    parser.add_argument("--index", action="store_true", help="only rewrite docs/benchmarks/README.md")
+    parser.add_argument(
+        "--remake", action="store_true", help="make all pages of docs/benchmarks anew from their results"
+    )
     options = parser.parse_args()
-    if options.index == bool(options.results):
-        parser.error("results are needed, or --index alone")
+    if options.remake == bool(options.results):
+        parser.error("results are needed, or --remake alone")
     if options.out and options.publish:
         parser.error("--out and --publish exclude each other")
     return options
 
 
 def run(options):
-    if options.index:
-        write_index()
+    if options.remake:
+        remake_all()
         return
     files = report_of_all([ResultsFile(path) for path in options.results])
     old = ResultsFile(options.compare) if options.compare else None

@@ -84,6 +84,16 @@ def main():
                 check(f"{plot} is an SVG", root.tag.endswith("svg"))
                 picture = (folder / plot).with_suffix(".png").read_bytes()
                 check(f"{plot} has a PNG beside it", picture.startswith(b"\x89PNG") and len(picture) > 5000)
+        # Kept pages are what their results give: nobody typed in them.
+        for page in sorted((project / "docs" / "benchmarks").glob("*Z.md")):
+            content = page.read_text(encoding="utf-8")
+            names = re.findall(r"^- Results: \[.*?\]\((.*?)\)", content, re.MULTILINE)
+            again = folder / "again"
+            status, text = report(*(page.parent / name for name in names), "--out", again)
+            same = status == 0 and (again / page.name).read_text(encoding="utf-8") == content
+            check(f"{page.name} is what its results give (benchmarks/report.py --remake): {text}", same)
+            for plot in re.findall(r"!\[.*?\]\((.*?)\)", content):
+                check(f"{plot} is kept", (page.parent / plot).exists())
         print("pages:", ", ".join(sorted(pages)))
         check(f"a report of the pattern cache: {pages}", "ring-pattern-cache" in pages)
 

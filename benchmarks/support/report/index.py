@@ -1,5 +1,7 @@
 """docs/benchmarks/README.md: the newest report of each benchmark, and all of them."""
 
+import re
+
 from .results_files import kept_files
 from .text import day, table
 
@@ -16,10 +18,15 @@ def page_name(report, file):
     return f"{report.STEM}-{file.timestamp}.md"
 
 
+def results_of(page):
+    """Names of the files that a page was made of, in order."""
+    return re.findall(r"^- Results: \[.*?\]\((.*?)\)", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def page_of(folder, report, file):
     """Name of the newest page that was made of a file, alone or with others; None where there is none."""
     for page in sorted(folder.glob(f"{report.STEM}-*.md"), reverse=True):
-        if f"({file.path.name})" in page.read_text(encoding="utf-8"):
+        if file.path.name in results_of(page):
             return page.name
     return None
 
