@@ -21,8 +21,8 @@ constexpr const char* help_text =
 
 usage: attention_at_length --tokens N --segments W,W,... --rates R,R,... [options]
 
-Makes q, k and v of random numbers (float, batch 1), calls forward of RingDilatedAttentionV2 with longnet_preset, and prints
-one line of JSON: seconds of each call that counts, and peak resident memory above what the process held before.
+Makes q, k and v of random numbers (float, batch 1), calls forward of RingDilatedAttentionV2 with longnet_preset, and
+prints one line of JSON: seconds of each call that counts, and peak resident memory above what the process held before.
 
   --heads N         default 4
   --head-dim N      default 64

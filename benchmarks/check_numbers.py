@@ -23,8 +23,8 @@ docs/benchmarks/numbers.json says where numbers come from:
   numbers   page, a text in which {} stands for each number, and for each the source, an expression (see
             support/tied_numbers/values.py) and Python's format of the number
   stated    page, a text with a number that was not measured, and why it may stand there
-Every other number with a unit of time, speed, memory or proportion is an error, as are a text that is not found, a number
-that differs and a file that is missing.
+Every other number with a unit of time, speed, memory or proportion is an error, as are a text that is not found, a
+number that differs and a file that is missing.
 """
 
 

@@ -18,10 +18,10 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = PROJECT / "docs" / "benchmarks"
 
 EPILOG = """\
-RESULTS is the JSON of benchmark_ring_pattern_cache, benchmark_attention_kernels, benchmark_mpi_ring, compare_pytorch.py,
-compare_slide_encoder.py or compare_lengths.py: the file itself tells which. The page NAME-<UTC time>.md and its plots, each
-as SVG and PNG, are written beside it. Results of compare_pytorch.py and of benchmark_attention_kernels --long belong to
-the report of the kernels; given together with its results they make one page.
+RESULTS is the JSON of benchmark_ring_pattern_cache, _attention_kernels or _mpi_ring, of compare_pytorch.py,
+compare_slide_encoder.py or compare_lengths.py: the file itself tells which. The page NAME-<UTC time>.md and its plots,
+each as SVG and PNG, are written beside it. Results of compare_pytorch.py and of benchmark_attention_kernels --long
+belong to the report of the kernels; given together with its results they make one page.
 
 Plots need matplotlib (Debian and Ubuntu: apt-get install python3-matplotlib). Without it the page has its tables alone,
 and --publish refuses.

@@ -8,8 +8,17 @@ from .text import day, table
 HEAD = """\
 # Measured
 
-Reports that `benchmarks/report.py --publish` made of results; a number in them is computed from the file beside it, and
-none is typed. Figures of another machine will differ: each page names its own.
+Reports that `benchmarks/report.py` made of results: every number in them is computed from the file beside it, and none
+is typed. Each page names its machine; figures of another will differ.
+
+<!-- not run: the first measures for minutes, and the others need its results -->
+```sh
+./benchmarks/run --publish                           # runs the benchmark of the pattern cache and keeps its report here
+python3 benchmarks/report.py --publish RESULTS.json  # keeps the report of any other benchmark's results
+python3 benchmarks/report.py --compare OLD.json RESULTS.json
+python3 benchmarks/check_numbers.py                  # numbers in README.md and docs are those of these files
+python3 benchmarks/check_numbers.py --update         # take them from the newest files
+```
 
 """
 
