@@ -65,7 +65,7 @@ def report_of_all(files):
     reports = {REPORTS[file.kind] for file in files}
     if len(reports) > 1:
         raise ReportError("these results belong to different reports: name those of one")
-    if len(files) > 1 and not hasattr(REPORTS[main.kind], "MAIN"):
+    if len(files) > 1 and not hasattr(REPORTS[main.kind], "TAKES_SEVERAL"):
         raise ReportError("only the report of the kernels takes several files")
     return files
 

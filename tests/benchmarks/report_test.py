@@ -134,6 +134,14 @@ def main():
                 status == 0 and re.search(r"(\d+) of \1 figures in both do not differ", text),
             )
 
+            # A filter may leave cases of one kind alone.
+            whole = data["ring_attention"]["policies"]
+            for kind in ("lookup/", "forward/", "model_patterns/", "nothing"):
+                data["ring_attention"]["policies"] = [line for line in whole if line["what"].startswith(kind)]
+                changed.write_text(json.dumps(data), encoding="utf-8")
+                status, text = report(changed, "--out", folder)
+                check(f"results of {kind} alone: {text}", status == 0)
+
             # Without matplotlib: tables alone.
             blocked = folder / "blocked"
             (blocked / "matplotlib").mkdir(parents=True)

@@ -400,6 +400,11 @@ def page(files, plots):
     rows = [(what, verdict, why) for what, verdict, why in expectations(cases)]
     faster = [w for w, line in cases.policies.items() if line["global_against_local"] == "global faster"]
     slower = [w for w, line in cases.policies.items() if line["global_against_local"] == "global slower"]
+
+    def show(beginning, *arguments):
+        """The plot of cases of which a filter may have left none."""
+        return plots.show(*arguments) if cases.starting_with(beginning) else ""
+
     parts = [
         f"# {TITLE}, measured {file.timestamp}\n",
         f"`{settings['class']}`, batch 1, {settings['heads']} heads of {settings['head_dim']}, segments of "
@@ -422,7 +427,8 @@ def page(files, plots):
         "## Local (old) against global (new)\n",
         timings_table(cases),
         "## Forward passes, cold against warm\n",
-        plots.show(
+        show(
+            "forward/",
             "forward",
             "Time of forward passes, cold and warm, by tokens",
             draw_forward(cases),
@@ -431,7 +437,7 @@ def page(files, plots):
         ),
         cold_and_warm_table(cases),
         "## Making patterns\n",
-        plots.show("patterns", "Time to get the patterns of a forward pass", draw_patterns(cases)),
+        show("patterns/", "patterns", "Time to get the patterns of a forward pass", draw_patterns(cases)),
         "## Memory\n",
         plots.show("memory", "Bytes held by pattern caches against layers", draw_memory(cases)),
         "Bytes held by pattern caches, and peak memory above the inputs; each case is a process of its own.\n",
@@ -444,7 +450,7 @@ def page(files, plots):
         ]
     parts += [
         "## Contention\n",
-        plots.show("contention", "Time per lookup against threads", draw_contention(cases)),
+        show("lookup/", "contention", "Time per lookup against threads", draw_contention(cases)),
         contention_text(cases),
         f"Warm lookups by one thread: global {seconds(cases.lookups['global_seconds']['median'])}, local "
         f"{seconds(cases.lookups['local_seconds']['median'])}, ratio {ranged(cases.lookups)} by round.\n",

@@ -6,7 +6,7 @@ from .text import binary_bytes, percent, provenance, ranged, seconds, significan
 STEM = "attention-kernels"
 TITLE = "Kernels and PyTorch"
 COMMAND = "benchmark_attention_kernels, and python3 benchmarks/compare_pytorch.py"
-MAIN = True  # takes several files
+TAKES_SEVERAL = True  # files for one page
 
 
 def lines_of(files, key, kind="kernels"):
