@@ -166,8 +166,8 @@ def measure(scalar, options, weights, tiles, folder, reference):
 def show(line):
     if not line.get("agree", True):
         print(
-            f"FAILED {line['scalar']}: embeddings differ by {line['largest_difference']:g}, "
-            f"cosine similarity {line['cosine']:.6f}",
+            f"FAILED {line['scalar']}: embeddings differ by {line['largest_difference']:g}, cosine "
+            f"similarity {line['cosine']:.6f}",
             flush=True,
         )
         return

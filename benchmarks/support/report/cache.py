@@ -83,27 +83,31 @@ def met_or_not(value, low, high, form):
     return f"not met: {form(value)}, {form(low - value)} short of {form(low)}"
 
 
+def times(value):
+    """3 significant digits, without zeros at the end."""
+    return f"{float(f'{value:.2e}'):g} times"
+
+
 def expected_generation(cases):
     low, high = EXPECTED_SPEEDUP
-    form = lambda x: f"{float(significant(x).replace(',', '')):g} times"  # noqa: E731
     [model] = cases.starting_with("model_patterns/") or [None]
     if model is None:
-        return "pattern generation 2 to 3 times as fast", "not measured", ""
+        return f"pattern generation {low:.0f} to {high:.0f} times as fast", "not measured", ""
     layers, speedup = layer_count(model["what"]), model["speedup_global_over_local"]
-    verdict = met_or_not(speedup, low, high, form)
+    verdict = met_or_not(speedup, low, high, times)
     single = cases.generation(cases.lengths[0], "cold")
     why = (
-        f"For the first forward pass of {layers} layers local caches make {cases.patterns} patterns in each layer, "
-        f"{layers * cases.patterns} in all, the global one makes {cases.patterns} and finds them "
+        f"For the first forward pass of {layers} layers local caches make {cases.patterns} patterns in each "
+        f"layer, {layers * cases.patterns} in all, the global one makes {cases.patterns} and finds them "
         f"{(layers - 1) * cases.patterns} times: {seconds(model['local']['median'])} against "
         f"{seconds(model['global']['median'])}."
     )
     if single:
         ratio = single["speedup_global_over_local"]
         why += (
-            f" A single layer's cold call has nothing to share: both make every pattern, "
-            f"and global takes {seconds(single['global']['median'])} against {seconds(single['local']['median'])} "
-            f"(local / global {significant(ratio)}; {single['global_against_local']})."
+            " A single layer's cold call has nothing to share: both make every pattern, and global takes "
+            f"{seconds(single['global']['median'])} against {seconds(single['local']['median'])} (local / "
+            f"global {significant(ratio)}; {single['global_against_local']})."
         )
     return f"pattern generation {low:.0f} to {high:.0f} times as fast", verdict, why
 
@@ -121,9 +125,8 @@ def expected_latency(cases):
         verdict = met_or_not(saved[best["what"]], low, high, percent) + f" ({readable(best['what'])})"
     else:
         verdict = (
-            f"not met: in none of {len(lines)} cases is global measurably faster than local "
-            f"(its medians are between {percent(max(saved.values()))} below and "
-            f"{percent(-min(saved.values()))} above)"
+            f"not met: in none of {len(lines)} cases is global measurably faster than local (its medians are "
+            f"between {percent(max(saved.values()))} below and {percent(-min(saved.values()))} above)"
         )
     shares = []
     for n in cases.lengths:
@@ -136,11 +139,17 @@ def expected_latency(cases):
     if shares:
         share, n, ring, made, warm = max(shares, key=lambda entry: entry[0])
         why = (
-            f"Making the patterns of a call takes {seconds(made['local']['median'])} where the call itself takes "
-            f"{seconds(warm['local']['median'])} (n = {n:,}, ring size {ring}, the largest share of all sizes): "
-            f"a cache that cost nothing could save {percent(share)} at most. Patterns are stored relative to their "
-            "segment, so that making one does not grow with n, and attention does."
+            f"Making the patterns of a call takes {seconds(made['local']['median'])} where the call itself "
+            f"takes {seconds(warm['local']['median'])} (n = {n:,}, ring size {ring}, the largest share of "
+            f"all sizes): a cache that cost nothing could save {percent(share)} at most."
         )
+        first, last = (cases.generation(n, "cold") for n in (cases.lengths[0], cases.lengths[-1]))
+        if first and last:
+            why += (
+                " Patterns are stored relative to their segment: making them takes "
+                f"{seconds(first['local']['median'])} at n = {cases.lengths[0]:,} and "
+                f"{seconds(last['local']['median'])} at n = {cases.lengths[-1]:,}."
+            )
     return what, verdict, why
 
 
@@ -154,17 +163,22 @@ def expected_memory(cases):
     words = []
     for one in ([model] if model is line else [model, line]):
         words.append(
-            f"{binary_bytes(one['global_cache_bytes'])} against {binary_bytes(one['local_cache_bytes'])} with "
-            f"{one['layers']} layers, {significant(one['cache_bytes_reduction'])} times less"
+            f"{binary_bytes(one['global_cache_bytes'])} against {binary_bytes(one['local_cache_bytes'])} "
+            f"with {one['layers']} layers, {significant(one['cache_bytes_reduction'])} times less"
         )
     met = all(one["global_cache_bytes"] < one["local_cache_bytes"] for one in lines)
     verdict = ("met: " if met else "not met: ") + "; ".join(words)
-    why = f"Each further layer adds its own copies to local caches, and nothing to the global one (n = {line['n']:,})."
+    first = lines[0]
+    why = (
+        f"From {first['layers']} to {line['layers']} layers local caches grow by "
+        f"{binary_bytes(line['local_cache_bytes'] - first['local_cache_bytes'])}, the global one by "
+        f"{binary_bytes(line['global_cache_bytes'] - first['global_cache_bytes'])} (n = {line['n']:,})."
+    )
     peaks = line["local_peak_minus_baseline_bytes"], line["global_peak_minus_baseline_bytes"]
     if None not in peaks:
         why += (
-            f" The peak memory of the process above its inputs, with tensors of {line['heads']} heads of "
-            f"{line['head_dim']}, is {binary_bytes(peaks[1])} against {binary_bytes(peaks[0])}"
+            f" The peak memory of the process above its inputs, with {line['layers']} layers and tensors of "
+            f"{line['heads']} heads of {line['head_dim']}, is {binary_bytes(peaks[1])} against {binary_bytes(peaks[0])}"
         )
         full = [
             one
@@ -177,8 +191,7 @@ def expected_memory(cases):
             share = max(one["local_cache_bytes"] / one["local_peak_minus_baseline_bytes"] for one in full)
             why += (
                 f"; with those of {cases.settings['heads']} heads of {cases.settings['head_dim']} the "
-                "patterns of a "
-                f"layer are {percent(share)} at most of what a call needs above its inputs"
+                f"patterns of a layer are {percent(share)} at most of what a call needs above its inputs"
             )
         why += "."
     return what, verdict, why
@@ -388,8 +401,19 @@ def contention_text(cases):
     return (
         f"With {readable(last['what'].split('/')[1])} a lookup of the global cache takes "
         f"{seconds(last['global']['median'])} of wall time, of local ones "
-        f"{seconds(last['local']['median'])}, and making "
-        f"the pattern anew {seconds(last['none']['median'])}; time is divided by the lookups of all threads.\n"
+        f"{seconds(last['local']['median'])}, and making the pattern anew {seconds(last['none']['median'])}; "
+        "time is divided by the lookups of all threads.\n"
+    )
+
+
+def verified(about):
+    """What the run checked of the outputs."""
+    verification = about["verification"]
+    if verification["errors"]:
+        return "FAILED CHECKS: " + "; ".join(verification["errors"]) + "."
+    text = "All give the same bits" if verification["policies_bitwise_equal"] else "Bits were not compared"
+    return text + (
+        "; every timed output was compared." if verification["every_timed_forward_compared"] else "."
     )
 
 
@@ -409,19 +433,15 @@ def page(files, plots):
         f"# {TITLE}, measured {file.timestamp}\n",
         f"`{settings['class']}`, batch 1, {settings['heads']} heads of {settings['head_dim']}, segments of "
         f"{listed(f'{w:,}' for w in settings['segment_lengths'])} tokens at rates "
-        f"{listed(settings['dilation_rates'])}, {settings['threads']} threads. Three policies: one cache "
-        "per object "
-        "(local, the old way), one for the process (global, the new one), none. All give the same bits; "
-        "every timed "
-        "output was compared.\n",
+        f"{listed(settings['dilation_rates'])}, {settings['threads']} threads. Three policies: one cache per "
+        "object (local, the old way), one for the process (global, the new one), none. "
+        f"{verified(file.about)}\n",
         provenance(files) + f"- Command: `{COMMAND}{' --quick' if settings['quick'] else ''}`.\n",
         "## What was expected\n",
         table(["expected", "measured", "why"], rows, left=3),
         "Figures are medians with minimum and maximum. Two count as different where these ranges do not "
-        "overlap and the "
-        f"medians are further apart than either range is wide. Of {len(cases.policies)} cases global is "
-        "faster than "
-        f"local in {len(faster)} and slower in {len(slower)}"
+        f"overlap and the medians are further apart than either range is wide. Of {len(cases.policies)} "
+        f"cases global is faster than local in {len(faster)} and slower in {len(slower)}"
         + (f" ({'; '.join(map(readable, slower))})" if slower else "")
         + ".\n",
         "## Local (old) against global (new)\n",
@@ -461,10 +481,9 @@ def page(files, plots):
         parts += [
             "## Patterns on disk\n",
             f"A pattern of {store['rows']:,} rows ({binary_bytes(store['pattern_bytes'])}) takes "
-            f"{ranged(store['making_seconds'], seconds)} to make, "
-            f"{ranged(store['saving_seconds'], seconds)} to save, and "
-            f"{ranged(store['loading_seconds'], seconds)} to check and map from a file in the page cache, "
-            f"{significant(ratio)} times as fast as making it.\n",
+            f"{ranged(store['making_seconds'], seconds)} to make, {ranged(store['saving_seconds'], seconds)} "
+            f"to save, and {ranged(store['loading_seconds'], seconds)} to check and map from a file in the "
+            f"page cache, {significant(ratio)} times as fast as making it.\n",
         ]
     return "\n".join(part for part in parts if part)
 

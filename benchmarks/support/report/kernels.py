@@ -145,8 +145,8 @@ def pytorch_summary(lines):
     ratios = [line["ratio"]["median"] for line in lines]
     text = (
         f"In {len(faster)} of {len(lines)} cases the library is faster in every round, in {len(slower)} "
-        "PyTorch is; the "
-        f"median ratio is between {two_decimals(min(ratios))} and {two_decimals(max(ratios))}."
+        f"PyTorch is; the median ratio is between {two_decimals(min(ratios))} and "
+        f"{two_decimals(max(ratios))}."
     )
     if slower:
         text += " PyTorch is faster in: " + ", ".join(line["name"] for line in slower) + "."
@@ -210,8 +210,7 @@ def page(files, plots):
         parts += [
             "## Against PyTorch\n",
             "The same inputs, call by call in turn; a ratio is PyTorch's time over the library's of the "
-            "same round, above 1 "
-            "the library is faster.\n",
+            "same round, above 1 the library is faster.\n",
             pytorch_summary(pytorch),
             *(
                 plots.show(

@@ -155,8 +155,8 @@ def picture(file):
         f"![Tokens per second and memory against the length of the sequence]({name}-{PICTURE}.svg)\n\n"
         + paragraph(
             f"Forward passes in {settings['scalar']}, {settings['heads']} heads of {settings['head_dim']}, "
-            f"LongNet's branches, on {settings['threads']} cores ({machine['cpu_model']}; [report]({name}.md)). "
-            + summary(file)
+            f"LongNet's branches, on {settings['threads']} cores ({machine['cpu_model']}; "
+            f"[report]({name}.md)). " + summary(file)
         )
     )
 
@@ -174,10 +174,9 @@ def page(files, plots):
         f"Forward passes in {settings['scalar']}, batch {settings['batch']}, {settings['heads']} heads of "
         f"{settings['head_dim']}, {settings['threads']} threads, segments of "
         f"{listed(f'{w:,}' for w in settings['segment_lengths'])} tokens at rates "
-        f"{listed(settings['dilation_rates'])}. "
-        "Dense attention is another result, in which every query meets every key; it is here for its cost. "
-        "Memory is the "
-        f"{settings['memory']}; each figure is of a process of its own.\n",
+        f"{listed(settings['dilation_rates'])}. Dense attention is another result, in which every query "
+        f"meets every key; it is here for its cost. Memory is the {settings['memory']}; each figure is of a "
+        "process of its own.\n",
         provenance(files) + f"- Command: `{COMMAND}{' --quick' if settings['quick'] else ''}`.\n",
         plots.show(PICTURE, "Tokens per second and memory against n", draw(file), 2, (9, 3.8)),
         summary(file),
@@ -187,8 +186,8 @@ def page(files, plots):
             else ""
         ),
         (
-            f"Dense attention was measured up to {max(dense):,} tokens; one length more would take longer than "
-            f"{settings['limit_seconds']:g} s a call.\n"
+            f"Dense attention was measured up to {max(dense):,} tokens; one length more would take longer "
+            f"than {settings['limit_seconds']:g} s a call.\n"
             if dense and max(dense) < max(by_side(file)["library"])
             else ""
         ),

@@ -79,8 +79,8 @@ def measured_summary(file):
         ranks = " or ".join(str(count) for count in sorted({line["ranks"] for line in lines}))
         text.append(
             f"With {ranks} ranks on {lines[0]['cores']} cores messages alone take {percent(hidden)} of the "
-            f"time of a call at most, and a call takes at most {percent(over - 1)} more than its computing alone"
-            + (": the exchange is hidden." if over <= 1.10 else ".")
+            f"time of a call at most, and a call takes at most {percent(over - 1)} more than its computing "
+            "alone" + (": the exchange is hidden." if over <= 1.10 else ".")
         )
         modelled = [line["seconds_over_modelled"] for line in lines if "seconds_over_modelled" in line]
         if modelled:
@@ -106,10 +106,10 @@ def patterns_summary(file):
         return ""
     once, each = sharing["once_per_node"], sharing["by_every_rank"]
     return paragraph(
-        f"The same run looks up {sharing['patterns']} patterns, {binary_bytes(sharing['pattern_bytes'])} in all "
-        f"({sharing['tokens']:,} tokens), in processes that start. {sharing['ranks']} ranks that share them hold "
-        f"{binary_bytes(once['bytes_of_all_ranks']['median'])} together; each for itself, they hold "
-        f"{binary_bytes(each['bytes_of_all_ranks']['median'])}. The lookups take "
+        f"The same run looks up {sharing['patterns']} patterns, {binary_bytes(sharing['pattern_bytes'])} in "
+        f"all ({sharing['tokens']:,} tokens), in processes that start. {sharing['ranks']} ranks that share "
+        f"them hold {binary_bytes(once['bytes_of_all_ranks']['median'])} together; each for itself, they "
+        f"hold {binary_bytes(each['bytes_of_all_ranks']['median'])}. The lookups take "
         f"{seconds(once['seconds']['median'])} and {seconds(each['seconds']['median'])}."
     )
 
@@ -127,12 +127,13 @@ def measured_setup(file):
     exchange = "in shared memory" if settings["shared_memory"] else "through MPI"
     first = cases(file)[0]
     return paragraph(
-        f"`mpirun -n {mpi['ranks']} benchmark_mpi_ring{quick} --rounds {settings['rounds']}`, {first['heads']} heads "
-        f"of {first['head_dim']}, {settings['scalar']}, {threads} thread{'s' if threads > 1 else ''} per rank, on "
-        f"{machine['cpus_usable']} cores ({machine['cpu_model']}, kernel {file.data['kernels'][0]}), ranks "
-        f"exchanging {exchange}. {shared}In each round the call, its computing alone (exchange turned off) and its "
-        "messages alone alternate; medians over the rounds, of the slowest rank. The figures are those of "
-        f"[this file](../benchmarks/{file.path.name})."
+        f"`mpirun -n {mpi['ranks']} benchmark_mpi_ring{quick} --rounds {settings['rounds']}`, "
+        f"{first['heads']} heads of {first['head_dim']}, {settings['scalar']}, {threads} "
+        f"thread{'s' if threads > 1 else ''} per rank, on {machine['cpus_usable']} cores "
+        f"({machine['cpu_model']}, kernel {file.data['kernels'][0]}), ranks exchanging {exchange}. "
+        f"{shared}In each round the call, its computing alone (exchange turned off) and its messages alone "
+        "alternate; medians over the rounds, of the slowest rank. The figures are those of [this "
+        f"file](../benchmarks/{file.path.name})."
     )
 
 
@@ -210,11 +211,10 @@ def page(files, plots):
     else:
         noisy = [line["name"] for line in lines if line["noisy"]]
         measured = [
-            "- **time / computing**: over computing alone, with the exchange turned off; minimum to maximum of the "
-            "rounds.\n"
-            "- **gain**: part of the processor's peak over that with one rank.\n"
-            "- **of model**: time over that of the model in [SCALING.md](../guides/SCALING.md).\n"
-            "- **of dense**: bytes over those of a ring in which every row travels to every rank.\n",
+            "- **time / computing**: over computing alone, with the exchange turned off; minimum to maximum "
+            "of the rounds.\n- **gain**: part of the processor's peak over that with one rank.\n- **of "
+            "model**: time over that of the model in [SCALING.md](../guides/SCALING.md).\n- **of dense**: "
+            "bytes over those of a ring in which every row travels to every rank.\n",
             measured_table(file),
             (f"Noisy: {', '.join(noisy)}.\n" if noisy else ""),
             measured_summary(file),
@@ -230,13 +230,10 @@ def page(files, plots):
         ]
     parts = [
         f"# {TITLE}, measured {file.timestamp}\n",
-        f"`{settings['class']}`, {settings['scalar']}, {settings['threads_per_rank']} thread"
-        f"{'s' if settings['threads_per_rank'] > 1 else ''} per rank, {settings['layout']} shards"
-        f"{', causal' if settings['causal'] else ''}, "
-        f"{'ranks of a machine exchange in shared memory' if settings['shared_memory'] else 'MPI moves all bytes'}. "
-        "Times are medians of the slowest rank over "
-        f"{settings['rounds']} rounds, in each of which the call, its computing alone and its messages "
-        "alone alternate.\n",
+        f"`{settings['class']}`, {settings['scalar']}, {settings['threads_per_rank']} "
+        f"thread{'s' if settings['threads_per_rank'] > 1 else ''} per rank, {settings['layout']} "
+        f"shards{', causal' if settings['causal'] else ''}, "
+        f"{'ranks of a machine exchange in shared memory' if settings['shared_memory'] else 'MPI moves all bytes'}. Times are medians of the slowest rank over {settings['rounds']} rounds, in each of which the call, its computing alone and its messages alone alternate.\n",
         provenance(files) + f"- Command: `mpirun -n {file.data['mpi']['ranks']} benchmark_mpi_ring"
         f"{' --quick' if settings['quick'] else ''} --rounds {settings['rounds']}`.\n",
         *measured,

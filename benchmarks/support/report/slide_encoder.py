@@ -95,8 +95,8 @@ def agreement(file):
     if "bfloat16" in lines:
         line = lines["bfloat16"]
         parts.append(
-            f"In bfloat16 its cosine similarity to PyTorch's in float is {line['cosine']:.6f}, and that of PyTorch's "
-            f"own in bfloat16 {line['pytorch_cosine']:.6f}."
+            f"In bfloat16 its cosine similarity to PyTorch's in float is {line['cosine']:.6f}, and that of "
+            f"PyTorch's own in bfloat16 {line['pytorch_cosine']:.6f}."
         )
     if not parts:
         return ""
@@ -155,9 +155,8 @@ def page(files, plots):
     parts = [
         f"# {TITLE}, measured {file.timestamp}\n",
         "The whole model at full size with synthetic weights, in `examples/slide_encoder` and in plain "
-        "PyTorch, called in "
-        "turn after embeddings were compared. Medians with minimum and maximum; a ratio is PyTorch's time over the "
-        "program's of the same round, above 1 the program is faster.\n",
+        "PyTorch, called in turn after embeddings were compared. Medians with minimum and maximum; a ratio "
+        "is PyTorch's time over the program's of the same round, above 1 the program is faster.\n",
         provenance(files) + f"- Command: `{COMMAND}`, {file.data['rounds']} rounds.\n",
     ]
     if lines:
