@@ -18,7 +18,7 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent
 
 EPILOG = """\
 docs/benchmarks/numbers.json says where numbers come from:
-  sources   names of result files in docs/benchmarks, each with its kind
+  sources   names of result files in docs/benchmarks, each with its kind; null where none was published yet
   blocks    the source of a generated part of a text, between <!-- measured: NAME --> and <!-- end of measured -->
   numbers   page, a text in which {} stands for each number, and for each the source, an expression (see
             support/tied_numbers/values.py) and Python's format of the number
@@ -39,6 +39,8 @@ class Numbers:
         self.notes = []
         self.files = {}
         for name, source in self.rules["sources"].items():
+            if source["file"] is None:
+                continue  # nothing was published yet: blocks are empty
             try:
                 self.files[name] = ResultsFile(self.kept / source["file"])
             except ReportError as error:
@@ -78,6 +80,8 @@ class Numbers:
             if source not in self.files:
                 if source not in self.rules["sources"]:
                     self.errors.append(f"numbers.json: no source is called {source}")
+                elif self.rules["sources"][source]["file"] is None:
+                    self.errors.append(f"{rule['page']}: {source} was not published yet: {rule['text']}")
                 return None
             try:
                 written.append(format(evaluate(self.files[source].data, expression), form))
@@ -128,9 +132,10 @@ class Numbers:
                 if name not in BLOCKS or source is None:
                     self.errors.append(f"{page.name}:{page.line(match.start())}: no block is called {name}")
                     continue
-                if source not in self.files:
+                unpublished = self.rules["sources"][source]["file"] is None
+                if source not in self.files and not unpublished:
                     continue
-                text = BLOCKS[name](self.files[source])
+                text = "" if unpublished else BLOCKS[name](self.files[source])
                 if match["text"] == text:
                     continue
                 where = f"{page.name}:{page.line(match.start())}"
@@ -140,7 +145,7 @@ class Numbers:
                     page.text = page.text[:begin] + text + page.text[end:]
                 else:
                     self.errors.append(
-                        f"{where}: {name} is not what {self.files[source].path.name} gives (--update)"
+                        f"{where}: {name} is not what {self.rules['sources'][source]['file']} gives (--update)"
                     )
 
     def check_others(self):

@@ -59,11 +59,11 @@ def main():
         readme = fresh()
         before = readme.read_text(encoding="utf-8")
         wrong = re.sub(
-            r"take(\s+)[\d.]+(\s+)s(\s+)in(\s+)float", r"take\g<1>0.7\g<2>s\g<3>in\g<4>float", before
+            r"take(\s+)[\d.]+(\s+)s(\s+)in(\s+)float", r"take\g<1>77.7\g<2>s\g<3>in\g<4>float", before
         )
         check("the README tells seconds of the slide encoder", wrong != before)
         readme.write_text(wrong, encoding="utf-8")
-        refused("a wrong number in README.md", "0.7 is written")
+        refused("a wrong number in README.md", "77.7 is written")
         status, text = run(project, copy, "--update")
         check(f"--update mends it: {text}", status == 0 and run(project, copy)[0] == 0)
 
