@@ -1,4 +1,5 @@
-// Dilated attention of one length in a process of its own, for compare_lengths.py: seconds of calls and peak memory.
+// Dilated attention of one length in a process of its own, for compare_lengths.py: seconds of calls and peak
+// memory.
 // `--help` tells the options.
 #include <cstdint>
 #include <cstdio>
@@ -56,7 +57,8 @@ void run(const command_line::Arguments& arguments) {
   const double enough = static_cast<double>(number("--total", 2));
 
   const auto before = benchmarks::peak_resident_bytes();
-  const ra::Tensor<float> q = random_numbers(shape, 1), k = random_numbers(shape, 2), v = random_numbers(shape, 3);
+  const ra::Tensor<float> q = random_numbers(shape, 1), k = random_numbers(shape, 2),
+                          v = random_numbers(shape, 3);
   ra::Tensor<float> out(shape);
   const ra::RingDilatedAttentionV2<float> attention(config);
   const auto call = [&] { return benchmarks::seconds_of([&] { attention.forward(q, k, v, out); }); };

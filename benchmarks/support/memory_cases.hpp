@@ -1,5 +1,5 @@
-// Peak memory of forward calls and the hits of their lookups, each case in a process of its own so that none hides
-// another.
+// Peak memory of forward calls and the hits of their lookups, each case in a process of its own so that none
+// hides another.
 #pragma once
 
 #include <cstddef>

@@ -23,7 +23,8 @@ namespace benchmarks {
 class StoreFolder {
  public:
   StoreFolder()
-      : path_(std::filesystem::temp_directory_path() / ("ring_attention_store_" + std::to_string(::getpid()))) {
+      : path_(std::filesystem::temp_directory_path() /
+              ("ring_attention_store_" + std::to_string(::getpid()))) {
     std::filesystem::create_directory(path_);
   }
   StoreFolder(const StoreFolder&) = delete;
@@ -39,7 +40,8 @@ class StoreFolder {
   std::filesystem::path path_;
 };
 
-/// Making, saving and loading one pattern of 2^24 rows by one thread, in turn; the file stays in the page cache.
+/// Making, saving and loading one pattern of 2^24 rows by one thread, in turn; the file stays in the page
+/// cache.
 inline nlohmann::json measure_pattern_store(int rounds) {
   constexpr std::int64_t rows = std::int64_t{1} << 24;
   const ra::PatternKey key{.sequence_length = 2 * rows, .segment_lengths = {2 * rows}, .dilation_rates = {2}};
