@@ -12,6 +12,7 @@ _BLOCK = re.compile(
     r"^<!-- measured: (?P<name>[a-z_]+) -->\n(?P<text>.*?)^<!-- end of measured -->$",
     re.MULTILINE | re.DOTALL,
 )
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _MODELLED = re.compile(
     r"^<!-- scaling_table -->\n.*?^<!-- end of scaling_table -->$", re.MULTILINE | re.DOTALL
 )
@@ -57,8 +58,8 @@ def pattern_of(template):
 
 
 def measures(page):
-    """Numbers with a unit outside of generated spans."""
-    spans = page.generated()
+    """Numbers with a unit outside of generated spans and of comments, which nobody sees."""
+    spans = page.generated() + [match.span() for match in _COMMENT.finditer(page.text)]
     for match in MEASURE.finditer(page.text):
         if not any(begin <= match.start() < end for begin, end in spans):
             yield match
