@@ -117,31 +117,37 @@ def measure(side, tokens, options):
     }
 
 
-def measure_side(side, options):
-    """Lines by length, as far as the limit allows."""
-    taken = []
+def within_limit(side, lines, options):
+    """Whether the next length of a side is worth a try, judged by its last two."""
+    taken = [line["seconds"]["median"] for line in lines if line["side"] == side][-2:]
+    if len(taken) < 2 or taken[1] * max(taken[1] / taken[0], 1.0) <= options.limit:
+        return True
+    print(f"{side}: longer sequences would take more than {options.limit:g} s a call", flush=True)
+    return False
+
+
+def show(line):
+    memory = line["peak_minus_baseline_bytes"]
+    print(
+        "{:<16} {:>9,} {:>36} {:>12}".format(
+            line["side"],
+            line["tokens"],
+            "{median:,.0f} ({minimum:,.0f} to {maximum:,.0f})".format(**line["tokens_per_second"]),
+            "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB",
+        ),
+        flush=True,
+    )
+
+
+def measure_all(sides, options):
+    """Length by length, the sides in turn, as far as the limit allows."""
+    lines = []
     for tokens in options.lengths:
-        if len(taken) > 1:
-            growth = taken[-1] / taken[-2]
-            if taken[-1] * max(growth, 1.0) > options.limit:
-                print(
-                    f"{side}: {tokens:,} tokens and more would take longer than {options.limit:g} s a call",
-                    flush=True,
-                )
-                return
-        line = measure(side, tokens, options)
-        taken.append(line["seconds"]["median"])
-        rate, memory = line["tokens_per_second"], line["peak_minus_baseline_bytes"]
-        print(
-            "{:<16} {:>9,} {:>36} {:>12}".format(
-                side,
-                tokens,
-                "{median:,.0f} ({minimum:,.0f} to {maximum:,.0f})".format(**rate),
-                "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB",
-            ),
-            flush=True,
-        )
-        yield line
+        sides = [side for side in sides if within_limit(side, lines, options)]
+        for side in sides:
+            lines.append(measure(side, tokens, options))
+            show(lines[-1])
+    return lines
 
 
 def parse_arguments():
@@ -188,9 +194,7 @@ def main():
         if not worst <= 1:
             sys.exit("FAILED: the outputs are not the same attention")
     print("{:<16} {:>9} {:>36} {:>12}".format("side", "tokens", "tokens/s", "memory"))
-    lines = []
-    for side in SIDES if pytorch else SIDES[:1]:
-        lines += measure_side(side, options)
+    lines = measure_all(SIDES if pytorch else SIDES[:1], options)
     build = [line.pop("build", None) for line in lines][0]
     results = {
         "timestamp": timestamp,

@@ -202,10 +202,10 @@ def figures(file):
         yield f"{name}, time", line["seconds"], seconds
         value = line["peak_minus_baseline_bytes"]
         if value is not None:
-            # Pages of a process are not the same from run to run; a twentieth is taken for their range.
+            # Pages of a process are not the same from run to run; a tenth is taken for their range.
             yield f"{name}, memory", {
                 "median": value,
-                "minimum": value * 0.975,
-                "maximum": value * 1.025,
+                "minimum": value * 0.95,
+                "maximum": value * 1.05,
                 "repetitions": 3,
             }, binary_bytes
