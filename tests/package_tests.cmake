@@ -129,10 +129,3 @@ add_test(NAME package.refuses_another_version
 set_tests_properties(package.refuses_another_version PROPERTIES
                      LABELS package FIXTURES_REQUIRED installed
                      PASS_REGULAR_EXPRESSION "compatible[ \n]+with[ \n]+requested[ \n]+version[ \n]+\"9.0\"")
-
-# The pages of docs/classes show complete programs.
-add_test(NAME docs.examples
-         COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/docs/extract_examples.sh" "${PROJECT_SOURCE_DIR}/docs/classes"
-                 "${scratch}/docs" "${CMAKE_CXX_COMPILER}" -std=c++20 -O1 "-I${PROJECT_SOURCE_DIR}/include"
-                 ${eigen_flags} -pthread)
-set_tests_properties(docs.examples PROPERTIES LABELS package TIMEOUT 600)
