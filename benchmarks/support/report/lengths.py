@@ -150,12 +150,13 @@ PICTURE = "speed-and-memory"
 def picture(file):
     """For README.md: the plot and what it says."""
     settings, machine = file.data["settings"], file.data["machine"]
+    cores = "core" if settings["threads"] == 1 else "cores"
     name = f"docs/benchmarks/{STEM}-{file.timestamp}"
     return (
         f"![Tokens per second and memory against the length of the sequence]({name}-{PICTURE}.svg)\n\n"
         + paragraph(
             f"Forward passes in {settings['scalar']}, {settings['heads']} heads of {settings['head_dim']}, "
-            f"LongNet's branches, on {settings['threads']} cores ({machine['cpu_model']}; "
+            f"LongNet's branches, on {settings['threads']} {cores} ({machine['cpu_model']}; "
             f"[report]({name}.md)). " + summary(file)
         )
     )
