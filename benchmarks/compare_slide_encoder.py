@@ -241,6 +241,8 @@ def main():
         weights, tiles = str(folder / "weights.safetensors"), str(folder / "tiles.safetensors")
 
         def write_inputs(count):
+            for path in (weights, tiles):  # the program overwrites nothing
+                pathlib.Path(path).unlink(missing_ok=True)
             subprocess.run(
                 [str(options.program), "--synthetic-full", str(count), "--weights", weights, "--tiles", tiles],
                 check=True,
