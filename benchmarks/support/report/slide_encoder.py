@@ -1,6 +1,6 @@
 """The report of compare_slide_encoder.py."""
 
-from .plots import COLOURS, grouped_bars
+from .plots import COLOURS, grouped_bars, plain_ticks
 from .text import paragraph, provenance, ranged, seconds, significant, table
 
 STEM = "slide-encoder"
@@ -141,10 +141,11 @@ def draw_tiles(file):
             )
         for panel, label in zip(axes, ("µs per token", "peak memory, MiB")):
             panel.set_xscale("log")
+            plain_ticks(panel.xaxis, alone_by_tiles(file))
             panel.set_ylim(bottom=0)
             panel.set_xlabel("tiles")
             panel.set_ylabel(label)
-        axes[0].legend(loc="lower right")
+        axes[0].legend(loc="best")
 
     return draw
 
