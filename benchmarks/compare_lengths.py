@@ -156,7 +156,7 @@ def parse_arguments():
     )
     parser.add_argument("--quick", action="store_true", help="up to 16,384 tokens in place of 262,144")
     parser.add_argument(
-        "--limit", type=float, default=25.0, metavar="S", help="seconds of a call (default: 25)"
+        "--limit", type=float, default=35.0, metavar="S", help="seconds of a call (default: 35)"
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
     parser.add_argument(
