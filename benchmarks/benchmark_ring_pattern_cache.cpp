@@ -17,6 +17,7 @@
 #include "support/memory_cases.hpp"
 #include "support/results_file.hpp"
 #include "support/settings.hpp"
+#include "support/store_timing.hpp"
 #include "support/timed_cases.hpp"
 #include "support/verification.hpp"
 
@@ -65,6 +66,9 @@ int run(Settings settings) {
   std::fprintf(stderr, "  global %s, local %s, ratio %.3f\n", format_seconds(lookups.global.median).c_str(),
                format_seconds(lookups.local.median).c_str(), lookups.ratio.median);
 
+  announce("a large pattern, made and loaded");
+  const nlohmann::json store = measure_pattern_store(settings.small_repetitions);
+
   const std::vector<std::string> groups = register_cases(fixture);
   CollectingReporter reporter;
   for (std::size_t i = 0; i < groups.size(); ++i) {
@@ -94,6 +98,7 @@ int run(Settings settings) {
                                  {"errors", reporter.errors()}}},
                                {"pattern_lookup_ratio", lookups.to_json()},
                                {"patterns_of_one_forward", fixture.keys.size()},
+                               {"pattern_store", store},
                                {"policies", speedups},
                                {"cold_and_warm", compare_cold_and_warm(reporter)},
                                {"memory", memory},

@@ -16,6 +16,7 @@ sys.dont_write_bytecode = True
 from support import safetensors_file  # noqa: E402
 from support.attention_server import AttentionServer  # noqa: E402
 from support.comparison_cases import SCALARS, make_cases, normal_numbers  # noqa: E402
+from support.machine import describe_commit, describe_machine  # noqa: E402
 from support.samples import PAUSE, summarize  # noqa: E402
 
 try:
@@ -206,6 +207,9 @@ def main():
         sys.exit("no case matches --filter")
     results = {
         "timestamp": timestamp,
+        "commit": describe_commit(),
+        "machine": describe_machine(),
+        "build": lines[0]["build"],
         "pytorch": describe_pytorch(),
         "quick": options.quick,
         "rounds": options.rounds,

@@ -18,6 +18,7 @@ sys.dont_write_bytecode = True
 
 from support import safetensors_file  # noqa: E402
 from support.line_server import LineServer  # noqa: E402
+from support.machine import describe_commit, describe_machine  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = PROJECT / "build" / "examples" / "slide_encoder"
@@ -43,6 +44,9 @@ To build the program where the default expects it:
   cmake --build build --target slide_encoder
 PyTorch: pip install torch. Without it the program is measured alone and nothing is compared. Exit status 0 only where
 all embeddings that were compared agree.
+
+--alone 1000 30000 also measures the program by itself with these numbers of tiles, one call of each where it takes
+longer than 20 seconds. benchmarks/report.py makes a page of the results.
 """
 
 
@@ -95,7 +99,30 @@ def cosine(a, b):
 
 
 def summarize(values):
-    return {"median": statistics.median(values), "minimum": min(values), "maximum": max(values)}
+    return {
+        "median": statistics.median(values),
+        "minimum": min(values),
+        "maximum": max(values),
+        "repetitions": len(values),
+    }
+
+
+LONG_CALL = 20.0  # seconds from which one call is enough
+
+
+def measure_alone(scalar, tiles_count, options, weights, tiles, folder):
+    """One line of the results without PyTorch."""
+    program = Program(options.program, weights, tiles, folder, scalar)
+    ours = [program.encode(options.threads)]
+    while len(ours) < options.rounds and ours[0]["seconds"] < LONG_CALL:
+        ours.append(program.encode(options.threads))
+    return {
+        "scalar": scalar,
+        "tiles": tiles_count,
+        "threads": options.threads,
+        "seconds": summarize([answer["seconds"] for answer in ours]),
+        "mebibytes": max(answer["mebibytes"] for answer in ours),
+    }
 
 
 def measure(scalar, options, weights, tiles, folder, reference):
@@ -139,8 +166,8 @@ def measure(scalar, options, weights, tiles, folder, reference):
 def show(line):
     if not line.get("agree", True):
         print(
-            f"FAILED {line['scalar']}: embeddings differ by {line['largest_difference']:g}, "
-            f"cosine similarity {line['cosine']:.6f}",
+            f"FAILED {line['scalar']}: embeddings differ by {line['largest_difference']:g}, cosine "
+            f"similarity {line['cosine']:.6f}",
             flush=True,
         )
         return
@@ -173,6 +200,7 @@ def parse_arguments():
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tiles", type=int, default=10000, help="default: 10000")
+    parser.add_argument("--alone", type=int, nargs="+", default=[], metavar="TILES", help="see below")
     parser.add_argument("--rounds", type=int, default=3, help="calls of each side that count (default: 3)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
     parser.add_argument(
@@ -189,8 +217,8 @@ def parse_arguments():
         help="results (default: compare_slide_encoder_results-<UTC time>.json beside the program)",
     )
     options = parser.parse_args()
-    if min(options.tiles, options.rounds, options.threads) < 1:
-        parser.error("--tiles, --rounds and --threads must be positive")
+    if min(options.tiles, options.rounds, options.threads, *options.alone) < 1:
+        parser.error("--tiles, --rounds, --threads and --alone must be positive")
     if options.tiles > 185_362:
         parser.error("--tiles: with more than 185,362, rate 8 does not divide the segments of 185,363 tokens, which the "
                      "gathering of rows in PyTorch cannot serve")
@@ -211,11 +239,17 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         weights, tiles = str(folder / "weights.safetensors"), str(folder / "tiles.safetensors")
-        subprocess.run(
-            [str(options.program), "--synthetic-full", str(options.tiles), "--weights", weights, "--tiles", tiles],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+
+        def write_inputs(count):
+            for path in (weights, tiles):  # the program overwrites nothing
+                pathlib.Path(path).unlink(missing_ok=True)
+            subprocess.run(
+                [str(options.program), "--synthetic-full", str(count), "--weights", weights, "--tiles", tiles],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+
+        write_inputs(options.tiles)
         print(f"{options.tiles} tiles, {options.threads} threads; memory in MiB")
         columns = ["scalar", "slide_encoder, s", "PyTorch, s", "ratio", "memory", "PyTorch", "difference", "cosine"]
         print("{:<9} {:>22} {:>22} {:>21} {:>8} {:>8} {:>10} {:>9}".format(*columns), flush=True)
@@ -223,8 +257,17 @@ def main():
         for scalar in options.scalar:
             lines.append(measure(scalar, options, weights, tiles, folder, reference))
             show(lines[-1])
+        for count in options.alone:
+            print(f"{count} tiles")
+            write_inputs(count)
+            for scalar in options.scalar:
+                lines.append(measure_alone(scalar, count, options, weights, tiles, folder))
+                show(lines[-1])
     results = {
         "timestamp": timestamp,
+        "commit": describe_commit(),
+        "machine": describe_machine(),
+        "pytorch": next((line["pytorch"] for line in lines if "pytorch" in line), None),
         "rounds": options.rounds,
         "order": "slide_encoder and PyTorch in turn; ratio: PyTorch's seconds / slide_encoder's, by round",
         "results": lines,

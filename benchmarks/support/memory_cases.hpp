@@ -1,4 +1,5 @@
-// Peak memory of forward calls, each measured in a process of its own so that cases do not hide one another.
+// Peak memory of forward calls and the hits of their lookups, each case in a process of its own so that none
+// hides another.
 #pragma once
 
 #include <cstddef>
@@ -48,12 +49,15 @@ nlohmann::json measure_memory_here(const MemoryCase& what) {
   Buffers buffers(what.workload, what.n);
   const auto before = peak_resident_bytes();
   std::vector<decltype(Class::template make<Policy>(what.ring_size))> layers;
-  std::size_t bytes = 0;
+  ra::PatternCacheStats held;  // by all caches together
   for (int i = 0; i < what.layers; ++i) {
     layers.push_back(Class::template make<Policy>(what.ring_size));
     Class::forward(*layers.back(), buffers, what.n);
-    const std::size_t held = cache_bytes(layers.back()->cache_policy());
-    bytes = std::is_same_v<Policy, ra::use_local_cache> ? bytes + held : held;
+    const ra::PatternCacheStats stats = cache_stats(layers.back()->cache_policy());
+    if (!std::is_same_v<Policy, ra::use_local_cache>) held = {};
+    held.bytes += stats.bytes;
+    held.hits += stats.hits;
+    held.misses += stats.misses;
   }
   const auto after = peak_resident_bytes();
   nlohmann::json result{{"class", what.attention_class},
@@ -63,7 +67,9 @@ nlohmann::json measure_memory_here(const MemoryCase& what) {
                         {"layers", what.layers},
                         {"heads", what.workload.heads},
                         {"head_dim", what.workload.head_dim},
-                        {"cache_bytes", bytes},
+                        {"cache_bytes", held.bytes},
+                        {"hits", held.hits},
+                        {"misses", held.misses},
                         {"baseline_bytes", nullptr},
                         {"peak_bytes", nullptr},
                         {"peak_minus_baseline_bytes", nullptr}};

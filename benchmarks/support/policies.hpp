@@ -30,22 +30,18 @@ void for_each_policy(Action action) {
   action.template operator()<ra::use_no_cache>();
 }
 
+/// Counters of the cache behind a policy; zeros without a cache.
+template <class Policy>
+ra::PatternCacheStats cache_stats(const Policy& policy) {
+  if constexpr (std::is_same_v<Policy, ra::use_pattern_cache>) return ra::get_global_pattern_cache().stats();
+  if constexpr (std::is_same_v<Policy, ra::use_local_cache>) return policy.stats();
+  return {};
+}
+
 /// Lookups that found nothing, since the counters of the cache began; 0 without a cache.
 template <class Policy>
 std::uint64_t misses(const Policy& policy) {
-  if constexpr (std::is_same_v<Policy, ra::use_pattern_cache>)
-    return ra::get_global_pattern_cache().stats().misses;
-  if constexpr (std::is_same_v<Policy, ra::use_local_cache>) return policy.stats().misses;
-  return 0;
-}
-
-/// Bytes held by the cache behind a policy; 0 without a cache.
-template <class Policy>
-std::size_t cache_bytes(const Policy& policy) {
-  if constexpr (std::is_same_v<Policy, ra::use_pattern_cache>)
-    return ra::get_global_pattern_cache().stats().bytes;
-  if constexpr (std::is_same_v<Policy, ra::use_local_cache>) return policy.stats().bytes;
-  return 0;
+  return cache_stats(policy).misses;
 }
 
 /// Computes patterns and writes down which were asked for.

@@ -27,7 +27,7 @@ struct Settings {
   std::vector<std::int64_t> lengths{16384, 32768, 65536};
   std::vector<std::int64_t> ring_sizes{4, 8};
   std::vector<int> contending_threads{1, 2, 4, 8, 16};
-  std::vector<int> layer_counts{1, 24, 48};  ///< of the memory cases
+  std::vector<int> layer_counts{1, 6, 12, 24, 48};  ///< of the memory cases
   int model_layers = 24;
   Workload workload;
   /// Of the cases that count layers: small tensors, so that patterns show.

@@ -1,0 +1,112 @@
+"""What all plots have in common. matplotlib is imported when the first one is drawn, so that tables need none."""
+
+import pathlib
+
+COLOURS = {
+    "local": "#b3541e",
+    "global": "#1f5fa8",
+    "none": "#7a7a7a",
+    "library": "#1f5fa8",
+    "pytorch": "#b3541e",
+    "dense": "#7a7a7a",
+    "third": "#3d7d3d",
+    "light": "#9dbfe3",
+}
+
+STYLE = {
+    "svg.hashsalt": "ring_attention",  # else the names inside an SVG change from run to run
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.dpi": 100,
+}
+
+
+def available():
+    """None, or why matplotlib cannot be used."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot  # noqa: F401
+    except (ImportError, OSError) as error:
+        return str(error)
+    return None
+
+
+class Plots:
+    """Draws into files NAME-TIMESTAMP-subject.svg and .png of a folder, and gives the lines of Markdown that show
+    them. Without matplotlib it draws nothing and shows nothing."""
+
+    def __init__(self, folder, stem):
+        self.folder, self.stem = pathlib.Path(folder), stem
+        self.missing = available()
+        self.written = []
+        if self.missing is None:
+            import matplotlib.pyplot
+
+            self._pyplot = matplotlib.pyplot
+            self._pyplot.rcParams.update(STYLE)
+
+    def show(self, subject, alternative, draw, panels=1, size=(7.2, 3.6)):
+        """`draw` takes the axes: one, or a list where there are several panels."""
+        if self.missing is not None:
+            return ""
+        figure, axes = self._pyplot.subplots(1, panels, figsize=size, layout="constrained")
+        draw(axes)
+        name = f"{self.stem}-{subject}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 144})):
+            path = self.folder / f"{name}.{ending}"
+            figure.savefig(path, **options)
+            self.written.append(path)
+        self._pyplot.close(figure)
+        return f"![{alternative}]({name}.svg)\n"
+
+
+def error_bars(summaries, scale=1.0):
+    """Medians, and their distances to minimum and maximum as errorbar() and bar() want them."""
+    medians = [s["median"] * scale for s in summaries]
+    below = [max(0.0, (s["median"] - s["minimum"]) * scale) for s in summaries]
+    above = [max(0.0, (s["maximum"] - s["median"]) * scale) for s in summaries]
+    return medians, [below, above]
+
+
+def grouped_bars(axes, groups, series, scale=1.0):
+    """`series`: (label, colour, hatch, summaries, one per group, None where there is none)."""
+    width = 0.82 / len(series)
+    for i, (label, colour, hatch, summaries) in enumerate(series):
+        places = [g + (i - (len(series) - 1) / 2) * width for g, s in enumerate(summaries) if s]
+        heights, spread = error_bars([s for s in summaries if s], scale)
+        axes.bar(
+            places,
+            heights,
+            width * 0.92,
+            label=label,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.5,
+            yerr=spread,
+            error_kw={"elinewidth": 0.8, "capsize": 1.5, "ecolor": "#333333"},
+        )
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xlim(-0.6, len(groups) - 0.4)  # also where bars are missing
+    axes.grid(axis="x", visible=False)
+
+
+def plain_ticks(axis, values, labels=None):
+    """Ticks at these values and nowhere else, also on a logarithmic axis."""
+    axis.set_ticks(list(values), labels or [f"{value:,}" for value in values])
+    axis.set_ticks([], minor=True)
