@@ -24,13 +24,14 @@ set(scratch "${CMAKE_CURRENT_BINARY_DIR}/package")
 set(prefix "${scratch}/prefix")
 file(REMOVE_RECURSE "${prefix}")  # a header that was deleted must not live on there
 
-# Configures and builds a project with a compiler; what follows the three arguments goes to ctest.
+# Configures and builds a project with a compiler; what follows the three arguments goes to ctest. Without optimisation
+# unless OPTIONS ask for it: that takes less than half of the time, and leaves more functions for the linker to merge.
 function(add_project_test name source compiler)
   cmake_parse_arguments(PARSE_ARGV 3 arg "" "" "OPTIONS;RUN")
   add_test(NAME "${name}"
            COMMAND "${CMAKE_CTEST_COMMAND}" --build-and-test "${source}" "${scratch}/${name}"
                    --build-generator "${CMAKE_GENERATOR}" --build-makeprogram "${CMAKE_MAKE_PROGRAM}"
-                   --build-options "-DCMAKE_CXX_COMPILER=${compiler}" -DCMAKE_BUILD_TYPE=Release
+                   --build-options "-DCMAKE_CXX_COMPILER=${compiler}" -DCMAKE_BUILD_TYPE=Debug
                                    "-DCMAKE_PREFIX_PATH=${prefix}" ${arg_OPTIONS}
                    ${arg_RUN})
   set_tests_properties("${name}" PROPERTIES LABELS package TIMEOUT 300)
@@ -49,8 +50,15 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
 
   foreach(origin package subdirectory fetched)
     set(name "package.consumer.${origin}.${compiler_name}")
+    # Some warnings, which are errors there, come with optimisation only.
+    if(origin STREQUAL "package")
+      set(build_type Release)
+    else()
+      set(build_type Debug)
+    endif()
     add_project_test("${name}" "${CMAKE_CURRENT_LIST_DIR}/consumer" "${compiler}"
                      OPTIONS "-DORIGIN=${origin}" "-DLIBRARY_SOURCE=${PROJECT_SOURCE_DIR}"
+                             "-DCMAKE_BUILD_TYPE=${build_type}"
                              "-DFETCHCONTENT_SOURCE_DIR_RING_ATTENTION=${PROJECT_SOURCE_DIR}"
                      RUN --test-command "${scratch}/${name}/consumer")
     set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed)
