@@ -50,8 +50,8 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
 
   foreach(origin package subdirectory fetched)
     set(name "package.consumer.${origin}.${compiler_name}")
-    # Some warnings, which are errors there, come with optimisation only.
-    if(origin STREQUAL "package")
+    # Some of g++'s warnings, which are errors there, come with optimisation only.
+    if(origin STREQUAL "package" AND compiler_name STREQUAL "g++")
       set(build_type Release)
     else()
       set(build_type Debug)
