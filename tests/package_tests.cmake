@@ -43,6 +43,19 @@ add_project_test(package.install "${PROJECT_SOURCE_DIR}" "${CMAKE_CXX_COMPILER}"
                  RUN --build-target install)
 set_tests_properties(package.install PROPERTIES FIXTURES_SETUP installed)
 
+# What FetchContent fetches: a tag of a repository, or, where there is no git, the source tree.
+find_package(Git QUIET)
+if(GIT_FOUND)
+  set(fetched_from "-DADDRESS=file://${scratch}/repository" "-DTAG=v${PROJECT_VERSION}")
+  add_test(NAME package.repository
+           COMMAND "${CMAKE_COMMAND}" "-DGIT=${GIT_EXECUTABLE}" "-DSOURCE=${PROJECT_SOURCE_DIR}"
+                   "-DREPOSITORY=${scratch}/repository" "-DTAG=v${PROJECT_VERSION}"
+                   -P "${CMAKE_CURRENT_LIST_DIR}/make_repository.cmake")
+  set_tests_properties(package.repository PROPERTIES LABELS package FIXTURES_SETUP installed)
+else()
+  set(fetched_from "-DFETCHCONTENT_SOURCE_DIR_RING_ATTENTION=${PROJECT_SOURCE_DIR}")
+endif()
+
 foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
   if(NOT compiler_name)
     continue()
@@ -58,8 +71,7 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
     endif()
     add_project_test("${name}" "${CMAKE_CURRENT_LIST_DIR}/consumer" "${compiler}"
                      OPTIONS "-DORIGIN=${origin}" "-DLIBRARY_SOURCE=${PROJECT_SOURCE_DIR}"
-                             "-DCMAKE_BUILD_TYPE=${build_type}"
-                             "-DFETCHCONTENT_SOURCE_DIR_RING_ATTENTION=${PROJECT_SOURCE_DIR}"
+                             "-DCMAKE_BUILD_TYPE=${build_type}" ${fetched_from}
                      RUN --test-command "${scratch}/${name}/consumer")
     set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed)
   endforeach()
@@ -131,6 +143,49 @@ set_tests_properties(package.names_what_mpi_needs PROPERTIES
                      LABELS package FIXTURES_REQUIRED installed
                      PASS_REGULAR_EXPRESSION "apt-get[ \n]+install[ \n]+libopenmpi-dev[ \n]+openmpi-bin")
 
+add_test(NAME package.versions_and_components
+         COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/find_package" -B "${scratch}/find_package"
+                 -G "${CMAKE_GENERATOR}" "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
+                 "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}" "-DCMAKE_PREFIX_PATH=${prefix}"
+                 "-DVERSION=${PROJECT_VERSION}")
+set_tests_properties(package.versions_and_components PROPERTIES LABELS package FIXTURES_REQUIRED installed)
+
+# As builds without CMake use the library.
+set(with_mpi "")
+if(MPI_CXX_FOUND)
+  set(with_mpi "${CMAKE_CURRENT_LIST_DIR}/mpi_consumer/main.cpp" "${MPI_CXX_COMPILER}" "${MPIEXEC_EXECUTABLE}"
+               ${MPIEXEC_NUMPROC_FLAG})
+endif()
+add_test(NAME package.pkg_config
+         COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/pkg_config/check.sh" "${prefix}" "${PROJECT_VERSION}"
+                 "${PROJECT_SOURCE_DIR}/docs/packaging/conan/test_package/main.cpp" "${scratch}/pkg_config"
+                 "${CMAKE_CXX_COMPILER}" ${with_mpi})
+set_tests_properties(package.pkg_config PROPERTIES LABELS package TIMEOUT 600 FIXTURES_REQUIRED installed
+                     ENVIRONMENT "${mpi_environment}" SKIP_REGULAR_EXPRESSION "^skipped: ")
+
+# Recipes of package managers.
+add_test(NAME package.versions
+         COMMAND "${CMAKE_COMMAND}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DVERSION=${PROJECT_VERSION}"
+                 "-DPKG_CONFIG_FILE=${prefix}/share/pkgconfig/ring_attention.pc"
+                 -P "${CMAKE_CURRENT_LIST_DIR}/packaging/versions.cmake")
+set_tests_properties(package.versions PROPERTIES LABELS package FIXTURES_REQUIRED installed)
+add_test(NAME package.vcpkg_port
+         COMMAND "${CMAKE_COMMAND}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DSCRATCH=${scratch}/vcpkg_port"
+                 "-DCOMPILER=${CMAKE_CXX_COMPILER}" "-DPREFIX_PATH=${CMAKE_PREFIX_PATH}"
+                 -P "${CMAKE_CURRENT_LIST_DIR}/packaging/vcpkg_port.cmake")
+set_tests_properties(package.vcpkg_port PROPERTIES LABELS package FIXTURES_SETUP vcpkg_port)
+add_test(NAME package.vcpkg_port_found
+         COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/find_package" -B "${scratch}/find_vcpkg_port"
+                 -G "${CMAKE_GENERATOR}" "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
+                 "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}" "-DCMAKE_PREFIX_PATH=${scratch}/vcpkg_port/packages"
+                 "-DVERSION=${PROJECT_VERSION}")
+set_tests_properties(package.vcpkg_port_found PROPERTIES LABELS package FIXTURES_REQUIRED vcpkg_port)
+
+add_test(NAME docs.reference
+         COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/docs/reference_test.sh" "${DOXYGEN_EXECUTABLE}"
+                 "${PROJECT_BINARY_DIR}/reference/Doxyfile")
+set_tests_properties(docs.reference PROPERTIES LABELS package SKIP_REGULAR_EXPRESSION "^skipped: ")
+
 add_test(NAME package.refuses_another_version
          COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${scratch}/another_version"
                  -G "${CMAKE_GENERATOR}" "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
@@ -138,10 +193,3 @@ add_test(NAME package.refuses_another_version
 set_tests_properties(package.refuses_another_version PROPERTIES
                      LABELS package FIXTURES_REQUIRED installed
                      PASS_REGULAR_EXPRESSION "compatible[ \n]+with[ \n]+requested[ \n]+version[ \n]+\"9.0\"")
-
-# The pages of docs/classes show complete programs.
-add_test(NAME docs.examples
-         COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/docs/extract_examples.sh" "${PROJECT_SOURCE_DIR}/docs/classes"
-                 "${scratch}/docs" "${CMAKE_CXX_COMPILER}" -std=c++20 -O1 "-I${PROJECT_SOURCE_DIR}/include"
-                 ${eigen_flags} -pthread)
-set_tests_properties(docs.examples PROPERTIES LABELS package TIMEOUT 600)

@@ -224,8 +224,8 @@ struct ModelledTime {
   double communicate_seconds = 0;
 };
 
-/// A member's forward pass. Steps are in the library's order (engine::distance_of_step), and the messages of
-/// a step move while the step before it is computed, so that
+/// A member's forward pass. Steps are in the library's order (engine::distance_of_step). The messages of a
+/// step are taken to move while the step before it is computed (the library sends one step earlier), so that
 ///   T = sum over s = 0 .. P-1 of prepare(s + 1) + max(compute(s), messages(s + 1)),
 ///   compute(s) = 4 * d * pairs(s) / rate,
 ///   messages(s) = latency + 2 * d * bytes of a number * max(rows sent, rows received) / bandwidth,

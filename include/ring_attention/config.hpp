@@ -42,7 +42,10 @@ enum class PaddingRule {
 };
 
 /// Whether backward differentiates the weights that mix the branches of `shared` heads.
-enum class MixGradient { exact, detached };
+enum class MixGradient {
+  exact,    ///< yes: gradients of the output as it is computed
+  detached  ///< no, as in torchscale: the weights count as constants
+};
 
 /// Which tokens a ring member owns.
 enum class ShardLayout {
@@ -58,12 +61,12 @@ struct AttentionConfig {
   std::int64_t ring_size = 1;                ///< P, number of shards of the sequence
   bool causal = false;                       ///< a query sees keys at its own and earlier sequence positions
   std::optional<double> scale = {};          ///< factor of the scores; 1 / sqrt(head dimension) when empty
-  HeadPartition head_partition = HeadPartition::grouped;
-  OffsetRule offset_rule = OffsetRule::by_branch;
-  QueryRule query_rule = QueryRule::all;
-  PaddingRule padding_rule = PaddingRule::masked;
-  MixGradient mix_gradient = MixGradient::exact;
-  ShardLayout shard_layout = ShardLayout::contiguous;
+  HeadPartition head_partition = HeadPartition::grouped;  ///< which heads run which branches
+  OffsetRule offset_rule = OffsetRule::by_branch;         ///< which rows of a segment a head keeps
+  QueryRule query_rule = QueryRule::all;                  ///< which queries attend to the kept keys
+  PaddingRule padding_rule = PaddingRule::masked;         ///< whether zero rows pad segments
+  MixGradient mix_gradient = MixGradient::exact;          ///< whether backward differentiates mixing weights
+  ShardLayout shard_layout = ShardLayout::contiguous;     ///< which tokens a ring member owns
 
   /// Throws std::invalid_argument that names the first field that breaks a rule.
   void validate() const {
@@ -90,6 +93,7 @@ struct AttentionConfig {
     }
   }
 
+  /// Whether every field is equal.
   friend bool operator==(const AttentionConfig&, const AttentionConfig&) = default;
 
  private:
@@ -102,10 +106,12 @@ struct AttentionConfig {
   }
 };
 
-/// Ring dilated attention: heads divided over the branches, every query served.
+/// Ring dilated attention: heads divided over the branches, every query served. Lengths and rates are left
+/// for the caller to fill in.
 inline AttentionConfig ring_preset() { return {}; }
 
-/// The LongNet paper: every head runs every branch, offsets differ by head, kept rows only.
+/// The LongNet paper (arXiv 2307.02486, eq. 2-11): every head runs every branch, offsets differ by head, kept
+/// rows only. Lengths and rates are left for the caller to fill in.
 inline AttentionConfig longnet_preset() {
   AttentionConfig config;
   config.head_partition = HeadPartition::shared;
@@ -114,7 +120,8 @@ inline AttentionConfig longnet_preset() {
   return config;
 }
 
-/// What microsoft/torchscale computes and what trained GigaPath and LongViT checkpoints expect.
+/// What microsoft/torchscale computes and what trained GigaPath and LongViT checkpoints expect. Lengths and
+/// rates are left for the caller to fill in.
 inline AttentionConfig torchscale_preset() {
   AttentionConfig config = longnet_preset();
   config.offset_rule = OffsetRule::by_head_block;

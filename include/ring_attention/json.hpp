@@ -8,11 +8,13 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
+/// An object with a number for each field, by its name: `nlohmann::json(cache.stats())`.
 inline void to_json(nlohmann::json& json, const PatternCacheStats& stats) {
   json = {{"hits", stats.hits},           {"misses", stats.misses},   {"insertions", stats.insertions},
           {"evictions", stats.evictions}, {"entries", stats.entries}, {"bytes", stats.bytes}};
 }
 
+/// An object with a number for each field, by its name: `nlohmann::json(service.counters())`.
 inline void to_json(nlohmann::json& json, const ProductionCounters& counters) {
   json = {{"forward_calls", counters.forward_calls},
           {"backward_calls", counters.backward_calls},

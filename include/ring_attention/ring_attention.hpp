@@ -1,6 +1,10 @@
 // The core of the library. Optional parts are included by name.
 #pragma once
 
+/// \namespace ring_attention
+/// Everything that the library offers. Names of the nested namespaces `detail` and `engine` are its own and
+/// may change with every version.
+
 #include <ring_attention/attention/block_probabilities.hpp>
 #include <ring_attention/attention/block_sparse_ring_dilated_attention.hpp>
 #include <ring_attention/attention/block_sparse_ring_distributed_dilated_attention.hpp>

@@ -8,6 +8,7 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
+/// The element types that tensors may have.
 template <class T>
 concept AttentionScalar = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, Eigen::half> ||
     std::same_as<T, Eigen::bfloat16>;

@@ -22,6 +22,7 @@ using Shape = std::array<std::int64_t, 4>;
 /// Distances in elements between neighbours along b, n and h; d is contiguous.
 using Strides = std::array<std::int64_t, 3>;
 
+/// As errors show a shape: "[1, 16384, 8, 64]".
 inline std::string to_string(const Shape& shape) {
   std::string text = "[";
   for (const std::int64_t extent : shape) text += std::to_string(extent) + ", ";
@@ -78,8 +79,9 @@ struct Uninitialized {};
 template <class T>
 class TensorView {
  public:
-  using value_type = std::remove_const_t<T>;
+  using value_type = std::remove_const_t<T>;  ///< type of an element
 
+  /// No memory; every extent is 0.
   TensorView() = default;
 
   /// Throws std::invalid_argument for negative extents, a size that overflows, or null data of non-zero size.
@@ -90,7 +92,7 @@ class TensorView {
     }
   }
 
-  /// Row-major memory without gaps.
+  /// Row-major memory without gaps. Throws as the constructor above.
   TensorView(T* data, const Shape& shape)
       : TensorView(data, shape,
                    (detail::checked_size("view", shape, sizeof(T)), detail::dense_strides(shape))) {}
@@ -101,15 +103,16 @@ class TensorView {
       TensorView(const TensorView<U>& other)  // NOLINT(google-explicit-constructor)
       : data_(other.data()), shape_(other.shape()), strides_(other.strides()) {}
 
-  T* data() const { return data_; }
-  const Shape& shape() const { return shape_; }
-  const Strides& strides() const { return strides_; }
-  std::int64_t size() const { return detail::element_count(shape_); }
+  T* data() const { return data_; }                    ///< element (0, 0, 0, 0)
+  const Shape& shape() const { return shape_; }        ///< extents {b, n, h, d}
+  const Strides& strides() const { return strides_; }  ///< distances in elements along b, n, h
+  std::int64_t size() const { return detail::element_count(shape_); }  ///< number of elements
 
-  /// The d elements of one row.
+  /// The d elements of one row. Indices are not checked.
   T* row(std::int64_t b, std::int64_t n, std::int64_t h) const {
     return data_ + (b * strides_[0] + n * strides_[1] + h * strides_[2]);
   }
+  /// One element. Indices are not checked.
   T& operator()(std::int64_t b, std::int64_t n, std::int64_t h, std::int64_t d) const {
     return row(b, n, h)[d];
   }
@@ -125,13 +128,15 @@ class TensorView {
 template <class T>
 class Tensor {
  public:
-  using value_type = T;
+  using value_type = T;  ///< type of an element
   static_assert(std::is_trivially_copyable_v<T>, "Tensor holds plain numbers: its memory is filled bytewise");
 
+  /// No memory; every extent is 0.
   Tensor() = default;
 
-  /// Throws std::invalid_argument for negative extents or a size that overflows.
+  /// Zeros of shape [b, n, h, d]. Throws std::invalid_argument for negative extents or a size that overflows.
   Tensor(std::int64_t b, std::int64_t n, std::int64_t h, std::int64_t d) : Tensor(Shape{b, n, h, d}) {}
+  /// The same.
   explicit Tensor(const Shape& shape) : Tensor(shape, detail::Uninitialized{}) {
     std::uninitialized_fill_n(data_.get(), size(), T{});
   }
@@ -144,10 +149,13 @@ class Tensor {
     }
   }
 
+  /// Copies the elements.
   Tensor(const Tensor& other) : Tensor(other.shape_, detail::Uninitialized{}) {
     std::uninitialized_copy_n(other.data(), size(), data_.get());
   }
+  /// Takes the memory over; `other` becomes empty.
   Tensor(Tensor&& other) noexcept : data_(std::move(other.data_)), shape_(std::exchange(other.shape_, {})) {}
+  /// Copies, or takes the memory over where the argument is moved.
   Tensor& operator=(Tensor other) noexcept {
     data_.swap(other.data_);
     std::swap(shape_, other.shape_);
@@ -155,21 +163,25 @@ class Tensor {
   }
   ~Tensor() = default;
 
-  const Shape& shape() const { return shape_; }
-  std::int64_t size() const { return detail::element_count(shape_); }
-  T* data() { return data_.get(); }
-  const T* data() const { return data_.get(); }
+  const Shape& shape() const { return shape_; }                        ///< extents {b, n, h, d}
+  std::int64_t size() const { return detail::element_count(shape_); }  ///< number of elements
+  T* data() { return data_.get(); }                                    ///< the elements, row-major
+  const T* data() const { return data_.get(); }                        ///< the elements, row-major
 
+  /// One element. Indices are not checked.
   T& operator()(std::int64_t b, std::int64_t n, std::int64_t h, std::int64_t d) {
     return data()[offset(b, n, h, d)];
   }
+  /// One element. Indices are not checked.
   const T& operator()(std::int64_t b, std::int64_t n, std::int64_t h, std::int64_t d) const {
     return data()[offset(b, n, h, d)];
   }
 
-  TensorView<T> view() { return {data(), shape_}; }
-  TensorView<const T> view() const { return {data(), shape_}; }
-  operator TensorView<T>() & { return view(); }             // NOLINT(google-explicit-constructor)
+  TensorView<T> view() { return {data(), shape_}; }              ///< valid while the tensor keeps its memory
+  TensorView<const T> view() const { return {data(), shape_}; }  ///< valid while the tensor keeps its memory
+  /// As view(). Not of a temporary, whose memory would be gone.
+  operator TensorView<T>() & { return view(); }  // NOLINT(google-explicit-constructor)
+  /// As view().
   operator TensorView<const T>() const& { return view(); }  // NOLINT(google-explicit-constructor)
 
  private:
@@ -189,6 +201,7 @@ TensorView<T> swap_sequence_and_heads(const TensorView<T>& view) {
   return {view.data(), {b, y, x, d}, {stride_b, stride_y, stride_x}};
 }
 
+/// What view() takes: an Eigen::Tensor or Eigen::TensorMap, known by its interface.
 template <class E>
 concept EigenTensorLike = requires(E& tensor) {
   tensor.data();
@@ -217,6 +230,7 @@ auto view(E& tensor) {
     return TensorView<Element>(tensor.data(), shape);
   }
 }
+/// The same, read-only.
 template <EigenTensorLike E>
 auto view(const E& tensor) {
   using Element = std::remove_pointer_t<decltype(tensor.data())>;

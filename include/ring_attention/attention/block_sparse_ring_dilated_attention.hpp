@@ -36,8 +36,8 @@ class BlockSparseRingDilatedAttention
   friend Base;
 
  public:
-  using typename Base::Accumulator;
-  using typename Base::Input;
+  using typename Base::Accumulator;  ///< type of the log-sum-exp
+  using typename Base::Input;        ///< a tensor that is read
 
   /// Throws std::invalid_argument for a configuration that breaks a rule.
   explicit BlockSparseRingDilatedAttention(AttentionConfig config, BlockSparseConfig sparse = {},
@@ -46,10 +46,11 @@ class BlockSparseRingDilatedAttention
     sparse_.validate();
   }
 
+  /// The same with the default blocks.
   BlockSparseRingDilatedAttention(AttentionConfig config, CachePolicy cache_policy)
       : BlockSparseRingDilatedAttention(std::move(config), BlockSparseConfig{}, std::move(cache_policy)) {}
 
-  const BlockSparseConfig& sparse_config() const { return sparse_; }
+  const BlockSparseConfig& sparse_config() const { return sparse_; }  ///< as given to the constructor
 
   /// Output, log-sum-exp, and the probabilities of every active block, which take block_size^2 numbers each.
   BlockSparseResult<Scalar> forward_with_probabilities(Input q, Input k, Input v,

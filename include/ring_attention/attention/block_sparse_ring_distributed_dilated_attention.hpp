@@ -34,12 +34,13 @@ class BlockSparseRingDistributedDilatedAttention
             detail::agreement_fields(sparse)),
         sparse_(std::move(sparse)) {}
 
+  /// The same with the default blocks.
   BlockSparseRingDistributedDilatedAttention(AttentionConfig config, Communicator& communicator,
                                              CachePolicy cache_policy = CachePolicy())
       : BlockSparseRingDistributedDilatedAttention(std::move(config), BlockSparseConfig{}, communicator,
                                                    std::move(cache_policy)) {}
 
-  const BlockSparseConfig& sparse_config() const { return sparse_; }
+  const BlockSparseConfig& sparse_config() const { return sparse_; }  ///< as given to the constructor
 
   using Base::plan_report;
   /// The report for one head.

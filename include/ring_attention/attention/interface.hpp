@@ -48,12 +48,14 @@ class WholeTensorAttention {
   static_assert(detail::is_cache_policy<CachePolicy>());
 
  public:
-  using Accumulator = accumulator_t<Scalar>;
-  using Input = TensorView<const Scalar>;
+  using Accumulator = accumulator_t<Scalar>;  ///< type of the log-sum-exp
+  using Input = TensorView<const Scalar>;     ///< a tensor that is read
 
-  const AttentionConfig& config() const { return config_; }
-  const CachePolicy& cache_policy() const { return cache_policy_; }
+  const AttentionConfig& config() const { return config_; }          ///< as given to the constructor
+  const CachePolicy& cache_policy() const { return cache_policy_; }  ///< as given to the constructor
 
+  /// The attention of every query, [b, n, h, d]. Shapes of the arguments and errors: see
+  /// WholeTensorAttention.
   Tensor<Scalar> forward(Input q, Input k, Input v, const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
     Tensor<Scalar> out(q.shape(), detail::Uninitialized{});
@@ -77,6 +79,7 @@ class WholeTensorAttention {
     derived().run_forward(shape, {q, k, v, out, lse}, options);
   }
 
+  /// Output [b, n, h, d] and log-sum-exp {b, h, n, 1}, which backward needs.
   AttentionResult<Scalar> forward_with_lse(Input q, Input k, Input v,
                                            const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
@@ -88,7 +91,11 @@ class WholeTensorAttention {
   }
 
   /// Gradients of sum(out * grad_out) (+ sum(lse * grad_lse)), with probabilities recomputed tile by tile
-  /// from the log-sum-exp of `result`, which forward_with_lse returned for the same inputs and lengths.
+  /// from the log-sum-exp of `result`, which forward_with_lse returned for the same inputs and lengths. With
+  /// p = exp(score - lse) and D = rowsum(grad_out * out) - grad_lse: dV = p^T grad_out, dScore = p *
+  /// (grad_out V^T - D), dQ = scale * dScore K, dK = scale * dScore^T Q (FlashAttention-2, arXiv 2307.08691,
+  /// section 3.1.2). Under MixGradient::detached each branch has p and D of its own, and its dScore and dV
+  /// are multiplied by its mixing weight.
   Gradients<Scalar> backward(Input q, Input k, Input v, const AttentionResult<Scalar>& result, Input grad_out,
                              const BackwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
@@ -108,6 +115,7 @@ class WholeTensorAttention {
   }
 
  protected:
+  /// Throws std::invalid_argument for a configuration that breaks a rule.
   WholeTensorAttention(AttentionConfig config, CachePolicy cache_policy)
       : config_(std::move(config)), cache_policy_(std::move(cache_policy)) {
     config_.validate();
@@ -128,6 +136,7 @@ class WholeTensorAttention {
     }
   }
 
+  /// The plan of a call whose shapes were checked. Throws std::invalid_argument for lengths that do not fit.
   AttentionPlan make_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
     return detail::make_plan(config_, shape, lengths,
                              [this](const PatternKey& key) { return apply_dilation(key); });

@@ -10,6 +10,7 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
+/// What a forward call may be given beside its tensors.
 struct ForwardOptions {
   /// One valid length in [0, n] per batch item; empty: every item has n tokens. An item of length m is
   /// computed as if it were alone with n = m. Rows from m on are never read; their output is 0, their
@@ -17,6 +18,7 @@ struct ForwardOptions {
   std::vector<std::int64_t> lengths = {};
 };
 
+/// What a backward call may be given beside its tensors.
 struct BackwardOptions {
   /// As given to forward.
   std::vector<std::int64_t> lengths = {};
@@ -36,7 +38,9 @@ struct AttentionResult {
 /// What backward returns: gradients shaped like q, k and v.
 template <class Scalar>
 struct Gradients {
-  Tensor<Scalar> q, k, v;
+  Tensor<Scalar> q;  ///< [b, n, h, d]
+  Tensor<Scalar> k;  ///< [b, n, h_kv, d], summed over the query heads that share a key/value head
+  Tensor<Scalar> v;  ///< [b, n, h_kv, d], summed over the query heads that share a key/value head
 };
 
 }  // namespace RING_ATTENTION_NAMESPACE

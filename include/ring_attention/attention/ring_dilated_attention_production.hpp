@@ -52,14 +52,16 @@ class RingDilatedAttentionProduction
   /// Throws std::invalid_argument for a configuration that breaks a rule.
   explicit RingDilatedAttentionProduction(AttentionConfig config, CachePolicy cache_policy = CachePolicy())
       : RingDilatedAttentionProduction(std::move(config), ProductionOptions{}, std::move(cache_policy)) {}
+  /// The same with options.
   RingDilatedAttentionProduction(AttentionConfig config, ProductionOptions options,
                                  CachePolicy cache_policy = CachePolicy())
       : Base(std::move(config), std::move(cache_policy)),
         options_(options),
         shared_(std::make_unique<Shared>()) {}
 
-  const ProductionOptions& options() const { return options_; }
+  const ProductionOptions& options() const { return options_; }  ///< as given to the constructor
 
+  /// Sums over all calls so far; calls that run are counted when they end.
   ProductionCounters counters() const {
     ProductionCounters counters;
     counters.forward_calls = shared_->forward_calls;

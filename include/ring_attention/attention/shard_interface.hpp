@@ -47,18 +47,20 @@ class ShardAttention {
   static_assert(detail::is_cache_policy<CachePolicy>());
 
  public:
-  using Accumulator = accumulator_t<Scalar>;
-  using Input = TensorView<const Scalar>;
+  using Accumulator = accumulator_t<Scalar>;  ///< type of the log-sum-exp
+  using Input = TensorView<const Scalar>;     ///< a tensor that is read
 
+  /// As given to the constructor, with the ring size of the communicator.
   const AttentionConfig& config() const { return config_; }
-  const CachePolicy& cache_policy() const { return cache_policy_; }
+  const CachePolicy& cache_policy() const { return cache_policy_; }  ///< as given to the constructor
 
   /// Tokens that each rank owns, in the order of its shard's rows.
   std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t total_sequence_length) const {
     return ring_attention::shard_ranges(total_sequence_length, config_.ring_size, config_.shard_layout);
   }
 
-  /// What a forward call of this shape would compute and send. Not collective.
+  /// What a forward call of this shape would compute and send. Not collective. Throws std::invalid_argument
+  /// for a negative length, heads that are not positive, or heads that are no multiple of kv_heads.
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
@@ -68,17 +70,20 @@ class ShardAttention {
   /// Payload of all messages of this rank's successful calls, in bytes.
   std::uint64_t bytes_sent() const { return bytes_sent_; }
 
+  /// The attention of the rank's own queries, [b, m, h, d]. Collective; for shapes and errors see
+  /// ShardAttention.
   Tensor<Scalar> forward(Input q, Input k, Input v, std::int64_t total_sequence_length,
                          const ForwardOptions& options = {}) const {
     return run_forward(q, k, v, total_sequence_length, options, false).out;
   }
 
+  /// Output [b, m, h, d] and log-sum-exp {b, h, m, 1} of the rank's own queries. Collective.
   AttentionResult<Scalar> forward_with_lse(Input q, Input k, Input v, std::int64_t total_sequence_length,
                                            const ForwardOptions& options = {}) const {
     return run_forward(q, k, v, total_sequence_length, options, true);
   }
 
-  /// Gradients of the rank's own rows; see WholeTensorAttention::backward.
+  /// Gradients of the rank's own rows; see WholeTensorAttention::backward. Collective.
   Gradients<Scalar> backward(Input q, Input k, Input v, const AttentionResult<Scalar>& result, Input grad_out,
                              std::int64_t total_sequence_length, const BackwardOptions& options = {}) const {
     TensorView<const Accumulator> grad_lse;

@@ -1,6 +1,7 @@
 // TrueRingDilatedAttention: P ring members on P threads of one process.
 #pragma once
 
+#include <climits>
 #include <cstdint>
 #include <exception>
 #include <ring_attention/attention/interface.hpp>
@@ -9,6 +10,7 @@
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -28,16 +30,23 @@ class TrueRingDilatedAttention
   friend Base;
 
  public:
-  /// Throws std::invalid_argument for a configuration that breaks a rule, or a negative timeout.
+  /// Throws std::invalid_argument for a configuration that breaks a rule, a ring of more than 2^31 - 1
+  /// members, or a negative timeout.
   explicit TrueRingDilatedAttention(AttentionConfig config, CachePolicy cache_policy = CachePolicy())
       : TrueRingDilatedAttention(std::move(config), CommunicatorOptions{}, std::move(cache_policy)) {}
+  /// The same with a timeout of the caller's choice.
   TrueRingDilatedAttention(AttentionConfig config, CommunicatorOptions options,
                            CachePolicy cache_policy = CachePolicy())
       : Base(std::move(config), std::move(cache_policy)), options_(options) {
+    if (this->config().ring_size > INT_MAX) {
+      detail::throw_invalid("ring_size", this->config().ring_size,
+                            "must be at most " + std::to_string(INT_MAX) + ": every member is a thread");
+    }
     options_.validate();
   }
 
-  /// What a forward call of this shape would have each member compute and send.
+  /// What a forward call of this shape would have each member compute and send. Throws std::invalid_argument
+  /// for a negative length, heads that are not positive, or heads that are no multiple of kv_heads.
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);

@@ -19,6 +19,7 @@ inline namespace RING_ATTENTION_NAMESPACE {
 /// Tokens [first, second).
 using TokenRange = std::pair<std::int64_t, std::int64_t>;
 
+/// One member's part of a call.
 struct MemberReport {
   std::vector<TokenRange>
       tokens;                  ///< one range (contiguous) or two (zigzag), in the order of the shard's rows
@@ -26,12 +27,14 @@ struct MemberReport {
   std::int64_t rows_sent = 0;  ///< key rows it sends in forward, each with a value row
 };
 
+/// What plan_report() of an attention class tells.
 struct PlanReport {
-  std::vector<MemberReport> members;
-  double largest_over_mean = 1;  ///< pairs of the busiest member / mean; 1 is perfect balance
+  std::vector<MemberReport> members;  ///< by rank
+  double largest_over_mean = 1;       ///< pairs of the busiest member / mean; 1 is perfect balance
 };
 
-/// Tokens that each member owns, in the order of its shard's rows; empty ranges are left out.
+/// Tokens that each member owns, in the order of its shard's rows; empty ranges are left out. Throws
+/// std::invalid_argument for a negative n or a ring size that is not positive.
 inline std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::int64_t ring_size,
                                                          ShardLayout layout) {
   if (n < 0) detail::throw_invalid("n", n, "must not be negative");

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <ring_attention/config.hpp>
 #include <ring_attention/version.hpp>
 
@@ -26,10 +27,10 @@ struct SequenceRuns {
       : tokens(n), run_length(std::max<std::int64_t>(1, n / parts + (n % parts != 0))) {}
 
   /// Number of runs that hold tokens; a ring far larger than the sequence costs nothing.
-  std::int64_t count() const { return (tokens + run_length - 1) / run_length; }
+  std::int64_t count() const { return tokens / run_length + (tokens % run_length != 0); }
   std::int64_t begin(std::int64_t run) const { return run < count() ? run * run_length : tokens; }
   std::int64_t end(std::int64_t run) const {
-    return run < count() ? std::min(tokens, (run + 1) * run_length) : tokens;
+    return run < count() ? run * run_length + std::min(run_length, tokens - run * run_length) : tokens;
   }
   std::int64_t of_token(std::int64_t token) const { return token / run_length; }
 
@@ -47,10 +48,15 @@ struct MemberTokens {
 inline MemberTokens member_tokens(std::int64_t n, std::int64_t ring_size, ShardLayout layout,
                                   std::int64_t member, bool whole) {
   const bool zigzag = layout == ShardLayout::zigzag;
-  const SequenceRuns sequence(n, zigzag ? 2 * ring_size : ring_size);
+  // Sums that overflow name runs past any sequence's end.
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  const auto plus_ring_size = [&](std::int64_t run) {
+    return run > most - ring_size ? most : run + ring_size;
+  };
+  const SequenceRuns sequence(n, zigzag ? plus_ring_size(ring_size) : ring_size);
   MemberTokens tokens;
   tokens.runs[0] = {sequence.begin(member), sequence.end(member), 0, -sequence.begin(member)};
-  const std::int64_t mirror = 2 * ring_size - 1 - member;
+  const std::int64_t mirror = plus_ring_size(ring_size - 1 - member);
   const std::int64_t second = zigzag ? sequence.begin(mirror) : n;
   tokens.runs[1] = {second, zigzag ? sequence.end(mirror) : n, 0, tokens.runs[0].size() - second};
   if (!whole) {

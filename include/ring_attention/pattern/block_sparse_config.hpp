@@ -25,18 +25,19 @@ enum class BlockPattern {
 
 /// Block `b` holds the tokens [b * block_size, (b + 1) * block_size), cut off at the sequence's end.
 struct BlockPair {
-  std::int64_t query = 0;
-  std::int64_t key = 0;
+  std::int64_t query = 0;  ///< number of the block whose queries attend
+  std::int64_t key = 0;    ///< number of the block whose keys they attend to
+  /// By query, then by key.
   friend auto operator<=>(const BlockPair&, const BlockPair&) = default;
 };
 
 /// Passed to the constructor of a block-sparse attention class, which checks it. Fields that a pattern does
 /// not name are checked and otherwise unused.
 struct BlockSparseConfig {
-  BlockPattern pattern = BlockPattern::local_window;
-  std::int64_t block_size = 64;  ///< tokens; the last block may be short
-  std::int64_t window = 256;     ///< tokens to either side, rounded up to whole blocks: every key within that
-                                 ///< distance is seen
+  BlockPattern pattern = BlockPattern::local_window;  ///< how the active blocks are told
+  std::int64_t block_size = 64;                       ///< tokens; the last block may be short
+  std::int64_t window = 256;  ///< tokens to either side, rounded up to whole blocks: every key within that
+                              ///< distance is seen
   std::int64_t global_tokens = 64;  ///< tokens from the start, rounded up to whole blocks
   std::vector<std::int64_t> dilation_rates = {1, 2, 4};  ///< distances between blocks, in blocks
   std::vector<BlockPair> blocks = {};  ///< any order; duplicates count once; above the diagonal they are
@@ -68,6 +69,7 @@ struct BlockSparseConfig {
     }
   }
 
+  /// Whether every field is equal.
   friend bool operator==(const BlockSparseConfig&, const BlockSparseConfig&) = default;
 };
 

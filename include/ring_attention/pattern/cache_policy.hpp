@@ -27,9 +27,12 @@ inline PatternCache::Pattern find_or_note(PatternCache& cache, const PatternKey&
 /// caller hands in and that must outlive the policy.
 class use_pattern_cache {
  public:
+  /// Through the global cache.
   use_pattern_cache() : cache_(&get_global_pattern_cache()) {}
+  /// Through the caller's cache, which must outlive the policy.
   explicit use_pattern_cache(PatternCache& cache) : cache_(&cache) {}
 
+  /// The pattern of a key, computed where the cache has none. Throws as make_indices.
   PatternCache::Pattern dilated_indices(const PatternKey& key) const {
     return cache_->find_or_compute(key, make_indices);
   }
@@ -51,14 +54,18 @@ class use_pattern_cache {
 /// object starts with an empty cache.
 class use_local_cache {
  public:
+  /// `byte_limit` bounds the private cache.
   explicit use_local_cache(std::size_t byte_limit = PatternCache::default_byte_limit)
       : cache_(std::make_unique<PatternCache>(byte_limit)) {}
+  /// An empty cache of the same limit.
   use_local_cache(const use_local_cache& other) : use_local_cache(other.cache_->byte_limit()) {}
+  /// Begins again with an empty cache of the other's limit.
   use_local_cache& operator=(const use_local_cache& other) {
     cache_ = std::make_unique<PatternCache>(other.cache_->byte_limit());
     return *this;
   }
 
+  /// The pattern of a key, computed where the cache has none. Throws as make_indices.
   PatternCache::Pattern dilated_indices(const PatternKey& key) const {
     return cache_->find_or_compute(key, make_indices);
   }
@@ -71,6 +78,7 @@ class use_local_cache {
   PatternCache::Pattern dilated_indices(const PatternKey& key, const Make& make) const {
     return cache_->find_or_compute(key, make);
   }
+  /// Of the private cache.
   PatternCacheStats stats() const { return cache_->stats(); }
 
  private:
@@ -80,7 +88,9 @@ class use_local_cache {
 /// Patterns are computed anew at every call.
 class use_no_cache {
  public:
+  /// Computes the pattern of a key. Throws as make_indices.
   PatternCache::Pattern dilated_indices(const PatternKey& key) const { return make_indices(key); }
+  /// The same; sets `computed`.
   PatternCache::Pattern dilated_indices(const PatternKey& key, bool& computed) const {
     computed = true;
     return make_indices(key);

@@ -16,7 +16,13 @@ inline namespace RING_ATTENTION_NAMESPACE {
 
 /// What a pattern lists: rows of a segment, or for each query block its key blocks (see block_indices.hpp).
 /// Pattern files hold these numbers.
-enum class PatternKind : std::int64_t { dilated, local_window, dilated_sparse, global_local, custom };
+enum class PatternKind : std::int64_t {
+  dilated,         ///< the rows of a segment that a dilation keeps (LongNet, arXiv 2307.02486)
+  local_window,    ///< blocks, as BlockPattern::local_window
+  dilated_sparse,  ///< blocks, as BlockPattern::dilated_sparse
+  global_local,    ///< blocks, as BlockPattern::global_local
+  custom           ///< blocks, listed by the caller
+};
 
 /// Everything that decides a pattern. Equal keys mean equal patterns.
 struct PatternKey {
@@ -24,14 +30,16 @@ struct PatternKey {
   std::vector<std::int64_t> segment_lengths;  ///< w_i in tokens
   std::vector<std::int64_t> dilation_rates;   ///< r_i, one per segment length
   std::int64_t offset = 0;                    ///< residue class that is kept
-  PatternKind kind = PatternKind::dilated;
+  PatternKind kind = PatternKind::dilated;    ///< what the pattern lists
   std::vector<std::int64_t> parameters = {};  ///< further numbers of the kinds that list blocks
 
+  /// Whether every field is equal.
   friend bool operator==(const PatternKey&, const PatternKey&) = default;
 };
 
 /// Hash of a PatternKey; equality decides, so a collision costs time and nothing else.
 struct PatternKeyHash {
+  /// Mixes every number of the key.
   std::size_t operator()(const PatternKey& key) const noexcept {
     std::uint64_t state = 0x9e3779b97f4a7c15ULL;
     const auto mix = [&state](std::int64_t value) {  // the finalizer of splitmix64, chained
@@ -57,8 +65,8 @@ struct PatternKeyHash {
 /// key blocks of query block i.
 class DilatedIndices {
  public:
-  /// `rows[begin[i] .. begin[i + 1])` belong to branch i. Throws std::invalid_argument where begin is no
-  /// ascending partition of rows.
+  /// The rows at positions begin[i] to begin[i + 1] - 1 belong to branch i. Throws std::invalid_argument
+  /// where begin is no ascending partition of rows.
   DilatedIndices(std::vector<std::int64_t> begin, std::vector<std::int64_t> rows)
       : DilatedIndices(std::make_shared<const Lists>(Lists{std::move(begin), std::move(rows)})) {}
 
@@ -79,9 +87,12 @@ class DilatedIndices {
   }
 
   // No move: it would leave spans behind that nothing keeps alive.
+  /// Shares the lists.
   DilatedIndices(const DilatedIndices&) = default;
+  /// Shares the lists.
   DilatedIndices& operator=(const DilatedIndices&) = default;
 
+  /// Number of lists.
   std::size_t branches() const { return begin_.size() - 1; }
 
   /// Rows kept by a branch. Throws std::invalid_argument for a branch that the key did not have.
@@ -108,6 +119,7 @@ class DilatedIndices {
     return sizeof *this + sizeof(Lists) + (begin_.size() + rows_.size()) * sizeof(std::int64_t);
   }
 
+  /// Whether the lists are equal, wherever they lie.
   friend bool operator==(const DilatedIndices& a, const DilatedIndices& b) {
     return std::ranges::equal(a.begin_, b.begin_) && std::ranges::equal(a.rows_, b.rows_);
   }

@@ -32,11 +32,12 @@ struct PatternCacheStats {
 /// byte limit is exceeded. A reader keeps its pattern alive after clear() or eviction.
 class PatternCache {
  public:
-  using Pattern = std::shared_ptr<const DilatedIndices>;
-  using KeyedPattern = std::pair<PatternKey, Pattern>;
+  using Pattern = std::shared_ptr<const DilatedIndices>;  ///< never changes; kept alive by whoever holds it
+  using KeyedPattern = std::pair<PatternKey, Pattern>;    ///< an entry
 
-  static constexpr std::size_t default_byte_limit = std::size_t{256} << 20;
+  static constexpr std::size_t default_byte_limit = std::size_t{256} << 20;  ///< 256 MiB
 
+  /// An empty cache that holds at most that many bytes of patterns and keys.
   explicit PatternCache(std::size_t byte_limit = default_byte_limit) : byte_limit_(byte_limit) {}
   PatternCache(const PatternCache&) = delete;
   PatternCache& operator=(const PatternCache&) = delete;
@@ -107,6 +108,7 @@ class PatternCache {
     evict();
   }
 
+  /// Bytes of patterns and keys that the cache holds at most.
   std::size_t byte_limit() const {
     const std::lock_guard lock(mutex_);
     return byte_limit_;
@@ -121,6 +123,7 @@ class PatternCache {
     return result;
   }
 
+  /// Counters and present contents.
   PatternCacheStats stats() const {
     const std::lock_guard lock(mutex_);
     PatternCacheStats result = counters_;

@@ -94,6 +94,7 @@ LoadReport load_patterns(const std::filesystem::path& path, PatternCache& into, 
 
 }  // namespace detail
 
+/// How PatternStore::load reads.
 struct LoadOptions {
   /// Map the file where the system can. False reads it into memory of the process's own: for folders on
   /// devices that fail, or where something truncates files in place, which would end a process that maps
@@ -110,9 +111,10 @@ struct LoadOptions {
 ///     store.save();  // what the global cache holds by now
 class PatternStore {
  public:
+  /// Names the file, which need not exist. Touches no disk.
   explicit PatternStore(std::filesystem::path path) : path_(std::move(path)) {}
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return path_; }  ///< as given to the constructor
 
   /// Replaces the file by the patterns of a cache. Throws std::filesystem::filesystem_error (a
   /// std::system_error) where the file cannot be written; the old one is then as it was. Throws
@@ -120,6 +122,7 @@ class PatternStore {
   SaveReport save(const PatternCache& cache = get_global_pattern_cache()) const {
     return save(cache.entries());
   }
+  /// The same with listed patterns, the one used last first.
   SaveReport save(const std::vector<PatternCache::KeyedPattern>& patterns) const {
     return detail::save_patterns<detail::NativeOutput>(path_, patterns);
   }

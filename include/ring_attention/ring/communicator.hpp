@@ -15,6 +15,7 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
+/// What every communicator is made with.
 struct CommunicatorOptions {
   /// How long a member waits for another before it throws PeerLost.
   std::chrono::milliseconds timeout = std::chrono::minutes(5);
@@ -96,8 +97,7 @@ concept MessageTransport = requires(C& c, typename C::Outgoing& out, typename C:
 /// - `progress()`, for a communicator that moves messages only while it is called: returns at once. The
 ///   thread that made the call uses it between two tiles.
 /// - `step(s, size)`: called by that thread before it computes with keys, for s = 0 .. size - 1; at s = 0
-/// with
-///   its own, then with those of one other member at a time.
+///   with its own, then with those of one other member at a time.
 /// - `dilated_indices(key)`: computes a pattern that is not at hand, in place of make_indices.
 template <class C>
 concept RingCommunicator = (BufferTransport<C> ||
@@ -112,15 +112,21 @@ concept RingCommunicator = (BufferTransport<C> ||
 /// A ring of one: nothing is ever sent.
 class AloneCommunicator {
  public:
+  /// Never under way.
   struct Request {};
-  int rank() const { return 0; }
-  int size() const { return 1; }
+  int rank() const { return 0; }  ///< always 0
+  int size() const { return 1; }  ///< always 1
+  /// Throws std::logic_error.
   Request send(int, int, std::span<const std::byte>) { throw std::logic_error("a ring of one has no peer"); }
+  /// Throws std::logic_error.
   Request receive(int, int, std::span<std::byte>) { throw std::logic_error("a ring of one has no peer"); }
+  /// Returns at once.
   void wait(Request&) {}
+  /// Returns the bytes given.
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
     return {std::vector<std::byte>(mine.begin(), mine.end())};
   }
+  /// Nobody is there to be told.
   void fail(const std::string&, Failure = Failure::error) {}
 };
 

@@ -29,6 +29,7 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
+/// What an MpiCommunicator may be given beside CommunicatorOptions.
 struct MpiOptions {
   /// Larger messages travel in pieces of so many bytes: MPI counts an int. Equal on all ranks.
   std::size_t largest_piece = std::size_t{1} << 30;
@@ -83,10 +84,14 @@ class MpiCommunicator {
   };
 
  public:
+  /// A place for one message after the other to a peer.
   struct Outgoing : Place {
+    /// Where the message is written between prepare() and send().
     std::span<std::byte> bytes() { return bytes_; }
   };
+  /// A place for one message after the other from a peer.
   struct Incoming : Place {
+    /// The message, between wait() and release().
     std::span<const std::byte> bytes() const { return bytes_; }
   };
 
@@ -136,11 +141,13 @@ class MpiCommunicator {
     if (!waiting_.notices.failed()) MPI_Comm_free(&messages_);
   }
 
-  int rank() const { return waiting_.rank; }
-  int size() const { return size_; }
+  int rank() const { return waiting_.rank; }  ///< of this member, from 0
+  int size() const { return size_; }          ///< number of members
   /// Whether messages of that rank are read in shared memory; both sides say the same.
   bool shares_memory_with(int peer) const { return node_.shares_memory_with(peer); }
 
+  /// Waits until an earlier message of the place was taken, and makes room for the next. This and the calls
+  /// below throw PeerLost, MemberFailed as RingCommunicator says, and MpiError where MPI fails.
   void prepare(Outgoing& message, int peer, int tag, std::size_t bytes) {
     wait(message);
     assign(message, peer, tag, bytes, shares_memory_with(peer));
@@ -148,6 +155,7 @@ class MpiCommunicator {
     message.stage_ = Stage::prepared;
   }
 
+  /// Starts to send what was written.
   void send(Outgoing& message) {
     waiting_.notices.throw_failure();
     message.lent_ = shares_memory_with(message.peer_);
@@ -158,6 +166,7 @@ class MpiCommunicator {
     }
   }
 
+  /// Returns when the message was taken.
   void wait(Outgoing& message) {
     if (message.stage_ != Stage::under_way) return;
     if (message.lent_) {
@@ -170,6 +179,7 @@ class MpiCommunicator {
     message.stage_ = Stage::empty;
   }
 
+  /// Starts to receive the next message from a peer with that tag.
   void expect(Incoming& message, int peer, int tag, std::size_t bytes) {
     waiting_.notices.throw_failure();
     message.lent_ = shares_memory_with(peer);
@@ -187,6 +197,7 @@ class MpiCommunicator {
     }
   }
 
+  /// Returns when the message is there.
   void wait(Incoming& message) {
     if (message.stage_ != Stage::under_way) return;
     if (message.lent_) {
@@ -200,6 +211,7 @@ class MpiCommunicator {
     message.stage_ = Stage::arrived;
   }
 
+  /// Gives the message's memory back to a sender that lent it.
   void release(Incoming& message) {
     if (message.stage_ == Stage::arrived && message.lent_) {
       std::atomic_thread_fence(std::memory_order_seq_cst);
@@ -212,10 +224,12 @@ class MpiCommunicator {
     if (message.stage_ == Stage::arrived) message.stage_ = Stage::empty;
   }
 
+  /// The bytes of every member, by rank. Collective.
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
     return waiting_.all_gather(messages_, mine);
   }
 
+  /// Tells the other members that this one gives up.
   void fail(const std::string& reason, Failure failure = Failure::error) {
     waiting_.notices.tell(rank(), size_, reason, failure);
   }

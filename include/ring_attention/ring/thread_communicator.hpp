@@ -24,6 +24,8 @@ inline namespace RING_ATTENTION_NAMESPACE {
 /// What the members share. Outlives its ThreadCommunicators.
 class ThreadRing {
  public:
+  /// A ring of `size` members. Throws std::invalid_argument for a size that is not positive or a negative
+  /// timeout.
   explicit ThreadRing(int size, CommunicatorOptions options = {}) : size_(size), options_(options) {
     detail::require_positive("ring size", size);
     options.validate();
@@ -32,7 +34,7 @@ class ThreadRing {
   ThreadRing(const ThreadRing&) = delete;
   ThreadRing& operator=(const ThreadRing&) = delete;
 
-  int size() const { return size_; }
+  int size() const { return size_; }  ///< number of members
 
   /// Rank of the member that called fail first, or -1.
   int failed_rank() const {
@@ -76,10 +78,14 @@ class ThreadCommunicator {
   using State = ThreadRing::State;
 
  public:
+  /// A buffer under way. Destroying it cancels the transfer.
   class Request {
    public:
+    /// Nothing under way.
     Request() = default;
+    /// Takes the transfer over.
     Request(Request&& other) noexcept : ring_(other.ring_), transfer_(std::move(other.transfer_)) {}
+    /// Cancels its own transfer and takes the other's over.
     Request& operator=(Request&& other) noexcept {
       if (this != &other) {
         cancel();
@@ -109,22 +115,26 @@ class ThreadCommunicator {
     std::unique_ptr<Transfer> transfer_;
   };
 
+  /// Throws std::invalid_argument for a rank outside the ring.
   ThreadCommunicator(ThreadRing& ring, int rank) : ring_(&ring), rank_(rank) {
     if (rank < 0 || rank >= ring.size()) {
       detail::throw_invalid("rank", rank, "must lie in [0, " + std::to_string(ring.size()) + ")");
     }
   }
 
-  int rank() const { return rank_; }
-  int size() const { return ring_->size(); }
+  int rank() const { return rank_; }          ///< of this member, from 0
+  int size() const { return ring_->size(); }  ///< number of members
 
+  /// Starts to send a buffer to a peer. Throws as RingCommunicator says.
   Request send(int peer, int tag, std::span<const std::byte> buffer) {
     return post({rank_, peer, tag, buffer.data(), nullptr, buffer.size()}, ring_->sends_, ring_->receives_);
   }
+  /// Starts to receive into a buffer from a peer. Throws as RingCommunicator says.
   Request receive(int peer, int tag, std::span<std::byte> buffer) {
     return post({peer, rank_, tag, nullptr, buffer.data(), buffer.size()}, ring_->receives_, ring_->sends_);
   }
 
+  /// Returns when the buffer was taken or filled. Throws as RingCommunicator says.
   void wait(Request& request) {
     if (!request.transfer_) return;
     const Transfer& transfer = *request.transfer_;
@@ -135,6 +145,7 @@ class ThreadCommunicator {
     request.transfer_.reset();
   }
 
+  /// The bytes of every member, by rank. Collective. Throws as RingCommunicator says.
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
     std::unique_lock lock(ring_->mutex_);
     throw_failure();
@@ -158,6 +169,7 @@ class ThreadCommunicator {
     return parts;
   }
 
+  /// Tells the other members that this one gives up.
   void fail(const std::string& reason, Failure failure = Failure::error) {
     const std::lock_guard lock(ring_->mutex_);
     if (ring_->failed_rank_ >= 0) return;
