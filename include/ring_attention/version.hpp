@@ -19,15 +19,21 @@
 #define RING_ATTENTION_NAMESPACE v0_1
 
 /// Code whose machine instructions depend on compiler flags lives in this one: a unit built for AVX-512 and a
-/// unit built for plain x86-64 then never share a function, whichever copy the linker keeps.
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-#define RING_ATTENTION_CODE_NAMESPACE v0_1_avx512
-#elif defined(__AVX2__) && defined(__FMA__)
-#define RING_ATTENTION_CODE_NAMESPACE v0_1_avx2
-#elif defined(__AVX__)
-#define RING_ATTENTION_CODE_NAMESPACE v0_1_avx
+/// unit built for plain x86-64 then never share a function, whichever copy the linker keeps. Nor does a unit
+/// with RING_ATTENTION_PORTABLE, which knows fewer kernels.
+#if defined(RING_ATTENTION_PORTABLE)
+#define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_1_portable_##INSTRUCTIONS
 #else
-#define RING_ATTENTION_CODE_NAMESPACE v0_1_generic
+#define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_1_##INSTRUCTIONS
+#endif
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(avx512)
+#elif defined(__AVX2__) && defined(__FMA__)
+#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(avx2)
+#elif defined(__AVX__)
+#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(avx)
+#else
+#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(generic)
 #endif
 
 /// Symbols that shared libraries do not hide even where they hide the others.

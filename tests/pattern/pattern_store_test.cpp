@@ -18,7 +18,7 @@ namespace ra = ring_attention;
 
 namespace {
 
-ra::AttentionConfig small_config() {
+ra::AttentionConfig patterned_config() {
   ra::AttentionConfig config = ra::longnet_preset();
   config.segment_lengths = {8, 20};
   config.dilation_rates = {1, 3};
@@ -137,14 +137,14 @@ TEST_CASE("a forward pass with loaded patterns only hits, and its result is bitw
   const auto q = numbers(1), k = numbers(2), v = numbers(3);
   ra::PatternCache computed;
   const auto expected =
-      ra::RingDilatedAttentionV2<float>(small_config(), ra::use_pattern_cache(computed)).forward(q, k, v);
+      ra::RingDilatedAttentionV2<float>(patterned_config(), ra::use_pattern_cache(computed)).forward(q, k, v);
   store.save(computed);
   for (const auto& way : test::ways_to_load()) {
     INFO(way.name);
     ra::PatternCache cache;
     REQUIRE(way.load(store.path(), cache));
     const auto out =
-        ra::RingDilatedAttentionV2<float>(small_config(), ra::use_pattern_cache(cache)).forward(q, k, v);
+        ra::RingDilatedAttentionV2<float>(patterned_config(), ra::use_pattern_cache(cache)).forward(q, k, v);
     CHECK(cache.stats().misses == 0);
     CHECK(cache.stats().hits > 0);
     CHECK(std::memcmp(out.data(), expected.data(), static_cast<std::size_t>(out.size()) * sizeof(float)) ==
@@ -162,10 +162,11 @@ TEST_CASE("block-sparse attention takes its lists from a file", "[store][block_s
     if (pattern == ra::BlockPattern::custom) sparse.blocks = {{1, 0}, {2, 2}};
     using Attention = ra::BlockSparseRingDilatedAttention<float>;
     ra::PatternCache computed, loaded;
-    const auto expected = Attention(small_config(), sparse, ra::use_pattern_cache(computed)).forward(q, k, v);
+    const auto expected =
+        Attention(patterned_config(), sparse, ra::use_pattern_cache(computed)).forward(q, k, v);
     store.save(computed);
     REQUIRE(store.load(loaded));
-    const auto out = Attention(small_config(), sparse, ra::use_pattern_cache(loaded)).forward(q, k, v);
+    const auto out = Attention(patterned_config(), sparse, ra::use_pattern_cache(loaded)).forward(q, k, v);
     CHECK(loaded.stats().misses == 0);
     CHECK(loaded.stats().hits > 0);
     CHECK(std::memcmp(out.data(), expected.data(), static_cast<std::size_t>(out.size()) * sizeof(float)) ==

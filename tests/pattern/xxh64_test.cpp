@@ -12,7 +12,7 @@ namespace ra = ring_attention;
 
 namespace {
 
-std::vector<std::byte> numbers(std::size_t count) {
+std::vector<std::byte> counted_bytes(std::size_t count) {
   std::vector<std::byte> bytes;
   for (std::size_t i = 0; i < count; ++i) bytes.push_back(static_cast<std::byte>(i * 7 + 1));
   return bytes;
@@ -29,12 +29,12 @@ TEST_CASE("XXH64 gives the values of its reference implementation", "[store][che
       {40, 0x7899cacb89a78430}, {100, 0xd248bfc5208b0b16}};
   for (const auto& [count, value] : expected) {
     INFO(count << " bytes");
-    CHECK(ra::detail::xxh64(numbers(count)) == value);
+    CHECK(ra::detail::xxh64(counted_bytes(count)) == value);
   }
 }
 
 TEST_CASE("XXH64 of pieces is XXH64 of the whole", "[store][checksum]") {
-  const std::vector<std::byte> bytes = numbers(1000);
+  const std::vector<std::byte> bytes = counted_bytes(1000);
   const std::span<const std::byte> whole(bytes);
   for (std::size_t split = 0; split <= whole.size(); split += ra::detail::Xxh64::stripe_bytes) {
     ra::detail::Xxh64 hash;

@@ -20,7 +20,7 @@ using namespace std::chrono_literals;
 template <class Scalar>
 using Distributed = ra::RingDistributedDilatedAttention<Scalar, ra::ThreadCommunicator>;
 
-constexpr int members = 3;
+constexpr int member_count = 3;
 
 ra::AttentionConfig base() {
   ra::AttentionConfig config;
@@ -32,9 +32,9 @@ ra::AttentionConfig base() {
 /// The one text with which all members refuse; each must refuse, and alike.
 template <class Body>
 std::string refusal(const Body& body) {
-  ra::ThreadRing ring(members, {.timeout = 60s});
+  ra::ThreadRing ring(member_count, {.timeout = 60s});
   const auto start = std::chrono::steady_clock::now();
-  const auto ends = test::run_members(members, [&](int rank) {
+  const auto ends = test::run_members(member_count, [&](int rank) {
     ra::ThreadCommunicator communicator(ring, rank);
     body(rank, communicator);
   });
@@ -99,7 +99,7 @@ TEST_CASE("members with different configurations refuse, naming rank and field",
         "invalid_argument: causal on rank 1 = 0: must equal rank 0's 1");
   CHECK(config_refusal(2, [](Config& c) { c.scale = 0.125; }) ==
         "invalid_argument: scale on rank 2 = 0.125: must equal rank 0's default");
-  CHECK(config_refusal(2, [](Config& c) { c.ring_size = members; }) ==
+  CHECK(config_refusal(2, [](Config& c) { c.ring_size = member_count; }) ==
         "invalid_argument: ring_size on rank 2 = 3: must equal rank 0's 1");
   const auto names = [](const char* field, const std::function<void(Config&)>& change) {
     const std::string text = config_refusal(2, change);

@@ -3,13 +3,14 @@
 
 #include <ring_attention/kernel/targets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
-#include <ring_attention/kernel/tile_permission.hpp>
-#include <ring_attention/kernel/tile_registers.hpp>
 #include <ring_attention/version.hpp>
 #include <type_traits>
 
 #if RING_ATTENTION_X86_TARGETS
 #include <cpuid.h>
+
+#include <ring_attention/kernel/tile_permission.hpp>
+#include <ring_attention/kernel/tile_registers.hpp>
 #endif
 
 namespace ring_attention {

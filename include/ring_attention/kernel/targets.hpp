@@ -10,15 +10,17 @@
 #include <limits>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
-#include <ring_attention/kernel/tile_registers.hpp>
 #include <ring_attention/scalar.hpp>
 #include <type_traits>
 #include <utility>
 
-// 1 where there are kernels for several instruction sets.
-#if defined(__x86_64__)
+// 1 where there are kernels for several instruction sets. RING_ATTENTION_PORTABLE leaves them out: then this
+// library is what a compiler for another processor makes of it, without any intrinsic.
+#if defined(__x86_64__) && !defined(RING_ATTENTION_PORTABLE)
 #define RING_ATTENTION_X86_TARGETS 1
 #include <immintrin.h>
+
+#include <ring_attention/kernel/tile_registers.hpp>
 #else
 #define RING_ATTENTION_X86_TARGETS 0
 #endif

@@ -92,7 +92,7 @@ class StandardInput {
 
  private:
   struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
+    void operator()(std::FILE* file) const { (void)std::fclose(file); }
   };
 
   std::size_t read(std::span<std::byte> target) {
@@ -119,7 +119,7 @@ class StandardOutput {
   StandardOutput(const StandardOutput&) = delete;
   StandardOutput& operator=(const StandardOutput&) = delete;
   ~StandardOutput() {
-    if (file_ != nullptr) std::fclose(file_);
+    if (file_ != nullptr) (void)std::fclose(file_);
     std::error_code ignored;
     if (!committed_) std::filesystem::remove(path_, ignored);
   }

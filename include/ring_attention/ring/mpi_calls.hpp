@@ -44,9 +44,9 @@ inline void check_mpi(int code, const char* call) {
 /// Keeps what MPI may still read or write after a rank was lost or a ring failed, to the end of the process.
 template <class T>
 void leave_to_mpi(std::unique_ptr<T> object) noexcept {
-  static auto* const left = new std::vector<std::shared_ptr<const void>>;
   T* const kept = object.release();
   try {
+    static auto* const left = new std::vector<std::shared_ptr<const void>>;
     left->push_back(std::shared_ptr<const void>(kept, [](const void*) {}));
   } catch (const std::bad_alloc&) {
     // Kept, though no longer found by those who look for leaks.
