@@ -27,6 +27,10 @@ fi
 
 uses_wide_registers() { objdump -d "$1" | grep -E '%([yz]|t)mm[0-9]' >"$scratch/lines"; }
 for object in "${objects[@]}"; do
+  if [ ! -f "$object" ]; then
+    echo "there is no $object" >&2
+    exit 1
+  fi
   if uses_wide_registers "$object"; then
     echo "$object uses registers that not every processor has:" >&2
     head -n 3 "$scratch/lines" >&2
