@@ -106,15 +106,12 @@ class RingBackward {
   }
 
   void accumulate_gradients() {
-    std::array<Returning, look_ahead + 1> returning;
-    const auto home_of = [&](int step) -> Returning& {
-      return returning[static_cast<std::size_t>(step) % returning.size()];
-    };
+    std::array<Returning, 2> returning;
     bytes_sent_ += exchange_keys<Scalar>(
         place_, communicator_, 0, tensors_.k, tensors_.v,
         [&](int step, const Transfer& in, const KeyMessage<Scalar>& message, const Transfer& out) {
-          Returning& home = home_of(step);
-          finish(home);  // of an earlier step, so that gradients are added in the order of the steps
+          Returning& home = returning[static_cast<std::size_t>(step % 2)];
+          finish(home);  // of step - 2, so that gradients are added in the order of the steps
           T* leaving = nullptr;
           if (in.rows() > 0) {
             messages_.prepare(home.leaving, sender(step), 2, gradient_bytes(in));
@@ -126,9 +123,8 @@ class RingBackward {
           }
           if (step > 0) start(home, step, in, out);
         });
-    const int size = communicator_.size();
-    for (int step = std::max(1, size - static_cast<int>(returning.size())); step < size; ++step) {
-      finish(home_of(step));
+    for (int step = std::max(1, communicator_.size() - 2); step < communicator_.size(); ++step) {
+      finish(returning[static_cast<std::size_t>(step % 2)]);
     }
   }
 

@@ -52,11 +52,10 @@ inline int distance_of_step(int step, int size) { return step % 2 != 0 ? (step +
 /// The member `steps` after `rank`, or before it where negative.
 inline int member_after(int rank, int steps, int size) { return (rank + steps + size) % size; }
 
-/// How many steps ahead a member sends, and how many steps it may be ahead of one that still reads its
-/// messages. Where segments span some of the shards, members have nothing to compute at different steps; with
-/// one step of look-ahead those that were ahead waited for the others' next messages (8 members, segments of
-/// 4 shards: a quarter of the time). Members that are further apart than this may still wait where a segment
-/// spans 8 shards or more but not all (1.25 times the computing with one such branch, 1.02 with LongNet's).
+/// How many steps ahead a member sends. Where segments span some of the shards, members have nothing to
+/// compute at different steps; with one step of look-ahead those that were ahead waited for the others' next
+/// messages (8 members, segments of 4 shards: a quarter of the time). tests/ring/step_order_test.cpp tells
+/// who still waits: members of segments that span more shards than that, but not all.
 inline constexpr int look_ahead = 2;
 
 /// The steps of a ring: a member receives from one that is as far before it as the one is after it that it
@@ -68,13 +67,9 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
                             const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
                             const Visit& visit) {
   using Place = detail::message_place<Communicator>;
-  struct Arriving {
-    Transfer rows;
-    typename Place::Incoming message;
-  };
-  struct Leaving {
-    Transfer rows;
-    typename Place::Outgoing message;
+  struct Step {
+    Transfer in, out;
+    typename Place::Incoming received;
   };
   detail::messages_over<Communicator> messages(communicator);
   const int size = communicator.size();
@@ -82,44 +77,41 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
   const std::int64_t head_dim = place.plan->shape.head_dim;
   const detail::MemberTokens mine = place.tokens(size, rank);
   std::uint64_t bytes = 0;
-  // One to compute with, and those that arrive; beside what leaves, what slower members may still read.
-  std::array<Arriving, look_ahead + 1> arriving;
-  std::array<Leaving, 2 * look_ahead + 1> leaving;
-  const auto in_of = [&](int s) -> Arriving& {
-    return arriving[static_cast<std::size_t>(s) % arriving.size()];
-  };
-  const auto out_of = [&](int s) -> Leaving& {
-    return leaving[static_cast<std::size_t>(s) % leaving.size()];
-  };
+  std::array<Step, look_ahead + 1> steps;  // one to compute with, and those that arrive
+  const auto step_at = [&steps](int s) -> Step& { return steps[static_cast<std::size_t>(s) % steps.size()]; };
+  // Those of the next steps, and two that slower members may still read. Places go to messages in turn, not
+  // to steps: a step without a message leaves a slower member more time.
+  std::array<typename Place::Outgoing, look_ahead + 2> leaving;
+  std::size_t sent = 0;
   const auto start = [&](int s) {
-    Arriving& in = in_of(s);
-    Leaving& out = out_of(s);
+    Step& step = step_at(s);
     const int from = member_after(rank, -distance_of_step(s, size), size);
     const int to = member_after(rank, distance_of_step(s, size), size);
-    in.rows = Transfer(*place.plan, place.tokens(size, from), mine);
-    out.rows = Transfer(*place.plan, mine, place.tokens(size, to));
-    if (in.rows.rows() > 0) {
-      messages.expect(in.message, from, tag, KeyMessage<Scalar>::bytes(in.rows, head_dim));
+    step.in = Transfer(*place.plan, place.tokens(size, from), mine);
+    step.out = Transfer(*place.plan, mine, place.tokens(size, to));
+    if (step.in.rows() > 0) {
+      messages.expect(step.received, from, tag, KeyMessage<Scalar>::bytes(step.in, head_dim));
     }
-    if (out.rows.rows() > 0) {
-      messages.prepare(out.message, to, tag, KeyMessage<Scalar>::bytes(out.rows, head_dim));
-      KeyMessage<Scalar>::pack(out.rows, k, v, elements<Scalar>(out.message.bytes()));
-      messages.send(out.message);
-      bytes += out.message.bytes().size();
+    if (step.out.rows() > 0) {
+      typename Place::Outgoing& message = leaving[sent++ % leaving.size()];
+      messages.prepare(message, to, tag, KeyMessage<Scalar>::bytes(step.out, head_dim));
+      KeyMessage<Scalar>::pack(step.out, k, v, elements<Scalar>(message.bytes()));
+      messages.send(message);
+      bytes += message.bytes().size();
     }
   };
   for (int s = 1; s < size && s <= look_ahead; ++s) start(s);
   detail::tell_step(communicator, 0, size);
   visit(0, Transfer(), KeyMessage<Scalar>(), Transfer());
   for (int s = 1; s < size; ++s) {
-    Arriving& in = in_of(s);
-    messages.wait(in.message);
+    Step& step = step_at(s);
+    messages.wait(step.received);
     if (s + look_ahead < size) start(s + look_ahead);
     detail::tell_step(communicator, s, size);
-    visit(s, in.rows, KeyMessage<Scalar>{elements<Scalar>(in.message.bytes())}, out_of(s).rows);
-    messages.release(in.message);
+    visit(s, step.in, KeyMessage<Scalar>{elements<Scalar>(step.received.bytes())}, step.out);
+    messages.release(step.received);
   }
-  for (Leaving& out : leaving) messages.wait(out.message);
+  for (auto& message : leaving) messages.wait(message);
   return bytes;
 }
 

@@ -43,8 +43,8 @@ struct MpiOptions {
 ///
 /// Ranks of one machine read each other's messages where they were packed, in shared memory, and share
 /// patterns; between machines, and where a system does not let processes share memory, MPI moves the bytes.
-/// Buffers and MPI's persistent requests are kept from call to call: six messages at a time in forward, ten
-/// in backward.
+/// Buffers and MPI's persistent requests are kept from call to call: seven messages at a time in forward,
+/// eleven in backward.
 ///
 /// MPI makes progress while this thread waits, and where the engine calls `progress` between two tiles; no
 /// thread is added, so that MPI_THREAD_FUNNELED is enough. One thread uses the object, the one that may call
@@ -146,8 +146,9 @@ class MpiCommunicator {
   /// Whether messages of that rank are read in shared memory; both sides say the same.
   bool shares_memory_with(int peer) const { return node_.shares_memory_with(peer); }
 
-  /// Waits until an earlier message of the place was taken, and makes room for the next. This and the calls
-  /// below throw PeerLost, MemberFailed as RingCommunicator says, and MpiError where MPI fails.
+  /// Waits until an earlier message of the place was taken, and makes room for the next. This, `send`,
+  /// `expect`, `wait`, `release` and `all_gather` throw PeerLost, MemberFailed as RingCommunicator says, and
+  /// MpiError where MPI fails.
   void prepare(Outgoing& message, int peer, int tag, std::size_t bytes) {
     wait(message);
     assign(message, peer, tag, bytes, shares_memory_with(peer));
