@@ -167,6 +167,7 @@ set_tests_properties(package.pkg_config PROPERTIES LABELS package TIMEOUT 600 FI
 add_test(NAME package.portable
          COMMAND "${CMAKE_COMMAND}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DSCRATCH=${scratch}/portable"
                  "-DCOMPILER=${CMAKE_CXX_COMPILER}" "-DPREFIX_PATH=${CMAKE_PREFIX_PATH}"
+                 "-DGENERATOR=${CMAKE_GENERATOR}" "-DMAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
                  -P "${CMAKE_CURRENT_LIST_DIR}/packaging/portable.cmake")
 set_tests_properties(package.portable PROPERTIES LABELS package)
 

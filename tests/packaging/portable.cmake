@@ -1,5 +1,5 @@
-# cmake -DSOURCE=... -DSCRATCH=... -DCOMPILER=... -DPREFIX_PATH=... -P portable.cmake: a package of a build with
-# RING_ATTENTION_PORTABLE defines it, by CMake's target and by pkg-config; another package does not.
+# cmake -DSOURCE=... -DSCRATCH=... -DCOMPILER=... -DPREFIX_PATH=... -DGENERATOR=... -DMAKE_PROGRAM=... -P portable.cmake
+# A package of a build with RING_ATTENTION_PORTABLE defines it, by CMake's target and by pkg-config; another does not.
 function(run)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE printed ERROR_VARIABLE printed)
   if(NOT status EQUAL 0)
@@ -10,7 +10,8 @@ endfunction()
 file(REMOVE_RECURSE "${SCRATCH}")
 foreach(portable ON OFF)
   set(prefix "${SCRATCH}/prefix_${portable}")
-  run("${CMAKE_COMMAND}" -S "${SOURCE}" -B "${SCRATCH}/build_${portable}" "-DCMAKE_CXX_COMPILER=${COMPILER}"
+  run("${CMAKE_COMMAND}" -S "${SOURCE}" -B "${SCRATCH}/build_${portable}" -G "${GENERATOR}"
+      "-DCMAKE_MAKE_PROGRAM=${MAKE_PROGRAM}" "-DCMAKE_CXX_COMPILER=${COMPILER}"
       "-DCMAKE_PREFIX_PATH=${PREFIX_PATH}" -DRING_ATTENTION_PORTABLE=${portable} -DRING_ATTENTION_BUILD_TESTS=OFF
       -DRING_ATTENTION_BUILD_BENCHMARKS=OFF -DRING_ATTENTION_BUILD_EXAMPLES=OFF)
   run("${CMAKE_COMMAND}" --install "${SCRATCH}/build_${portable}" --prefix "${prefix}")
