@@ -1,4 +1,5 @@
-# Sourced by the scripts named run in tests/, tests/fuzz/, tests/network/ and benchmarks/: finds a compiler, and installs what is missing on Debian and Ubuntu.
+# Sourced by the scripts named run in tests/, tests/fuzz/, tests/network/ and benchmarks/: finds a compiler, and installs
+# what is missing on Debian and Ubuntu.
 # shellcheck shell=bash disable=SC2154
 # The sourcing script sets `project`, the root of the source tree.
 
