@@ -1,4 +1,5 @@
-# Sourced by tests/run, benchmarks/run and .ci/run: finds a compiler, and installs what is missing on Debian and Ubuntu.
+# Sourced by the scripts named run in tests/, tests/fuzz/, tests/network/ and benchmarks/: finds a compiler, and installs
+# what is missing on Debian and Ubuntu.
 # shellcheck shell=bash disable=SC2154
 # The sourcing script sets `project`, the root of the source tree.
 
@@ -25,6 +26,14 @@ is_good_compiler() {
   is_version_at_least "$("$1" -dumpversion)" "$major"
 }
 
+# Whether warnings of a compiler are errors: those of the oldest good versions, which know no warning that came after
+# this project, and where $CI is set, of all.
+warnings_are_errors() {
+  local known=12
+  if "$1" --version | grep -qi clang; then known=14; fi
+  [ -n "${CI:-}" ] || [ "$("$1" -dumpversion | cut -d. -f1)" = "$known" ]
+}
+
 is_version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
 # The package that brings a good compiler. Ubuntu 22.04's g++ is 11.
@@ -34,7 +43,7 @@ compiler_package() {
 
 has_package() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
 
-# Whether CMake finds the library of a package, however it was installed.
+# Whether CMake finds the library of a package, or the shell its program, however it was installed.
 cmake_finds() {
   local name folder status=0
   case $1 in
@@ -45,6 +54,10 @@ cmake_finds() {
     libopenmpi-dev) name=MPI ;;
     openmpi-bin)
       command -v mpirun >/dev/null
+      return
+      ;;
+    python3)
+      command -v python3 >/dev/null
       return
       ;;
     *) return 1 ;;

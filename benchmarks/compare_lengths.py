@@ -20,7 +20,7 @@ from support.machine import describe_commit, describe_machine  # noqa: E402
 from support.samples import summarize  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
-PROGRAMS = PROJECT / "build" / "benchmarks" / "benchmarks"
+PROGRAMS = PROJECT / "build" / "measure" / "benchmarks"
 PEER = PROJECT / "benchmarks" / "support" / "pytorch_length.py"
 
 SEGMENTS, RATES = (2048, 4096, 8192, 16384, 32768), (1, 2, 4, 8, 16)
@@ -39,8 +39,8 @@ memory is its peak resident size above what it held before it made q, k and v. A
 take longer than --limit, judged by its last two.
 
 Programs are built by:
-  cmake -S . -B build/benchmarks -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF
-  cmake --build build/benchmarks --target attention_at_length attention_for_comparison
+  cmake -S . -B build/measure -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF
+  cmake --build build/measure --target attention_at_length attention_for_comparison
 PyTorch: pip install torch. Without it the library is measured alone. benchmarks/report.py makes a page of the results.
 """
 

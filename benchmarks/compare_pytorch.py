@@ -29,7 +29,7 @@ except (ImportError, OSError) as error:
     torch, torch_missing = None, str(error)
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
-PROGRAM = PROJECT / "build" / "benchmarks" / "benchmarks" / "attention_for_comparison"
+PROGRAM = PROJECT / "build" / "measure" / "benchmarks" / "attention_for_comparison"
 
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2.5e-2}
 LSE_TOLERANCE = 2e-5
@@ -50,8 +50,8 @@ Then calls alternate: this library, PyTorch, this library, PyTorch. A ratio is P
 of the same round; above 1 the library is faster. GFLOP/s count 4 * d * query-key pairs, backward 2.5 times that.
 
 The program attention_for_comparison makes the library's calls. To build it where the default expects it:
-  cmake -S . -B build/benchmarks -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF
-  cmake --build build/benchmarks --target attention_for_comparison
+  cmake -S . -B build/measure -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF
+  cmake --build build/measure --target attention_for_comparison
 PyTorch: pip install torch. Without it the library is measured alone. Exit status 0 only where all outputs agree.
 """
 

@@ -163,6 +163,14 @@ add_test(NAME package.pkg_config
 set_tests_properties(package.pkg_config PROPERTIES LABELS package TIMEOUT 600 FIXTURES_REQUIRED installed
                      ENVIRONMENT "${mpi_environment}" SKIP_REGULAR_EXPRESSION "^skipped: ")
 
+# A build without kernels for named instruction sets says so to all who use its package.
+add_test(NAME package.portable
+         COMMAND "${CMAKE_COMMAND}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DSCRATCH=${scratch}/portable"
+                 "-DCOMPILER=${CMAKE_CXX_COMPILER}" "-DPREFIX_PATH=${CMAKE_PREFIX_PATH}"
+                 "-DGENERATOR=${CMAKE_GENERATOR}" "-DMAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
+                 -P "${CMAKE_CURRENT_LIST_DIR}/packaging/portable.cmake")
+set_tests_properties(package.portable PROPERTIES LABELS package)
+
 # Recipes of package managers.
 add_test(NAME package.versions
          COMMAND "${CMAKE_COMMAND}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DVERSION=${PROJECT_VERSION}"

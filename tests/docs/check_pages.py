@@ -3,10 +3,10 @@
 
 Complete programs are compiled as they stand; fragments stand in a function behind prelude.inl; cmake blocks become
 a project that is configured and built; sh blocks run in a folder that looks like the source tree, where the cmake and
-g++ of shell/ answer from the build at hand; python is compiled and json parsed. Programs must end with status 0, and
-a text block under a line that ends in "prints" must be what the code above it printed. The only way around is
-<!-- not run: REASON --> directly above a block. Links within the project must lead somewhere. Status 0: all pages are
-right.
+g++ of shell/ answer from the build at hand; python runs in a process of its own; json is parsed. Programs must end
+with status 0, and a text block under a line that ends in "prints" must be what the code above it printed. The only way
+around is <!-- not run: REASON --> directly above a block; what is not run is still checked for its syntax. Links within
+the project must lead somewhere. Status 0: all pages are right.
 """
 
 import argparse
@@ -160,6 +160,12 @@ class Checker:
         done = self.run(fence, ["bash", "-euo", "pipefail", "-c", fence.text], "the shell", cwd=folder, env=environment)
         self.printed[id(fence)] = done.stdout if done else ""
 
+    def check_python(self, fence: Fence):
+        source = self.scratch / f"{stem(fence)}.py"
+        source.write_text(fence.text)
+        done = self.run(fence, [sys.executable, str(source)], "the script", cwd=self.scratch)
+        self.printed[id(fence)] = done.stdout if done else ""
+
     def check_syntax(self, fence: Fence):
         if fence.language == "sh":
             self.run(fence, ["bash", "-n", "-c", fence.text], "reading the shell's lines")
@@ -207,6 +213,8 @@ class Checker:
                 self.check_cmake(fence)
             elif fence.language == "sh":
                 self.check_shell(fence, self.scratch / f"shell_{fence.page.stem}")
+            elif fence.language == "python":
+                self.check_python(fence)
         self.check_outputs(fences)
 
     def check_outputs(self, fences: list[Fence]):
@@ -214,8 +222,10 @@ class Checker:
         for before, fence in zip([None, *fences], fences):
             if not fence.is_output() or fence.exemption:
                 continue
-            if before is None or before.page != fence.page or before.language not in ("cpp", "sh"):
+            if before is None or before.page != fence.page or before.language not in ("cpp", "sh", "python"):
                 self.fail(f"{fence.place()}: no code above it prints this")
+            elif before.exemption:
+                self.fail(f"{fence.place()}: the code above is not run, so nobody knows that it prints this")
             elif id(before) in self.printed and self.printed[id(before)] != fence.text:
                 self.fail(f"{fence.place()}: the code above prints something else:\n{self.printed[id(before)]}")
 

@@ -41,7 +41,25 @@ test -f CMakeLists.txt
 ```
 
 ```python
-import json
+print(6 * 7)
+```
+
+It prints
+
+```text
+42
+```
+
+<!-- not run: the module is not everywhere -->
+```python
+import no_such_module
+```
+
+prints
+
+<!-- not run: nor is its program -->
+```text
+something
 ```
 
 ```json
@@ -81,6 +99,11 @@ BROKEN = {
     "a project that cannot be configured": ("```cmake\nfind_package(no_such_package REQUIRED)\n```\n", 2,
                                             "configuring ended"),
     "python that cannot be read": ("```python\nx = 1\ndef f(:\n```\n", 3, "syntax"),
+    "python that fails": ("```python\nraise SystemExit(3)\n```\n", 2, "the script ended with status 3"),
+    "python that prints something else": ('```python\nprint("yes")\n```\nprints\n```text\nno\n```\n', 6,
+                                          "prints something else"),
+    "output of what is not run": ("<!-- not run: slow -->\n```sh\nsleep 1\n```\nprints\n```text\nno\n```\n", 7,
+                                  "the code above is not run"),
     "json that cannot be read": ("```json\n{]\n```\n", 2, "property name"),
     "a link to no file": ("Text, and\n[a link](nowhere.md).\n", 2, "there is no such file"),
     "a link to no heading": ("# Page\n\n[A link](#another-page).\n", 3, "there is no such heading"),
@@ -116,7 +139,7 @@ def main() -> int:
 
     failures = 0
     status, output, _ = check(arguments, scratch / "good", GOOD)
-    if status != 0 or "not run:" not in output or "it would take a day" not in output or "7 fences" not in output:
+    if status != 0 or "not run:" not in output or "it would take a day" not in output or "10 fences" not in output:
         failures += 1
         print(f"a good page: status {status}\n{output}")
     for number, (name, (text, line, message)) in enumerate(BROKEN.items()):

@@ -2,7 +2,7 @@
 # scratch folders and flags.
 
 # Every code block of the pages. What was compiled for the tests is not compiled again.
-find_package(Python3 3.8 COMPONENTS Interpreter)
+find_package(Python3 3.10 QUIET COMPONENTS Interpreter)
 if(Python3_FOUND AND RING_ATTENTION_BUILD_EXAMPLES)
   list(JOIN eigen_flags " " eigen_words)
   if(MPI_CXX_FOUND)
@@ -34,5 +34,5 @@ if(Python3_FOUND AND RING_ATTENTION_BUILD_EXAMPLES)
                                      --check "${scratch}/figures")
   set_tests_properties(docs.figures PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped: ")
 else()
-  message(STATUS "The pages of docs are not tested: that needs Python 3 and RING_ATTENTION_BUILD_EXAMPLES")
+  message(STATUS "The pages of docs are not tested: that needs Python 3.10 and RING_ATTENTION_BUILD_EXAMPLES")
 endif()
