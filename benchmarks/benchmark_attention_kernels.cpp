@@ -209,6 +209,7 @@ int run(const KernelSettings& settings) {
                           {"build", describe_build()},
                           {"settings",
                            {{"quick", settings.quick},
+                            {"long", settings.long_sequences},
                             {"filters", settings.filters},
                             {"samples", settings.samples},
                             {"best_kernel_samples", settings.best_kernel_samples},

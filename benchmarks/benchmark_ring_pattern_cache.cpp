@@ -105,17 +105,10 @@ int run(Settings settings) {
                                {"memory_reduction", memory_reduction}};
 
   const std::string file_name = "benchmark_ring_pattern_cache_results-" + timestamp + ".json";
-  const std::string text = results.dump(2) + "\n";
   print_table(comparisons, memory_reduction);
   std::printf("\nwarm lookup, global / local: %.3f (limit %.1f)\n", lookups.ratio.median, lookup_ratio_limit);
-  write_atomically(settings.out / file_name, text);
+  write_atomically(settings.out / file_name, results.dump(2) + "\n");
   std::printf("results: %s\n", (settings.out / file_name).string().c_str());
-  if (settings.publish) {
-    const std::filesystem::path published =
-        std::filesystem::path(RING_ATTENTION_SOURCE_DIR) / "docs" / "benchmarks" / file_name;
-    write_atomically(published, text);
-    std::printf("published: %s\n", published.string().c_str());
-  }
 
   for (const std::string& error : reporter.errors()) std::fprintf(stderr, "FAILED %s\n", error.c_str());
   if (!lookups.within_limit()) std::fprintf(stderr, "FAILED warm lookup ratio above the limit\n");

@@ -4,6 +4,7 @@
 import argparse
 import json
 import pathlib
+import re
 import sys
 
 sys.dont_write_bytecode = True
@@ -11,14 +12,14 @@ sys.dont_write_bytecode = True
 from support.tied_numbers.pages import measures, pages, pattern_of  # noqa: E402
 from support.tied_numbers.values import ValueMissing, evaluate  # noqa: E402
 from support.report import index  # noqa: E402
-from support.report.reports import BLOCKS, REPORTS  # noqa: E402
+from support.report.reports import BLOCKS, REPORTS, shortened_by  # noqa: E402
 from support.report.results_files import ReportError, ResultsFile, kept_files  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 
 EPILOG = """\
 docs/benchmarks/numbers.json says where numbers come from:
-  sources   names of result files in docs/benchmarks, each with its kind; null where none was published yet
+  sources   names of result files of full runs in docs/benchmarks, each with its kind; null where none was published
   blocks    the source of a generated part of a text, between <!-- measured: NAME --> and <!-- end of measured -->
   numbers   page, a text in which {} stands for each number, and for each the source, an expression (see
             support/tied_numbers/values.py) and Python's format of the number
@@ -46,6 +47,14 @@ class Numbers:
             except ReportError as error:
                 self.errors.append(f"numbers.json: source {name}: {error}")
 
+    def check_sources(self):
+        """No text tells the numbers of a quick or partial run."""
+        for name, file in self.files.items():
+            if shortened := shortened_by(file):
+                self.errors.append(
+                    f"numbers.json: source {name}: {file.path.name} is not of a full run: {', '.join(shortened)}"
+                )
+
     def take_newest(self):
         """Sources become the newest files of their kind that have every number asked of them."""
         for name, source in self.rules["sources"].items():
@@ -62,7 +71,7 @@ class Numbers:
                     break
 
     def serves(self, name, file):
-        if file.about.get("settings", {}).get("quick") or file.data.get("quick"):
+        if shortened_by(file):
             return False
         try:
             for rule in self.rules["numbers"]:
@@ -136,6 +145,9 @@ class Numbers:
                 if source not in self.files and not unpublished:
                     continue
                 text = "" if unpublished else BLOCKS[name](self.files[source])
+                for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
+                    if not (page.path.parent / picture).exists():
+                        self.errors.append(f"{page.name}:{page.line(match.start())}: {picture} is not there")
                 if match["text"] == text:
                     continue
                 where = f"{page.name}:{page.line(match.start())}"
@@ -242,6 +254,7 @@ def main():
         return
     if options.update:
         numbers.take_newest()
+    numbers.check_sources()
     numbers.check_blocks(options.update)
     numbers.check_numbers(options.update)
     numbers.check_others()

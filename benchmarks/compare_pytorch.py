@@ -213,6 +213,11 @@ def main():
         "pytorch": describe_pytorch(),
         "quick": options.quick,
         "rounds": options.rounds,
+        "settings": {
+            "filters": [text for text in options.filter.split(",") if text],
+            "threads": thread_counts,
+            "kernel": options.kernel,
+        },
         "order": "library and PyTorch in turn; ratio: PyTorch's seconds / the library's, by round",
         "results": lines,
     }

@@ -269,6 +269,13 @@ def main():
         "machine": describe_machine(),
         "pytorch": next((line["pytorch"] for line in lines if "pytorch" in line), None),
         "rounds": options.rounds,
+        "settings": {
+            "tiles": options.tiles,
+            "alone": options.alone,
+            "rounds": options.rounds,
+            "threads": options.threads,
+            "scalars": options.scalar,
+        },
         "order": "slide_encoder and PyTorch in turn; ratio: PyTorch's seconds / slide_encoder's, by round",
         "results": lines,
     }

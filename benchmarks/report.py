@@ -3,14 +3,13 @@
 
 import argparse
 import pathlib
-import shutil
 import sys
 
 sys.dont_write_bytecode = True
 
 from support.report import index  # noqa: E402
 from support.report.changes import print_changes  # noqa: E402
-from support.report.plots import Plots, available  # noqa: E402
+from support.report.plots import Plots  # noqa: E402
 from support.report.reports import REPORTS  # noqa: E402
 from support.report.results_files import ReportError, ResultsFile  # noqa: E402
 
@@ -23,44 +22,56 @@ compare_slide_encoder.py or compare_lengths.py: the file itself tells which. The
 each as SVG and PNG, are written beside it. Results of compare_pytorch.py and of benchmark_attention_kernels --long
 belong to the report of the kernels; given together with its results they make one page.
 
-Plots need matplotlib (Debian and Ubuntu: apt-get install python3-matplotlib). Without it the page has its tables alone,
-and --publish refuses.
+Plots need matplotlib (Debian and Ubuntu: apt-get install python3-matplotlib). Without it, or where one cannot be drawn,
+the page has its tables alone, and --publish refuses. It also refuses results of a run that failed.
 """
 
 
-def write_atomically(path, text):
+def write_atomically(path, content):
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     partial.replace(path)
 
 
-def write_report(files, folder):
-    """The page of one or more files of one report; gives its path and why there are no plots, or None."""
+def make_report(files):
+    """The page and the plots of one or more files of one report: bytes by name, and why there are no plots, or None."""
     report = REPORTS[files[0].kind]
-    plots = Plots(folder, f"{report.STEM}-{files[0].timestamp}")
-    path = folder / index.page_name(report, files[0])
-    write_atomically(path, report.page(files, plots))
-    return path, plots.missing
+    stem = f"{report.STEM}-{files[0].timestamp}"
+    plots = Plots(stem)
+    page = report.page(files, plots)
+    if plots.problem:
+        page = report.page(files, Plots(stem, plots.problem))  # one that shows none
+    return {index.page_name(report, files[0]): page.encode("utf-8")} | plots.files, plots.problem
+
+
+def write_report(files, folder, complete=False):
+    """Writes page and plots; gives the page's path and why there are no plots, or None. `complete`: all or nothing."""
+    made, problem = make_report(files)
+    if problem and complete:
+        raise ReportError(f"a page without plots is not kept: {problem}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in made.items():
+        write_atomically(folder / name, content)
+    return folder / next(iter(made)), problem
 
 
 def write_index():
-    write_atomically(KEPT / "README.md", index.render(KEPT, REPORTS))
+    write_atomically(KEPT / "README.md", index.render(KEPT, REPORTS).encode("utf-8"))
 
 
 def remake_all():
     """Every kept page and its plots, and the list of them."""
     for report in dict.fromkeys(REPORTS.values()):
         for page in sorted(KEPT.glob(f"{report.STEM}-*.md")):
-            path, missing = write_report([ResultsFile(KEPT / name) for name in index.results_of(page)], KEPT)
-            if missing:
-                raise ReportError(f"plots need matplotlib ({missing}): apt-get install python3-matplotlib")
+            made_of = [ResultsFile(KEPT / name) for name in index.results_of(page)]
+            path, _ = write_report(made_of, KEPT, complete=True)
             print(f"report: {path}")
     write_index()
 
 
 def report_of_all(files):
     """The files of one report, the one it is named after first; refuses others."""
-    files.sort(key=lambda file: file.kind == "pytorch")
+    files.sort(key=lambda file: (file.kind == "pytorch", "long" in file.data))
     main = files[0]
     reports = {REPORTS[file.kind] for file in files}
     if len(reports) > 1:
@@ -97,6 +108,19 @@ def parse_arguments():
     return options
 
 
+def publish(files):
+    """Keeps results, page and plots in docs/benchmarks: all of them, or none."""
+    for file in files:
+        if failures := file.failures():
+            raise ReportError(f"{file.path}: not published, since the run failed: {failures[0]}")
+    path, _ = write_report(files, KEPT, complete=True)
+    for file in files:
+        if file.path.resolve().parent != KEPT:
+            write_atomically(KEPT / file.path.name, file.path.read_bytes())
+    print(f"report: {path}")
+    write_index()
+
+
 def run(options):
     if options.remake:
         remake_all()
@@ -106,24 +130,12 @@ def run(options):
     if old and old.kind != files[0].kind:
         raise ReportError(f"{old.path}: results of another benchmark")
     if options.publish:
-        if missing := available():
-            raise ReportError(f"--publish needs matplotlib ({missing}): apt-get install python3-matplotlib")
-        KEPT.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            if file.path.resolve().parent != KEPT:
-                shutil.copyfile(file.path, KEPT / file.path.name)
-            file.path = KEPT / file.path.name
-    folder = options.out or files[0].path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    path, missing = write_report(files, folder)
-    print(f"report: {path}")
-    if missing:
-        print(
-            f"no plots: matplotlib is missing ({missing}); apt-get install python3-matplotlib",
-            file=sys.stderr,
-        )
-    if options.publish:
-        write_index()
+        publish(files)
+    else:
+        path, problem = write_report(files, options.out or files[0].path.parent)
+        print(f"report: {path}")
+        if problem:
+            print(f"no plots: {problem}", file=sys.stderr)
     if old:
         print()
         print_changes(REPORTS[old.kind].figures, old, files[0])

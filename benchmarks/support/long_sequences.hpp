@@ -120,6 +120,8 @@ inline int run_long_sequence(int argc, char** argv) {
   nlohmann::json result{{"tokens", configuration.tokens},
                         {"heads", configuration.heads},
                         {"head_dim", shape[3]},
+                        {"segment_lengths", configuration.config.segment_lengths},
+                        {"dilation_rates", configuration.config.dilation_rates},
                         {"scalar", "bfloat16"},
                         {"kernel", ra::available_kernels().front()},
                         {"threads", ra::num_threads()},

@@ -4,6 +4,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdio>
@@ -40,6 +41,11 @@ inline std::string field_of_file(const char* path, const std::string& key, char 
   return "unknown";
 }
 
+/// 6.1.0, of 6.1.0-13-amd64: what follows the number is a distributor's or a host's own.
+inline std::string version_number(const std::string& release) {
+  return release.substr(0, std::min(release.find_first_not_of("0123456789."), release.size()));
+}
+
 inline nlohmann::json describe_machine() {
   utsname system{};
   ::uname(&system);
@@ -49,7 +55,7 @@ inline nlohmann::json describe_machine() {
           {"cpus_usable", ring_attention::detail::available_cores()},
           {"memory_bytes", pages * static_cast<std::int64_t>(::sysconf(_SC_PAGESIZE))},
           {"os", field_of_file("/etc/os-release", "PRETTY_NAME", '=')},
-          {"kernel", std::string(system.sysname) + " " + system.release},
+          {"kernel", std::string(system.sysname) + " " + version_number(system.release)},
           {"architecture", std::string(system.machine)}};
 }
 

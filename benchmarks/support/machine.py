@@ -3,6 +3,7 @@
 import os
 import pathlib
 import platform
+import re
 import subprocess
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -20,6 +21,11 @@ def _field(path, key, separator):
     return "unknown"
 
 
+def version_number(release):
+    """6.1.0, of 6.1.0-13-amd64: what follows the number is a distributor's or a host's own."""
+    return re.match(r"[\d.]*", release)[0]
+
+
 def describe_machine():
     return {
         "cpu_model": _field("/proc/cpuinfo", "model name", ":"),
@@ -27,7 +33,7 @@ def describe_machine():
         "cpus_usable": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "os": _field("/etc/os-release", "PRETTY_NAME", "="),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {version_number(platform.release())}",
         "architecture": platform.machine(),
     }
 

@@ -17,10 +17,9 @@ namespace benchmarks {
 struct Settings {
   bool help = false;
   bool quick = false;
-  bool publish = false;
   std::filesystem::path out;
   int threads = 0;  ///< 0: every core
-  int repetitions = 0;
+  int repetitions = 0;  ///< 0: as many as the time below allows
   std::string filter;                      ///< regular expression that names of timed cases must contain
   std::vector<std::string> for_benchmark;  ///< arguments for Google Benchmark itself
 
@@ -65,6 +64,8 @@ struct Settings {
             {"layers_memory_head_dim", memory_workload.head_dim},
             {"threads", threads},
             {"quick", quick},
+            {"repetitions", repetitions},
+            {"filter", filter},
             {"forward_repetitions", forward_repetitions},
             {"model_repetitions", model_repetitions},
             {"small_repetitions", small_repetitions},
@@ -81,11 +82,10 @@ struct Settings {
 inline constexpr const char* help_text =
     R"(benchmark_ring_pattern_cache: what the pattern cache of RingDilatedAttentionV2 gains, and what it does not
 
-usage: benchmark_ring_pattern_cache [--quick] [--out DIR] [--publish] [--threads N] [--repetitions N]
+usage: benchmark_ring_pattern_cache [--quick] [--out DIR] [--threads N] [--repetitions N]
 
   --quick          fewer heads, smaller heads, fewer repetitions; every sequence length is kept (a minute or two on 2 cores)
   --out DIR        where the results go (default: beside this program)
-  --publish        also copy the results to docs/benchmarks of the source tree
   --threads N      threads of a forward call (default: every core)
   --repetitions N  of every case
   --benchmark_filter=REGEX      time only the cases whose name matches
@@ -121,8 +121,6 @@ inline Settings parse_settings(int argc, char** argv) {
       settings.help = true;
     } else if (name == "--quick") {
       settings.quick = true;
-    } else if (name == "--publish") {
-      settings.publish = true;
     } else if (name == "--out") {
       settings.out = value();
     } else if (name == "--threads") {

@@ -36,6 +36,11 @@ def run(project, copy, *arguments):
     return done.returncode, done.stdout
 
 
+def one_round(results):
+    for settings in (results, results.get("settings", {})):
+        settings["rounds"] = 1
+
+
 def main():
     project = pathlib.Path(sys.argv[1]).resolve()
     status, text = run(project, project)
@@ -91,10 +96,54 @@ def main():
             "It saves 12%.",
             "It computes 900 GFLOP/s.",
             "3x as fast.",
+            "It computes 47,000 tokens per second.",
+            "It computes 47,000 tokens/s.",
+            "It waits 40 microseconds.",
+            "It is 2-3x as fast.",
+            "It is 2–3x as fast.",
+            "A 1.5-fold gain.",
+            "It is 2.5× as fast.",
+            "It is 2.5 x faster.",
+            "It saves 5 percent.",
+            "It saves 5 per cent.",
+            "Faster by a factor of 3.",
+            "A speedup of about 3.2.",
+            "It needs 7 ms/token.",
+            "It reads 12 MiB/s.",
+            "It sends 12 Gbit/s.",
+            "It computes 300 GFLOPS.",
+            "It is twice as fast.",
+            "It is three times faster.",
+            "It takes half the time.",
         ):
             readme = fresh()
             readme.write_text(before + "\n" + added + "\n", encoding="utf-8")
             refused(f"the new text {added!r}", "no source for")
+        readme = fresh()
+        for added in ("4 x 64, 2x4 and 4 × 64 numbers", "n = 64, h = 4", "version 2.5.1", "32-bit numbers"):
+            readme.write_text(before + "\n" + added + "\n", encoding="utf-8")
+            status, text = run(project, copy)
+            check(f"{added!r} is not measured: {text}", status == 0)
+
+        # Results that are not of a full run.
+        for kind, shorten, message in (
+            ("cache", lambda data: data["ring_attention"]["settings"].update(quick=True), "--quick"),
+            ("ring", lambda data: data["settings"].update(filters=["dense"]), "--filter"),
+            ("lengths", lambda data: data.update(pytorch=None), "no PyTorch"),
+            ("slide_encoder", one_round, "1 round in place of 3"),
+        ):
+            fresh()
+            shortened = copy / "docs/benchmarks" / rules["sources"][kind]["file"]
+            results = json.loads(shortened.read_text(encoding="utf-8"))
+            shorten(results)
+            shortened.write_text(json.dumps(results), encoding="utf-8")
+            refused(f"numbers of a shortened run of {kind}", f"{shortened.name} is not of a full run: {message}")
+
+        # A picture that is gone.
+        fresh()
+        for picture in (copy / "docs/benchmarks").glob("lengths-*.svg"):
+            picture.unlink()
+        refused("a missing picture", "speed-and-memory.svg is not there")
 
         # Files and texts that are gone.
         fresh()

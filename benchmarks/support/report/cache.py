@@ -1,13 +1,45 @@
 """The report of benchmark_ring_pattern_cache."""
 
 import re
+import shlex
 
 from .plots import COLOURS, error_bars, grouped_bars, plain_ticks
-from .text import binary_bytes, listed, percent, provenance, ranged, seconds, significant, table
+from .text import (
+    binary_bytes,
+    branches,
+    command_line,
+    counted,
+    percent,
+    provenance,
+    ranged,
+    seconds,
+    significant,
+    table,
+)
 
 STEM = "ring-pattern-cache"
 TITLE = "The pattern cache"
-COMMAND = "./benchmarks/run"
+
+
+def options(file):
+    """What the command line said, as far as results tell: options that differ from the defaults, with values."""
+    settings = file.about["settings"]
+    if settings["quick"]:
+        yield "--quick", True
+    if "native" not in file.about["build"]["flags"]:
+        yield "--portable", True
+    if settings["threads"] != file.about["machine"]["cpus_usable"]:
+        yield "--threads", settings["threads"]
+    small = settings["small_repetitions"]
+    if repetitions := settings.get("repetitions") or small != (5 if settings["quick"] else 9) and small:
+        yield "--repetitions", repetitions
+    if settings.get("filter"):
+        yield f"--benchmark_filter={shlex.quote(settings['filter'])}", True
+
+
+def command(file):
+    return command_line("./benchmarks/run", options(file))
+
 
 # What the plan of the cache expected, before anything was measured.
 EXPECTED_SPEEDUP = (2.0, 3.0)
@@ -339,7 +371,7 @@ def draw_patterns(cases):
         )
         axes.set_yscale("log")
         axes.set_ylabel("patterns of a forward pass, µs")
-        axes.legend(loc="upper left", ncols=2)
+        axes.legend(loc="upper left", ncol=2)
         low, high = axes.get_ylim()
         axes.set_ylim(low / 2, high * 4)  # room for the legend
 
@@ -388,7 +420,7 @@ def draw_contention(cases):
         plain_ticks(axes.xaxis, threads)
         axes.set_xlabel("threads that look patterns up at once")
         axes.set_ylabel("wall time per lookup, ns")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
 
     return draw
 
@@ -431,12 +463,11 @@ def page(files, plots):
 
     parts = [
         f"# {TITLE}, measured {file.timestamp}\n",
-        f"`{settings['class']}`, batch 1, {settings['heads']} heads of {settings['head_dim']}, segments of "
-        f"{listed(f'{w:,}' for w in settings['segment_lengths'])} tokens at rates "
-        f"{listed(settings['dilation_rates'])}, {settings['threads']} threads. Three policies: one cache per "
-        "object (local, the old way), one for the process (global, the new one), none. "
+        f"`{settings['class']}`, batch 1, {settings['heads']} heads of {settings['head_dim']}, "
+        f"{branches(settings)}, {counted(settings['threads'], 'thread')}. Three policies: one "
+        "cache per object (local, the old way), one for the process (global, the new one), none. "
         f"{verified(file.about)}\n",
-        provenance(files) + f"- Command: `{COMMAND}{' --quick' if settings['quick'] else ''}`.\n",
+        provenance(files, command),
         "## What was expected\n",
         table(["expected", "measured", "why"], rows, left=3),
         "Figures are medians with minimum and maximum. Two count as different where these ranges do not "

@@ -1,6 +1,6 @@
 """What changed between two result files of one benchmark."""
 
-from .text import significant
+from .text import significant, system_version
 
 
 def differ(a, b):
@@ -13,18 +13,24 @@ def differ(a, b):
     return min(a["repetitions"], b["repetitions"]) >= 3 and apart and abs(a["median"] - b["median"]) > widest
 
 
+def about_part(file, part):
+    about = dict(file.about.get(part) or {})
+    if "kernel" in about:
+        about["kernel"] = system_version(about["kernel"])
+    return about
+
+
 def settings_changed(old, new):
     """Lines that say what else is not the same: machine, compiler, flags, settings."""
     for part in ("machine", "build", "settings", "pytorch"):
-        before, after = old.about.get(part) or {}, new.about.get(part) or {}
+        before, after = (about_part(file, part) for file in (old, new))
         for key in sorted(before.keys() | after.keys()):
             if before.get(key) != after.get(key):
                 yield f"{part} {key}: {before.get(key)} before, {after.get(key)} now"
 
 
 def print_changes(figures, old, new):
-    """`figures(file)` gives (name, summary, form). Prints a line for each figure that differs and counts "
-    "the rest."""
+    """`figures(file)` gives (name, summary, form). Prints a line for each figure that differs and counts the rest."""
     print(f"{new.path.name} against {old.path.name}")
     for line in settings_changed(old, new):
         print(f"  {line}")

@@ -2,8 +2,8 @@
 
 import re
 
-from .results_files import kept_files
-from .text import day, table
+from .results_files import ResultsFile, kept_files
+from .text import day, listed, table
 
 HEAD = """\
 # Measured
@@ -50,7 +50,9 @@ def render(folder, reports):
         with_page = next((file for file in kept if pages[file.path]), None)
         if with_page:
             link = f"[{day(with_page.timestamp)}]({pages[with_page.path]})"
-            newest.append(f"- **{report.TITLE}**: {link}, by `{report.COMMAND}`")
+            made_of = [ResultsFile(folder / name) for name in results_of(folder / pages[with_page.path])]
+            commands = listed(f"`{report.command(file)}`" for file in made_of)
+            newest.append(f"- **{report.TITLE}**: {link}, by {commands}")
         for file in kept:
             machine, commit = file.about.get("machine") or {}, file.about.get("commit") or {}
             rows.append(

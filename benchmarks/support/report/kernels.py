@@ -1,12 +1,55 @@
 """The report of benchmark_attention_kernels, its --long run, and compare_pytorch.py."""
 
 from .plots import COLOURS, grouped_bars, plain_ticks
-from .text import binary_bytes, percent, provenance, ranged, seconds, significant, table
+from .text import (
+    binary_bytes,
+    branches,
+    command_line,
+    counted,
+    percent,
+    provenance,
+    ranged,
+    seconds,
+    significant,
+    table,
+)
 
 STEM = "attention-kernels"
 TITLE = "Kernels and PyTorch"
-COMMAND = "benchmark_attention_kernels, and python3 benchmarks/compare_pytorch.py"
 TAKES_SEVERAL = True  # files for one page
+
+
+def options(file):
+    """What the command line said, as far as results tell: options that differ from the defaults, with values."""
+    settings = file.data.get("settings", {})
+    if settings.get("quick") or file.data.get("quick"):
+        yield "--quick", True
+    if "long" in file.data:
+        yield "--long", True
+    if settings.get("filters"):
+        yield "--filter", ",".join(settings["filters"])
+    if file.kind == "kernels":
+        if (settings["samples"], settings["best_kernel_samples"]) != (3, 7):
+            yield "--samples", settings["samples"]
+        return
+    if file.data["rounds"] != (7 if file.data["quick"] else 9):
+        yield "--rounds", file.data["rounds"]
+    machine = file.about.get("machine")
+    threads = settings.get("threads") or sorted({line["threads"] for line in file.data["results"]})
+    if machine and threads != sorted({1, machine["cpus_usable"]}):
+        yield "--threads", threads
+    if settings.get("kernel"):
+        yield "--kernel", settings["kernel"]
+
+
+def command(file):
+    name = "benchmark_attention_kernels" if file.kind == "kernels" else "python3 benchmarks/compare_pytorch.py"
+    return command_line(name, options(file))
+
+
+def shortened_by(file):
+    """Besides options: why these results are not those of a full run."""
+    return [] if file.kind == "kernels" or file.data["pytorch"] else ["no PyTorch"]
 
 
 def lines_of(files, key, kind="kernels"):
@@ -92,7 +135,7 @@ def draw_kernels(lines):
             panel.set_ylim(0, 118)
             panel.set_yticks(range(0, 101, 20))
         axes[0].set_ylabel("% of the peak, one thread, best case")
-        axes[0].legend(loc="upper left", ncols=4, columnspacing=1.0, handlelength=1.2)
+        axes[0].legend(loc="upper left", ncol=4, columnspacing=1.0, handlelength=1.2)
 
     return draw
 
@@ -115,8 +158,8 @@ def draw_pytorch(lines, threads):
         ]
         grouped_bars(axes, names, series)
         axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
-        axes.set_ylabel(f"GFLOP/s, {threads} thread{'s' if threads > 1 else ''}")
-        axes.legend(loc="upper left", ncols=2)
+        axes.set_ylabel(f"GFLOP/s, {counted(threads, 'thread')}")
+        axes.legend(loc="upper left", ncol=2)
         axes.margins(y=0.15)
 
     return draw
@@ -153,6 +196,17 @@ def pytorch_summary(lines):
     return text + "\n"
 
 
+LONG_BRANCHES = {"segment_lengths": [2048, 4096, 8192, 16384, 32768], "dilation_rates": [1, 2, 4, 8, 16]}
+
+
+def long_setup(line):
+    """What was computed. Results that do not tell segments and rates are of runs that knew no others."""
+    return (
+        f"{branches(LONG_BRANCHES | line)}, {line['heads']} heads of {line['head_dim']}, {line['scalar']}, "
+        f"{counted(line['threads'], 'thread')}"
+    )
+
+
 def long_table(lines):
     rows = []
     for line in lines:
@@ -184,7 +238,7 @@ def page(files, plots):
     parts = [
         f"# {TITLE}, measured {main.timestamp}\n",
         "Operations: 4 * d * query-key pairs forward, 2.5 times that backward. Medians with minimum and maximum.\n",
-        provenance(files),
+        provenance(files, command),
     ]
     if lines:
         peaks = [[line["name"], line["threads"], ranged(line["gflops"])] for line in lines_of(files, "peaks")]
@@ -203,7 +257,7 @@ def page(files, plots):
     if long_lines:
         parts += [
             "## Long sequences\n",
-            "LongNet's segments and rates, 12 heads of 64, bfloat16, all threads.\n",
+            f"Forward passes, {long_setup(long_lines[0])}.\n",
             long_table(long_lines),
         ]
     if pytorch:
@@ -215,7 +269,7 @@ def page(files, plots):
             *(
                 plots.show(
                     f"pytorch-{threads}",
-                    f"GFLOP/s against PyTorch, {threads} threads",
+                    f"GFLOP/s against PyTorch, {counted(threads, 'thread')}",
                     draw_pytorch(pytorch, threads),
                     size=(8, 3.8),
                 )

@@ -1,11 +1,44 @@
 """The report of compare_lengths.py, and the picture of README.md."""
 
 from .plots import COLOURS, plain_ticks
-from .text import binary_bytes, listed, paragraph, percent, provenance, ranged, seconds, significant, table
+from .text import (
+    binary_bytes,
+    branches,
+    command_line,
+    counted,
+    listed,
+    paragraph,
+    percent,
+    provenance,
+    ranged,
+    seconds,
+    significant,
+    table,
+)
 
 STEM = "lengths"
 TITLE = "Speed and memory by length"
-COMMAND = "python3 benchmarks/compare_lengths.py"
+
+
+def options(file):
+    """What the command line said, as far as results tell: options that differ from the defaults, with values."""
+    settings = file.data["settings"]
+    if settings["quick"]:
+        yield "--quick", True
+    if settings["limit_seconds"] != 35:
+        yield "--limit", settings["limit_seconds"]
+    if settings["threads"] != file.data["machine"]["cpus_usable"]:
+        yield "--threads", settings["threads"]
+
+
+def command(file):
+    return command_line("python3 benchmarks/compare_lengths.py", options(file))
+
+
+def shortened_by(file):
+    """Besides options: why these results are not those of a full run."""
+    return [] if file.data["pytorch"] else ["no PyTorch"]
+
 
 LABELS = {
     "library": "this library, dilated",
@@ -150,13 +183,12 @@ PICTURE = "speed-and-memory"
 def picture(file):
     """For README.md: the plot and what it says."""
     settings, machine = file.data["settings"], file.data["machine"]
-    cores = "core" if settings["threads"] == 1 else "cores"
     name = f"docs/benchmarks/{STEM}-{file.timestamp}"
     return (
         f"![Tokens per second and memory against the length of the sequence]({name}-{PICTURE}.svg)\n\n"
         + paragraph(
             f"Forward passes in {settings['scalar']}, {settings['heads']} heads of {settings['head_dim']}, "
-            f"LongNet's branches, on {settings['threads']} {cores} ({machine['cpu_model']}; "
+            f"{branches(settings)}, on {counted(settings['threads'], 'core')} ({machine['cpu_model']}; "
             f"[report]({name}.md)). " + summary(file)
         )
     )
@@ -173,12 +205,10 @@ def page(files, plots):
     parts = [
         f"# {TITLE}, measured {file.timestamp}\n",
         f"Forward passes in {settings['scalar']}, batch {settings['batch']}, {settings['heads']} heads of "
-        f"{settings['head_dim']}, {settings['threads']} threads, segments of "
-        f"{listed(f'{w:,}' for w in settings['segment_lengths'])} tokens at rates "
-        f"{listed(settings['dilation_rates'])}. Dense attention is another result, in which every query "
-        f"meets every key; it is here for its cost. Memory is the {settings['memory']}; each figure is of a "
-        "process of its own.\n",
-        provenance(files) + f"- Command: `{COMMAND}{' --quick' if settings['quick'] else ''}`.\n",
+        f"{settings['head_dim']}, {counted(settings['threads'], 'thread')}, {branches(settings)}. Dense "
+        "attention is another result, in which every query meets every key; it is here for its cost. Memory is "
+        f"the {settings['memory']}; each figure is of a process of its own.\n",
+        provenance(files, command),
         plots.show(PICTURE, "Tokens per second and memory against n", draw(file), 2, (9, 3.8)),
         summary(file),
         (

@@ -1,11 +1,44 @@
 """The report of benchmark_mpi_ring."""
 
 from .plots import COLOURS, error_bars, plain_ticks
-from .text import binary_bytes, paragraph, percent, provenance, ranged, seconds, significant, table
+from .text import (
+    binary_bytes,
+    command_line,
+    counted,
+    paragraph,
+    percent,
+    provenance,
+    ranged,
+    seconds,
+    significant,
+    table,
+)
 
 STEM = "mpi-ring"
 TITLE = "The ring over MPI"
-COMMAND = "mpirun -n 4 benchmark_mpi_ring"
+
+
+def options(file):
+    """What the command line said, as far as results tell: options that differ from the defaults, with values."""
+    settings = file.data["settings"]
+    if settings["quick"]:
+        yield "--quick", True
+    if settings["filters"]:
+        yield "--filter", ",".join(settings["filters"])
+    if settings["rounds"] != (5 if settings["quick"] else 9):
+        yield "--rounds", settings["rounds"]
+    if settings["threads_per_rank"] != 1:
+        yield "--threads", settings["threads_per_rank"]
+    if settings["layout"] != "contiguous":
+        yield "--layout", settings["layout"]
+    if settings["causal"]:
+        yield "--causal", True
+    if not settings["shared_memory"]:
+        yield "--no-shared-memory", True
+
+
+def command(file):
+    return command_line(f"mpirun -n {file.data['mpi']['ranks']} benchmark_mpi_ring", options(file))
 
 
 def cases(file):
@@ -78,7 +111,7 @@ def measured_summary(file):
         over = max(line["time_over_compute_alone"]["median"] for line in lines)
         ranks = " or ".join(str(count) for count in sorted({line["ranks"] for line in lines}))
         text.append(
-            f"With {ranks} ranks on {lines[0]['cores']} cores messages alone take {percent(hidden)} of the "
+            f"With {ranks} ranks on {counted(lines[0]['cores'], 'core')} messages alone take {percent(hidden)} of the "
             f"time of a call at most, and a call takes at most {percent(over - 1)} more than its computing "
             "alone" + (": the exchange is hidden." if over <= 1.10 else ".")
         )
@@ -118,22 +151,21 @@ def measured_setup(file):
     """How the table came about, in a paragraph."""
     settings, machine, mpi = file.data["settings"], file.data["machine"], file.data["mpi"]
     threads = settings["threads_per_rank"]
+    cores = counted(machine["cpus_usable"], "core")
     shared = (
-        f"{mpi['ranks']} ranks share the {machine['cpus_usable']} cores. "
+        f"{mpi['ranks']} ranks share the {cores}. "
         if mpi["ranks"] * threads > machine["cpus_usable"]
         else ""
     )
-    quick = " --quick" if settings["quick"] else ""
     exchange = "in shared memory" if settings["shared_memory"] else "through MPI"
     first = cases(file)[0]
     return paragraph(
-        f"`mpirun -n {mpi['ranks']} benchmark_mpi_ring{quick} --rounds {settings['rounds']}`, "
-        f"{first['heads']} heads of {first['head_dim']}, {settings['scalar']}, {threads} "
-        f"thread{'s' if threads > 1 else ''} per rank, on {machine['cpus_usable']} cores "
+        f"`{command(file)}`, {counted(first['heads'], 'head')} of {first['head_dim']}, {settings['scalar']}, "
+        f"{counted(threads, 'thread')} per rank, on {cores} "
         f"({machine['cpu_model']}, kernel {file.data['kernels'][0]}), ranks exchanging {exchange}. "
         f"{shared}In each round the call, its computing alone (exchange turned off) and its messages alone "
-        "alternate; medians over the rounds, of the slowest rank. The figures are those of [this "
-        f"file](../benchmarks/{file.path.name})."
+        f"alternate; medians over {counted(settings['rounds'], 'round')}, of the slowest rank. The figures are "
+        f"those of [this file](../benchmarks/{file.path.name})."
     )
 
 
@@ -197,7 +229,7 @@ def draw_bytes(file):
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("MB of the rank that sends most, one forward pass")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
 
     return draw
 
@@ -228,14 +260,16 @@ def page(files, plots):
             "## Patterns\n" if "patterns_per_node" in file.data else "",
             patterns_summary(file),
         ]
+    exchange = (
+        "ranks of a machine exchange in shared memory" if settings["shared_memory"] else "MPI moves all bytes"
+    )
     parts = [
         f"# {TITLE}, measured {file.timestamp}\n",
-        f"`{settings['class']}`, {settings['scalar']}, {settings['threads_per_rank']} "
-        f"thread{'s' if settings['threads_per_rank'] > 1 else ''} per rank, {settings['layout']} "
-        f"shards{', causal' if settings['causal'] else ''}, "
-        f"{'ranks of a machine exchange in shared memory' if settings['shared_memory'] else 'MPI moves all bytes'}. Times are medians of the slowest rank over {settings['rounds']} rounds, in each of which the call, its computing alone and its messages alone alternate.\n",
-        provenance(files) + f"- Command: `mpirun -n {file.data['mpi']['ranks']} benchmark_mpi_ring"
-        f"{' --quick' if settings['quick'] else ''} --rounds {settings['rounds']}`.\n",
+        f"`{settings['class']}`, {settings['scalar']}, {counted(settings['threads_per_rank'], 'thread')} per "
+        f"rank, {settings['layout']} shards{', causal' if settings['causal'] else ''}, {exchange}. Times are "
+        f"medians of the slowest rank over {counted(settings['rounds'], 'round')}, in each of which the call, "
+        "its computing alone and its messages alone alternate.\n",
+        provenance(files, command),
         *measured,
     ]
     return "\n".join(part for part in parts if part)

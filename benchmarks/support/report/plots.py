@@ -1,6 +1,6 @@
 """What all plots have in common. matplotlib is imported when the first one is drawn, so that tables need none."""
 
-import pathlib
+import io
 
 COLOURS = {
     "local": "#b3541e",
@@ -33,46 +33,53 @@ STYLE = {
 }
 
 
-def available():
-    """None, or why matplotlib cannot be used."""
-    try:
-        import matplotlib
+def start():
+    """matplotlib's pyplot, with the style of all plots."""
+    import matplotlib
 
-        matplotlib.use("Agg")
-        import matplotlib.pyplot  # noqa: F401
-    except (ImportError, OSError) as error:
-        return str(error)
-    return None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    matplotlib.pyplot.rcParams.update(STYLE)
+    return matplotlib.pyplot
 
 
 class Plots:
-    """Draws into files NAME-TIMESTAMP-subject.svg and .png of a folder, and gives the lines of Markdown that show
-    them. Without matplotlib it draws nothing and shows nothing."""
+    """Draws plots NAME-TIMESTAMP-subject as SVG and PNG, and gives the lines of Markdown that show them. `problem` is
+    None, or why there are no plots: then nothing is drawn and nothing shown. `files` are the bytes by name."""
 
-    def __init__(self, folder, stem):
-        self.folder, self.stem = pathlib.Path(folder), stem
-        self.missing = available()
-        self.written = []
-        if self.missing is None:
-            import matplotlib.pyplot
-
-            self._pyplot = matplotlib.pyplot
-            self._pyplot.rcParams.update(STYLE)
+    def __init__(self, stem, problem=None):
+        self.stem, self.problem, self.files = stem, problem, {}
+        if problem is None:
+            try:
+                self._pyplot = start()
+            except ImportError as error:
+                self.problem = f"matplotlib is missing ({error}); apt-get install python3-matplotlib"
+            except Exception as error:  # of another version than the one this was written for, or broken
+                self.problem = f"matplotlib fails: {type(error).__name__}: {error}"
 
     def show(self, subject, alternative, draw, panels=1, size=(7.2, 3.6)):
         """`draw` takes the axes: one, or a list where there are several panels."""
-        if self.missing is not None:
+        if self.problem is not None:
             return ""
+        try:
+            self._draw(subject, draw, panels, size)
+        except Exception as error:  # whatever it is: the tables are worth keeping
+            self.problem = f"{subject} cannot be drawn: {type(error).__name__}: {error}"
+            self.files.clear()
+            return ""
+        return f"![{alternative}]({self.stem}-{subject}.svg)\n"
+
+    def _draw(self, subject, draw, panels, size):
         figure, axes = self._pyplot.subplots(1, panels, figsize=size, layout="constrained")
-        draw(axes)
-        name = f"{self.stem}-{subject}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 144})):
-            path = self.folder / f"{name}.{ending}"
-            figure.savefig(path, **options)
-            self.written.append(path)
-        self._pyplot.close(figure)
-        return f"![{alternative}]({name}.svg)\n"
+        try:
+            draw(axes)
+            for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 144})):
+                picture = io.BytesIO()
+                figure.savefig(picture, format=ending, **options)
+                self.files[f"{self.stem}-{subject}.{ending}"] = picture.getvalue()
+        finally:
+            self._pyplot.close(figure)
 
 
 def error_bars(summaries, scale=1.0):

@@ -56,6 +56,22 @@ class ResultsFile:
             return self.data | self.data["results"][0]
         return self.data
 
+    def failures(self):
+        """What the run itself called wrong: outputs that differ, errors, limits that were not kept."""
+        found = list(self.about.get("verification", {}).get("errors", []))
+        if not self.about.get("pattern_lookup_ratio", {}).get("within_limit", True):
+            found.append("warm lookups are above the limit")
+        for key in ("results", "long", "lengths"):
+            for line in self.data.get(key) or []:
+                name = line.get("name") or line.get("scalar") or line.get("tokens")
+                if "error" in line:
+                    found.append(f"{name}: {line['error']}")
+                    continue
+                worst = line.get("worst_error_in_tolerances", 0.0)  # null: infinite, or not a number
+                if worst is None or worst > 1 or not line.get("agree", True):
+                    found.append(f"{name}: outputs differ")
+        return found
+
 
 def kept_files(folder):
     """The result files of a folder, the newest first; files that are none are left out."""

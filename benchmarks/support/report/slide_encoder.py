@@ -1,11 +1,58 @@
 """The report of compare_slide_encoder.py."""
 
 from .plots import COLOURS, grouped_bars, plain_ticks
-from .text import paragraph, provenance, ranged, seconds, significant, table
+from .text import command_line, counted, paragraph, provenance, ranged, seconds, significant, table
 
 STEM = "slide-encoder"
 TITLE = "Prov-GigaPath's slide encoder"
-COMMAND = "python3 benchmarks/compare_slide_encoder.py"
+
+TILES, ROUNDS, SCALARS = 10000, 3, ["float", "bfloat16"]  # the defaults
+
+
+def options(file):
+    """What the command line said, as far as results tell: options that differ from the defaults, with values."""
+    settings, machine = settings_of(file), file.about.get("machine")
+    if settings["tiles"] != TILES:
+        yield "--tiles", settings["tiles"]
+    if settings["alone"]:
+        yield "--alone", settings["alone"]
+    if settings["rounds"] != ROUNDS:
+        yield "--rounds", settings["rounds"]
+    if machine and settings["threads"] != machine["cpus_usable"]:
+        yield "--threads", settings["threads"]
+    if settings["scalars"] != SCALARS:
+        yield "--scalar", settings["scalars"]
+
+
+def settings_of(file):
+    """Those that the file tells, or what they must have been: the first lines, one of each scalar, are of --tiles, the
+    others of --alone."""
+    if "settings" in file.data:
+        return file.data["settings"]
+    lines = file.data["results"]
+    scalars = list(dict.fromkeys(line["scalar"] for line in lines))
+    return {
+        "tiles": lines[0]["tiles"],
+        "alone": list(dict.fromkeys(line["tiles"] for line in lines[len(scalars) :])),
+        "rounds": file.data["rounds"],
+        "threads": lines[0]["threads"],
+        "scalars": scalars,
+    }
+
+
+def command(file):
+    return command_line("python3 benchmarks/compare_slide_encoder.py", options(file))
+
+
+def shortened_by(file):
+    """Besides options: why these results are not those of a full run."""
+    found = [] if compared(file) else ["no PyTorch"]
+    settings = settings_of(file)
+    if settings["tiles"] < TILES:
+        found.append(f"{settings['tiles']:,} tiles in place of {TILES:,}")
+    if settings["rounds"] < ROUNDS:
+        found.append(f"{counted(settings['rounds'], 'round')} in place of {ROUNDS}")
+    return found
 
 
 def compared(file):
@@ -49,7 +96,7 @@ def comparison_table(file):
         )
     return table(
         [
-            f"{first['tiles']:,} tiles, {first['threads']} cores",
+            f"{first['tiles']:,} tiles, {counted(first['threads'], 'core')}",
             "slide_encoder",
             f"PyTorch {version}",
             "ratio by round",
@@ -156,9 +203,10 @@ def page(files, plots):
     parts = [
         f"# {TITLE}, measured {file.timestamp}\n",
         "The whole model at full size with synthetic weights, in `examples/slide_encoder` and in plain "
-        "PyTorch, called in turn after embeddings were compared. Medians with minimum and maximum; a ratio "
-        "is PyTorch's time over the program's of the same round, above 1 the program is faster.\n",
-        provenance(files) + f"- Command: `{COMMAND}`, {file.data['rounds']} rounds.\n",
+        "PyTorch, called in turn after embeddings were compared. Medians of "
+        f"{counted(file.data['rounds'], 'round')} with minimum and maximum; a ratio is PyTorch's time over the "
+        "program's of the same round, above 1 the program is faster.\n",
+        provenance(files, command),
     ]
     if lines:
         parts += ["## Against PyTorch\n", comparison_table(file)]

@@ -1,5 +1,7 @@
 """Figures and tables as Markdown."""
 
+import re
+import shlex
 import textwrap
 
 
@@ -53,13 +55,30 @@ def listed(words):
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
+def branches(settings):
+    return (
+        f"segments of {listed(f'{w:,}' for w in settings['segment_lengths'])} tokens at rates "
+        f"{listed(settings['dilation_rates'])}"
+    )
+
+
+def counted(count, noun):
+    """1 core, 2 cores."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def system_version(kernel):
+    """Linux 6.1.0, of Linux 6.1.0-13-amd64: what follows the number is a distributor's or a host's own."""
+    return re.sub(r"(\d+(?:\.\d+)+)\S*", r"\1", kernel)
+
+
 def day(timestamp):
     """2026-11-22 18:45 UTC, of 20261122T184501Z."""
     return f"{timestamp[:4]}-{timestamp[4:6]}-{timestamp[6:8]} {timestamp[9:11]}:{timestamp[11:13]} UTC"
 
 
-def provenance(files):
-    """What was measured where, when and with what: a list of Markdown lines."""
+def provenance(files, command):
+    """What was measured where, when and with what: a list of Markdown lines. `command(file)` made the results."""
     lines = []
     for file in files:
         about = file.about
@@ -72,8 +91,9 @@ def provenance(files):
     machine = about.get("machine")
     if machine:
         lines.append(
-            f"- Machine: {machine['cpu_model']}, {machine['cpus_usable']} cores, "
-            f"{binary_bytes(machine['memory_bytes'])} of memory, {machine['os']}, {machine['kernel']}."
+            f"- Machine: {machine['cpu_model']}, {counted(machine['cpus_usable'], 'core')}, "
+            f"{binary_bytes(machine['memory_bytes'])} of memory, {machine['os']}, "
+            f"{system_version(machine['kernel'])}."
         )
     build = about.get("build")
     if build:
@@ -81,10 +101,25 @@ def provenance(files):
     if about.get("kernels"):
         lines.append(f"- Kernels: {', '.join(about['kernels'])}.")
     if about.get("mpi"):
-        lines.append(f"- MPI: {about['mpi']['library'].split(',')[0]}, {about['mpi']['ranks']} ranks.")
+        lines.append(f"- MPI: {about['mpi']['library'].split(',')[0]}, {counted(about['mpi']['ranks'], 'rank')}.")
     torch = next((file.data["pytorch"] for file in files if file.data.get("pytorch")), None)
     if torch:
         lines.append(f"- PyTorch {torch['version']}, {torch['cpu_capability']}.")
     if about.get("settings", {}).get("quick") or about.get("quick"):
         lines.append("- A `--quick` run: smaller problems and fewer repetitions than a full one.")
+    lines += [f"- Command: `{command(file)}`." for file in files]
     return "\n".join(lines) + "\n"
+
+
+def command_line(command, options):
+    """`options`: (name, value) of those that differ from the defaults; a value of True takes no word."""
+    words = [command]
+    for name, value in options:
+        words.append(name)
+        if value is not True:
+            words += [shlex.quote(f"{one:g}" if isinstance(one, float) else str(one)) for one in as_list(value)]
+    return " ".join(words)
+
+
+def as_list(value):
+    return value if isinstance(value, (list, tuple)) else [value]

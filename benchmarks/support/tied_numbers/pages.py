@@ -3,11 +3,27 @@
 import re
 
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?"
-_UNITS = (
-    r"ns|µs|us|ms|s|seconds?|minutes?|hours?|times|%|GFLOP/s|TFLOP/s|tokens/s|"
-    r"GB/s|MB/s|Gbit/s|KB|kB|MB|GB|TB|KiB|MiB|GiB"
+_PLAIN = r"\d+(?:,\d+)*(?:\.\d+)?"
+_RANGE = rf"(?:{_PLAIN}\s?[-–]\s?)?{_PLAIN}"  # 2-3 is one
+_TIME = (
+    r"ns|µs|us|ms|s|min|h|nsec|µsec|usec|msec|sec|(?:nano|micro|milli)?seconds?|minutes?|hours?|days?|cycles"
 )
-MEASURE = re.compile(rf"(?<![\w.,/-])\d[\d,]*(?:\.\d+)?(?:(?:\s|-)?(?:{_UNITS})(?![\w/])|x\b(?!\d))")
+_SIZE = r"(?:[KkMGT]i?|kilo|mega|giga|tera|kibi|mebi|gibi|tebi)(?:B|bytes?|b|bits?)"
+_UNITS = rf"{_TIME}|{_SIZE}(?:/s|ps)?|times|fold|%|percent|per\s+cent|[kKMGTP](?:FLOP|flop|Flop)(?:/s|S|s|ps)?"
+_FACTOR = r"(?:factors?|speed-?ups?|ratios?)\s+of\s+(?:about\s+|up\s+to\s+|at\s+least\s+|at\s+most\s+)?"
+_WORDS = "two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|fifty|a hundred|hundred"
+MEASURE = re.compile(
+    rf"(?<![\w.,/-])(?:"
+    rf"{_RANGE}(?:\s|-)?(?:{_UNITS})(?!\w)(?:/[a-zµ]+)?"  # 7 ms, 7 ms/token, 12 MiB/s, 1.5-fold
+    rf"|{_RANGE}\s?[a-z-]+(?:/s(?!\w)|\s+(?:per|a|each)\s+(?:second|minute|hour|day)\b)"  # tokens/s, tokens per second
+    rf"|{_RANGE}x\b(?!\s?\d)"  # 3x, but not 4x64
+    rf"|{_RANGE}\s?×(?!\s?\d)"
+    rf"|{_RANGE}\s[x×](?=\s+(?:as|faster|slower|less|more|smaller|larger|speed)\b)"
+    rf"|{_FACTOR}{_RANGE}"
+    rf"|(?:twice|(?:{_WORDS})\s+times)\s+(?:as\s+(?:fast|slow|long|quick|much|little)|faster|slower|the\s+speed)\b"
+    rf"|half\s+(?:the|its|their)\s+(?:time|memory)\b"
+    rf")"
+)
 _BLOCK = re.compile(
     r"^<!-- measured: (?P<name>[a-z_]+) -->\n(?P<text>.*?)^<!-- end of measured -->$",
     re.MULTILINE | re.DOTALL,
