@@ -112,7 +112,7 @@ def main():
             "It reads 12 MiB/s.",
             "It sends 12 Gbit/s.",
             "It computes 300 GFLOPS.",
-            "It is twice as fast.",
+            "Twice as fast.",
             "It is three times faster.",
             "It takes half the time.",
         ):

@@ -1,4 +1,4 @@
-"""What all plots have in common. matplotlib is imported when the first one is drawn, so that tables need none."""
+"""What all plots have in common. matplotlib is imported by Plots alone, so that tables need none."""
 
 import io
 
@@ -40,7 +40,8 @@ def start():
     matplotlib.use("Agg")
     import matplotlib.pyplot
 
-    matplotlib.pyplot.rcParams.update(STYLE)
+    matplotlib.rcdefaults()  # whatever a matplotlibrc says
+    matplotlib.rcParams.update(STYLE)
     return matplotlib.pyplot
 
 

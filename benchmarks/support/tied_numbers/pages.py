@@ -11,7 +11,7 @@ _TIME = (
 _SIZE = r"(?:[KkMGT]i?|kilo|mega|giga|tera|kibi|mebi|gibi|tebi)(?:B|bytes?|b|bits?)"
 _UNITS = rf"{_TIME}|{_SIZE}(?:/s|ps)?|times|fold|%|percent|per\s+cent|[kKMGTP](?:FLOP|flop|Flop)(?:/s|S|s|ps)?"
 _FACTOR = r"(?:factors?|speed-?ups?|ratios?)\s+of\s+(?:about\s+|up\s+to\s+|at\s+least\s+|at\s+most\s+)?"
-_WORDS = "two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|fifty|a hundred|hundred"
+_WORDS = "two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|fifty|hundred"
 MEASURE = re.compile(
     rf"(?<![\w.,/-])(?:"
     rf"{_RANGE}(?:\s|-)?(?:{_UNITS})(?!\w)(?:/[a-zµ]+)?"  # 7 ms, 7 ms/token, 12 MiB/s, 1.5-fold
@@ -19,9 +19,9 @@ MEASURE = re.compile(
     rf"|{_RANGE}x\b(?!\s?\d)"  # 3x, but not 4x64
     rf"|{_RANGE}\s?×(?!\s?\d)"
     rf"|{_RANGE}\s[x×](?=\s+(?:as|faster|slower|less|more|smaller|larger|speed)\b)"
-    rf"|{_FACTOR}{_RANGE}"
-    rf"|(?:twice|(?:{_WORDS})\s+times)\s+(?:as\s+(?:fast|slow|long|quick|much|little)|faster|slower|the\s+speed)\b"
-    rf"|half\s+(?:the|its|their)\s+(?:time|memory)\b"
+    rf"|(?i:{_FACTOR}){_RANGE}"
+    rf"|(?i:twice|(?:{_WORDS})\s+times)\s+(?:as\s+(?:fast|slow|long|quick|much|little)|faster|slower|the\s+speed)\b"
+    rf"|[Hh]alf\s+(?:the|its|their)\s+(?:time|memory)\b"
     rf")"
 )
 _BLOCK = re.compile(
