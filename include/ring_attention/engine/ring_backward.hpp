@@ -91,7 +91,7 @@ class RingBackward {
     targets.weighted = numbers(weighted_storage, branches);
     for (const detail::TokenRun& run : mine_.runs)
       seed_mix_statistics(plan_, run, queries_, targets.probability);
-    bytes_sent_ += exchange_keys<Scalar>(
+    bytes_sent_ += exchange_keys<look_ahead, Scalar>(
         place_, communicator_, 1, tensors_.k, tensors_.v,
         [&](int step, const Transfer& in, const KeyMessage<Scalar>& message, const Transfer&) {
           for (std::size_t branch = 0; branch < branches; ++branch) {
@@ -107,7 +107,7 @@ class RingBackward {
 
   void accumulate_gradients() {
     std::array<Returning, 2> returning;
-    bytes_sent_ += exchange_keys<Scalar>(
+    bytes_sent_ += exchange_keys<backward_look_ahead, Scalar>(
         place_, communicator_, 0, tensors_.k, tensors_.v,
         [&](int step, const Transfer& in, const KeyMessage<Scalar>& message, const Transfer& out) {
           Returning& home = returning[static_cast<std::size_t>(step % 2)];

@@ -52,17 +52,20 @@ inline int distance_of_step(int step, int size) { return step % 2 != 0 ? (step +
 /// The member `steps` after `rank`, or before it where negative.
 inline int member_after(int rank, int steps, int size) { return (rank + steps + size) % size; }
 
-/// How many steps ahead a member sends. Where segments span some of the shards, members have nothing to
-/// compute at different steps; with one step of look-ahead those that were ahead waited for the others' next
-/// messages (8 members, segments of 4 shards: a quarter of the time). tests/ring/step_order_test.cpp tells
-/// who still waits: members of segments that span more shards than that, but not all.
+/// How many steps ahead a member sends its keys. Where segments span some of the shards, members have nothing
+/// to compute at different steps; with one step of look-ahead those that were ahead waited for the others'
+/// next messages (8 members, segments of 4 shards: a quarter of the time). tests/ring/step_order_test.cpp
+/// tells who still waits: members of segments that span more shards than that, but not all.
 inline constexpr int look_ahead = 2;
+/// In backward a member needs gradients of its keys from those that it sends them to, step by step, which
+/// keeps members together: to send further ahead would cost memory and save no time.
+inline constexpr int backward_look_ahead = 1;
 
 /// The steps of a ring: a member receives from one that is as far before it as the one is after it that it
 /// sends to. The messages of the next steps are under way while visit(step, in, message, out) computes the
 /// present one; `in` tells the rows of the message, `out` those that this member sent. Returns the payload
 /// sent, in bytes.
-template <class Scalar, class Communicator, class Visit>
+template <int ahead, class Scalar, class Communicator, class Visit>
 std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, int tag,
                             const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
                             const Visit& visit) {
@@ -77,11 +80,11 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
   const std::int64_t head_dim = place.plan->shape.head_dim;
   const detail::MemberTokens mine = place.tokens(size, rank);
   std::uint64_t bytes = 0;
-  std::array<Step, look_ahead + 1> steps;  // one to compute with, and those that arrive
+  std::array<Step, ahead + 1> steps;  // one to compute with, and those that arrive
   const auto step_at = [&steps](int s) -> Step& { return steps[static_cast<std::size_t>(s) % steps.size()]; };
   // Those of the next steps, and two that slower members may still read. Places go to messages in turn, not
   // to steps: a step without a message leaves a slower member more time.
-  std::array<typename Place::Outgoing, look_ahead + 2> leaving;
+  std::array<typename Place::Outgoing, ahead + 2> leaving;
   std::size_t sent = 0;
   const auto start = [&](int s) {
     Step& step = step_at(s);
@@ -100,13 +103,13 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
       bytes += message.bytes().size();
     }
   };
-  for (int s = 1; s < size && s <= look_ahead; ++s) start(s);
+  for (int s = 1; s < size && s <= ahead; ++s) start(s);
   detail::tell_step(communicator, 0, size);
   visit(0, Transfer(), KeyMessage<Scalar>(), Transfer());
   for (int s = 1; s < size; ++s) {
     Step& step = step_at(s);
     messages.wait(step.received);
-    if (s + look_ahead < size) start(s + look_ahead);
+    if (s + ahead < size) start(s + ahead);
     detail::tell_step(communicator, s, size);
     visit(s, step.in, KeyMessage<Scalar>{elements<Scalar>(step.received.bytes())}, step.out);
     messages.release(step.received);
@@ -171,7 +174,7 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
         });
   };
 
-  const std::uint64_t bytes = exchange_keys<Scalar>(
+  const std::uint64_t bytes = exchange_keys<look_ahead, Scalar>(
       place, communicator, 0, tensors.k, tensors.v,
       [&](int step, const Transfer& transfer, const KeyMessage<Scalar>& message, const Transfer&) {
         if (step == 0) {

@@ -44,7 +44,7 @@ struct MpiOptions {
 /// Ranks of one machine read each other's messages where they were packed, in shared memory, and share
 /// patterns; between machines, and where a system does not let processes share memory, MPI moves the bytes.
 /// Buffers and MPI's persistent requests are kept from call to call: seven messages at a time in forward,
-/// eleven in backward.
+/// nine in backward.
 ///
 /// MPI makes progress while this thread waits, and where the engine calls `progress` between two tiles; no
 /// thread is added, so that MPI_THREAD_FUNNELED is enough. One thread uses the object, the one that may call
