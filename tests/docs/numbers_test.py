@@ -137,7 +137,8 @@ def main():
             results = json.loads(shortened.read_text(encoding="utf-8"))
             shorten(results)
             shortened.write_text(json.dumps(results), encoding="utf-8")
-            refused(f"numbers of a shortened run of {kind}", f"{shortened.name} is not of a full run: {message}")
+            refused(f"numbers of a shortened run of {kind}", f"{shortened.name} is not of a full run: ")
+            refused(f"numbers of a shortened run of {kind}", message)
 
         # A picture that is gone.
         fresh()
