@@ -18,8 +18,8 @@ struct Settings {
   bool help = false;
   bool quick = false;
   std::filesystem::path out;
-  int threads = 0;  ///< 0: every core
-  int repetitions = 0;  ///< 0: as many as the time below allows
+  int threads = 0;                         ///< 0: every core
+  int repetitions = 0;                     ///< 0: as many as the time below allows
   std::string filter;                      ///< regular expression that names of timed cases must contain
   std::vector<std::string> for_benchmark;  ///< arguments for Google Benchmark itself
 
