@@ -62,6 +62,10 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
   endif()
 
   foreach(origin package subdirectory fetched)
+    # How CMake comes to the library does not depend on the compiler.
+    if(NOT origin STREQUAL "package" AND NOT compiler_name STREQUAL "g++")
+      continue()
+    endif()
     set(name "package.consumer.${origin}.${compiler_name}")
     # Some of g++'s warnings, which are errors there, come with optimisation only.
     if(origin STREQUAL "package" AND compiler_name STREQUAL "g++")

@@ -15,7 +15,7 @@ if(Python3_FOUND AND RING_ATTENTION_BUILD_EXAMPLES)
                    --source "${PROJECT_SOURCE_DIR}" --scratch "${scratch}/docs" --build "${PROJECT_BINARY_DIR}"
                    --prefix "${prefix}" --cmake "${CMAKE_COMMAND}" "--mpi-flags=${mpi_words}"
                    "--compiler=${CMAKE_CXX_COMPILER} ${CMAKE_CXX_FLAGS} -std=c++20 -O0 -I${PROJECT_SOURCE_DIR}/include ${eigen_words} -pthread"
-                   --link "$<TARGET_OBJECTS:ring_attention_test_engine>"
+                   --link "$<FILTER:$<TARGET_OBJECTS:ring_attention_test_engine>,INCLUDE,_engine\\.cpp>"
            COMMAND_EXPAND_LISTS)
   set_tests_properties(docs.pages PROPERTIES LABELS package TIMEOUT 600 FIXTURES_REQUIRED installed
                                              ENVIRONMENT "${mpi_environment}")
