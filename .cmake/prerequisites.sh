@@ -134,9 +134,9 @@ install_packages() {
   fi
 }
 
-# The flag for the widest instructions of this machine, where the compiler has one.
+# native_flag COMPILER: its flag for the widest instructions of this machine, if it has one.
 native_flag() {
-  if "$compiler" -march=native -fsyntax-only -x c++ /dev/null 2>/dev/null; then echo -march=native; fi
+  if "$1" -march=native -fsyntax-only -x c++ /dev/null 2>/dev/null; then echo -march=native; fi
 }
 
 # Compilers to run at once: as many as cores, but one for each 1.5 GiB of free memory.

@@ -1,3 +1,3 @@
-// Catch2 2 defines main() here; Catch2 3 brings it in a library.
-#define CATCH_CONFIG_MAIN
-#include "support/catch.hpp"
+#include "support/session.hpp"
+
+int main(int argc, char** argv) { return test::run_session(argc, argv); }

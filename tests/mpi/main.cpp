@@ -1,5 +1,4 @@
 // Every rank runs the same tests; a test that fails on one fails the job.
-#define CATCH_CONFIG_RUNNER
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
@@ -7,10 +6,7 @@
 #include <ring_attention/ring/mpi_communicator.hpp>
 
 #include "mpi/leaks.hpp"
-#include "support/catch.hpp"
-#if __has_include(<catch2/catch_session.hpp>)
-#include <catch2/catch_session.hpp>
-#endif
+#include "support/session.hpp"
 
 namespace {
 
@@ -37,7 +33,7 @@ int main(int argc, char** argv) {
     const test::IgnoredLeaks of_mpi;
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS) return EXIT_FAILURE;
   }
-  int failed = Catch::Session().run(argc, argv);
+  int failed = test::run_session(argc, argv);
   failed += test::leaks_found();
   int failed_anywhere = 0;
   MPI_Allreduce(&failed, &failed_anywhere, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);

@@ -276,6 +276,11 @@ TEST_CASE("thread communicator: ranks and sizes are checked", "[ring][communicat
   ra::ThreadRing ring(2);
   CHECK(test::error_text([&] { ra::ThreadCommunicator(ring, 2); }) == "rank = 2: must lie in [0, 2)");
   CHECK(test::error_text([&] { ra::ThreadCommunicator(ring, -1); }) == "rank = -1: must lie in [0, 2)");
+  ra::ThreadCommunicator member(ring, 0);
+  int value = 3;
+  CHECK(test::error_text([&] { (void)member.send(2, 0, bytes(value)); }) == "peer = 2: must lie in [0, 2)");
+  CHECK(test::error_text([&] { (void)member.receive(-1, 0, room(value)); }) ==
+        "peer = -1: must lie in [0, 2)");
 }
 
 TEST_CASE("a ring of one gathers its own bytes and has no peer", "[ring][communicator]") {

@@ -29,7 +29,7 @@ class ThreadRing {
   explicit ThreadRing(int size, CommunicatorOptions options = {}) : size_(size), options_(options) {
     detail::require_positive("ring size", size);
     options.validate();
-    gathered_.resize(static_cast<std::size_t>(size));
+    members_ = std::vector<Member>(static_cast<std::size_t>(size));
   }
   ThreadRing(const ThreadRing&) = delete;
   ThreadRing& operator=(const ThreadRing&) = delete;
@@ -58,15 +58,23 @@ class ThreadRing {
     int arrived = 0;
     int left = 0;
   };
+  struct Member {
+    std::condition_variable changed;       // its own, so that a message wakes nobody else
+    std::list<Transfer*> sends, receives;  // to it, posted and not yet met, in order of posting
+    std::size_t gathered = 0;              // how many gatherings it began, through whichever communicator
+  };
+
+  Member& member(int rank) { return members_[static_cast<std::size_t>(rank)]; }
+  void wake_all() {
+    for (Member& member : members_) member.changed.notify_all();
+  }
 
   const int size_;
   const CommunicatorOptions options_;
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::list<Transfer*> sends_, receives_;  // posted and not yet met, in order of posting
-  std::list<Gathering> gatherings_;        // the oldest first; every member takes part in each once, in order
-  std::size_t gatherings_begun_ = 0;       // number of the first in the list
-  std::vector<std::size_t> gathered_;      // by rank: how many it began, through whichever communicator
+  std::vector<Member> members_;       // by rank
+  std::list<Gathering> gatherings_;   // the oldest first; every member takes part in each once, in order
+  std::size_t gatherings_begun_ = 0;  // number of the first in the list
   int failed_rank_ = -1;
   Failure failure_kind_ = Failure::error;
   std::string failure_;
@@ -84,12 +92,14 @@ class ThreadCommunicator {
     /// Nothing under way.
     Request() = default;
     /// Takes the transfer over.
-    Request(Request&& other) noexcept : ring_(other.ring_), transfer_(std::move(other.transfer_)) {}
+    Request(Request&& other) noexcept
+        : ring_(other.ring_), rank_(other.rank_), transfer_(std::move(other.transfer_)) {}
     /// Cancels its own transfer and takes the other's over.
     Request& operator=(Request&& other) noexcept {
       if (this != &other) {
         cancel();
         ring_ = other.ring_;
+        rank_ = other.rank_;
         transfer_ = std::move(other.transfer_);
       }
       return *this;
@@ -103,35 +113,37 @@ class ThreadCommunicator {
       if (!transfer_) return;
       std::unique_lock lock(ring_->mutex_);
       if (transfer_->state == State::posted) {
-        ring_->sends_.remove(transfer_.get());
-        ring_->receives_.remove(transfer_.get());
+        ring_->member(transfer_->to).sends.remove(transfer_.get());
+        ring_->member(transfer_->to).receives.remove(transfer_.get());
       }
-      ring_->changed_.wait(lock, [this] { return transfer_->state != State::copying; });
+      ring_->member(rank_).changed.wait(lock, [this] { return transfer_->state != State::copying; });
       lock.unlock();
       transfer_.reset();
     }
 
     ThreadRing* ring_ = nullptr;
+    int rank_ = 0;
     std::unique_ptr<Transfer> transfer_;
   };
 
   /// Throws std::invalid_argument for a rank outside the ring.
-  ThreadCommunicator(ThreadRing& ring, int rank) : ring_(&ring), rank_(rank) {
-    if (rank < 0 || rank >= ring.size()) {
-      detail::throw_invalid("rank", rank, "must lie in [0, " + std::to_string(ring.size()) + ")");
-    }
-  }
+  ThreadCommunicator(ThreadRing& ring, int rank) : ring_(&ring), rank_(rank) { require_member("rank", rank); }
 
   int rank() const { return rank_; }          ///< of this member, from 0
   int size() const { return ring_->size(); }  ///< number of members
 
-  /// Starts to send a buffer to a peer. Throws as RingCommunicator says.
+  /// Starts to send a buffer to a peer. Throws as RingCommunicator says, and std::invalid_argument for a peer
+  /// outside the ring.
   Request send(int peer, int tag, std::span<const std::byte> buffer) {
-    return post({rank_, peer, tag, buffer.data(), nullptr, buffer.size()}, ring_->sends_, ring_->receives_);
+    require_member("peer", peer);
+    ThreadRing::Member& to = ring_->member(peer);
+    return post({rank_, peer, tag, buffer.data(), nullptr, buffer.size()}, to.sends, to.receives);
   }
-  /// Starts to receive into a buffer from a peer. Throws as RingCommunicator says.
+  /// Starts to receive into a buffer from a peer. Throws as send does.
   Request receive(int peer, int tag, std::span<std::byte> buffer) {
-    return post({peer, rank_, tag, nullptr, buffer.data(), buffer.size()}, ring_->receives_, ring_->sends_);
+    require_member("peer", peer);
+    ThreadRing::Member& to = ring_->member(rank_);
+    return post({peer, rank_, tag, nullptr, buffer.data(), buffer.size()}, to.receives, to.sends);
   }
 
   /// Returns when the buffer was taken or filled. Throws as RingCommunicator says.
@@ -149,7 +161,7 @@ class ThreadCommunicator {
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
     std::unique_lock lock(ring_->mutex_);
     throw_failure();
-    std::size_t& gathered = ring_->gathered_[static_cast<std::size_t>(rank_)];
+    std::size_t& gathered = ring_->member(rank_).gathered;
     const std::size_t number = gathered;
     while (ring_->gatherings_begun_ + ring_->gatherings_.size() <= number) {
       ring_->gatherings_.emplace_back().parts.resize(static_cast<std::size_t>(size()));
@@ -158,7 +170,7 @@ class ThreadCommunicator {
                                  static_cast<std::ptrdiff_t>(number - ring_->gatherings_begun_));
     gathering.parts[static_cast<std::size_t>(rank_)].assign(mine.begin(), mine.end());
     ++gathered;
-    if (++gathering.arrived == size()) ring_->changed_.notify_all();
+    if (++gathering.arrived == size()) ring_->wake_all();
     wait_until(lock, -1, [&] { return gathering.arrived == size(); });
     auto parts = gathering.parts;
     if (++gathering.left == size()) {
@@ -180,13 +192,20 @@ class ThreadCommunicator {
     } catch (const std::bad_alloc&) {
       // Without memory for the reason the others still learn of the failure.
     }
-    ring_->changed_.notify_all();
+    ring_->wake_all();
   }
 
  private:
+  void require_member(const char* name, int rank) const {
+    if (rank < 0 || rank >= size()) {
+      detail::throw_invalid(name, rank, "must lie in [0, " + std::to_string(size()) + ")");
+    }
+  }
+
   Request post(Transfer transfer, std::list<Transfer*>& mine, std::list<Transfer*>& theirs) {
     Request request;
     request.ring_ = ring_;
+    request.rank_ = rank_;
     request.transfer_ = std::make_unique<Transfer>(transfer);
     std::unique_lock lock(ring_->mutex_);
     throw_failure();
@@ -210,8 +229,10 @@ class ThreadCommunicator {
     const std::byte* const source = a.source != nullptr ? a.source : b.source;
     if (b.bytes > 0) std::memcpy(target, source, b.bytes);
     lock.lock();
+    const int peer = transfer.from == rank_ ? transfer.to : transfer.from;
     a.state = b.state = State::done;
-    ring_->changed_.notify_all();
+    lock.unlock();
+    ring_->member(peer).changed.notify_all();
     return request;
   }
 
@@ -220,8 +241,8 @@ class ThreadCommunicator {
     constexpr std::chrono::milliseconds longest =
         std::chrono::hours(24 * 365);  // the clock's range is finite
     const auto deadline = std::chrono::steady_clock::now() + std::min(ring_->options_.timeout, longest);
-    const bool in_time =
-        ring_->changed_.wait_until(lock, deadline, [&] { return condition() || ring_->failed_rank_ >= 0; });
+    const bool in_time = ring_->member(rank_).changed.wait_until(
+        lock, deadline, [&] { return condition() || ring_->failed_rank_ >= 0; });
     if (condition()) return;
     throw_failure();
     if (!in_time) {
