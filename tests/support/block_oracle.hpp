@@ -75,8 +75,7 @@ inline BlockRow attend_block_row(const BlockProblem& p, const Inputs& in, std::i
     }
     if (!seen || (p.rows.causal && key > t)) continue;
     const double* q = in.q.data() + p.rows.query_row(b, t, head);
-    const double score =
-        p.rows.scale * std::inner_product(q, q + dim, in.k.data() + p.rows.key_row(b, key, head), 0.0);
+    const double score = p.rows.scale * dot(q, in.k.data() + p.rows.key_row(b, key, head), dim);
     row.tokens.push_back(key);
     scores.push_back(score);
     row.largest_score = std::max(row.largest_score, std::abs(score));
@@ -88,8 +87,8 @@ inline BlockRow attend_block_row(const BlockProblem& p, const Inputs& in, std::i
   row.lse = largest + std::log(sum);
   for (std::size_t i = 0; i < scores.size(); ++i) {
     row.probabilities.push_back(std::exp(scores[i] - largest) / sum);
-    const double* v = in.v.data() + p.rows.key_row(b, row.tokens[i], head);
-    for (std::size_t c = 0; c < dim; ++c) row.out[c] += row.probabilities.back() * v[c];
+    add_scaled(row.out.data(), row.probabilities.back(), in.v.data() + p.rows.key_row(b, row.tokens[i], head),
+               dim);
   }
   return row;
 }
@@ -123,7 +122,6 @@ inline Gradients backward(const BlockProblem& p, const Inputs& in, const std::ve
   Gradients grad{std::vector<double>(p.rows.query_size()), std::vector<double>(p.rows.key_size()),
                  std::vector<double>(p.rows.key_size())};
   const auto dim = static_cast<std::size_t>(p.rows.dim);
-  const auto dot = [dim](const double* x, const double* y) { return std::inner_product(x, x + dim, y, 0.0); };
   for (std::int64_t b = 0; b < p.rows.batches; ++b) {
     for (std::int64_t head = 0; head < p.rows.heads; ++head) {
       for (std::int64_t t = 0; t < p.rows.length(b); ++t) {
@@ -132,16 +130,14 @@ inline Gradients backward(const BlockProblem& p, const Inputs& in, const std::ve
         const double* row_grad = grad_out.data() + query;
         const double* row_out = out.empty() ? row.out.data() : out.data() + query;
         const auto number = static_cast<std::size_t>((b * p.rows.heads + head) * p.rows.tokens + t);
-        const double shift = dot(row_grad, row_out) - (grad_lse.empty() ? 0.0 : grad_lse[number]);
+        const double shift = dot(row_grad, row_out, dim) - (grad_lse.empty() ? 0.0 : grad_lse[number]);
         for (std::size_t i = 0; i < row.tokens.size(); ++i) {
           const std::size_t key = p.rows.key_row(b, row.tokens[i], head);
           const double probability = row.probabilities[i];
-          const double score = p.rows.scale * probability * (dot(row_grad, in.v.data() + key) - shift);
-          for (std::size_t c = 0; c < dim; ++c) {
-            grad.q[query + c] += score * in.k[key + c];
-            grad.k[key + c] += score * in.q[query + c];
-            grad.v[key + c] += probability * row_grad[c];
-          }
+          const double score = p.rows.scale * probability * (dot(row_grad, in.v.data() + key, dim) - shift);
+          add_scaled(grad.q.data() + query, score, in.k.data() + key, dim);
+          add_scaled(grad.k.data() + key, score, in.q.data() + query, dim);
+          add_scaled(grad.v.data() + key, probability, row_grad, dim);
         }
       }
     }

@@ -9,6 +9,8 @@
 #include <numeric>
 #include <vector>
 
+#include "support/rows.hpp"
+
 namespace oracle {
 
 enum class HeadPartition { grouped, shared };
@@ -133,22 +135,22 @@ inline BranchRow attend_branch(const Problem& p, const Inputs& in, std::int64_t 
                                std::int64_t t, std::int64_t branch, KeySet keys) {
   BranchRow row;
   row.branch = branch;
+  const auto dim = static_cast<std::size_t>(p.dim);
   const double* q = in.q.data() + p.query_row(b, t, head);
   std::vector<double>& weights = row.probabilities;
   for (const std::int64_t token : keys.tokens) {
     const double* k = in.k.data() + p.key_row(b, token, head);
-    weights.push_back(p.scale * std::inner_product(q, q + p.dim, k, 0.0));
+    weights.push_back(p.scale * dot(q, k, dim));
     row.largest_score = std::max(row.largest_score, std::abs(weights.back()));
   }
   double largest = keys.zeros > 0 ? 0.0 : negative_infinity;
   for (const double score : weights) largest = std::max(largest, score);
   double sum = keys.zeros > 0 ? static_cast<double>(keys.zeros) * std::exp(-largest) : 0.0;
   for (double& weight : weights) sum += weight = std::exp(weight - largest);
-  row.out.assign(static_cast<std::size_t>(p.dim), 0.0);
+  row.out.assign(dim, 0.0);
   for (std::size_t i = 0; i < weights.size(); ++i) {
     weights[i] /= sum;
-    const double* v = in.v.data() + p.key_row(b, keys.tokens[i], head);
-    for (std::size_t c = 0; c < row.out.size(); ++c) row.out[c] += weights[i] * v[c];
+    add_scaled(row.out.data(), weights[i], in.v.data() + p.key_row(b, keys.tokens[i], head), dim);
   }
   row.lse = largest + std::log(sum);
   row.keys = std::move(keys);

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <vector>
 
 #include "support/oracle.hpp"
@@ -30,7 +29,6 @@ inline Gradients backward(const Problem& p, const Inputs& in, const std::vector<
   Gradients grad{std::vector<double>(p.query_size()), std::vector<double>(p.key_size()),
                  std::vector<double>(p.key_size())};
   const auto dim = static_cast<std::size_t>(p.dim);
-  const auto dot = [dim](const double* x, const double* y) { return std::inner_product(x, x + dim, y, 0.0); };
   for (std::int64_t b = 0; b < p.batches; ++b) {
     for (std::int64_t head = 0; head < p.heads; ++head) {
       for (std::int64_t t = 0; t < p.length(b); ++t) {
@@ -42,22 +40,20 @@ inline Gradients backward(const Problem& p, const Inputs& in, const std::vector<
         for (std::size_t i = 0; i < row.branches.size(); ++i) {
           const BranchRow& branch = row.branches[i];
           const double weight = row.weights[i];
-          const double grad_dot_branch = dot(row_grad, branch.out.data());
+          const double grad_dot_branch = dot(row_grad, branch.out.data(), dim);
           double branch_lse_grad = weight * lse_grad;
           if (p.mix_gradient == MixGradient::exact) {
             const double* row_out = out.empty() ? row.out.data() : out.data() + query;
-            branch_lse_grad += weight * (grad_dot_branch - dot(row_grad, row_out));
+            branch_lse_grad += weight * (grad_dot_branch - dot(row_grad, row_out, dim));
           }
           for (std::size_t j = 0; j < branch.keys.tokens.size(); ++j) {
             const std::size_t key = p.key_row(b, branch.keys.tokens[j], head);
             const double probability = branch.probabilities[j];
-            const double value_grad = weight * (dot(row_grad, in.v.data() + key) - grad_dot_branch);
+            const double value_grad = weight * (dot(row_grad, in.v.data() + key, dim) - grad_dot_branch);
             const double score_grad = p.scale * probability * (value_grad + branch_lse_grad);
-            for (std::size_t c = 0; c < dim; ++c) {
-              grad.q[query + c] += score_grad * in.k[key + c];
-              grad.k[key + c] += score_grad * in.q[query + c];
-              grad.v[key + c] += probability * weight * row_grad[c];
-            }
+            add_scaled(grad.q.data() + query, score_grad, in.k.data() + key, dim);
+            add_scaled(grad.k.data() + key, score_grad, in.q.data() + query, dim);
+            add_scaled(grad.v.data() + key, probability * weight, row_grad, dim);
           }
         }
       }
