@@ -14,7 +14,7 @@ compile() {
   local source=$1 times
   shift
   exec 3>&2  # the compiler's own errors must not end up among the times
-  times=$({ time "$@" -c -o /dev/null "$source" 2>&3; } 2>&1)
+  times=$({ time "$@" -c -o /dev/null "$source" 2>&3; } 2>&1) || return
   awk '{ printf "%.2f", $1 + $2 }' <<<"${times##*$'\n'}"
 }
 

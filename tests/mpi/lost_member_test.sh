@@ -6,7 +6,7 @@ set -u
 "$1" --version 2>/dev/null | grep -qE 'Open MPI|OpenRTE' ||
   { echo "skipped: $1 is not Open MPI's, which can be told to outlive a rank"; exit 0; }
 program=$2
-timeout_ms=500
+timeout_ms=1000
 # What a busy machine adds to the timeout: a rank may wait for a processor, and its peers for the rank.
 longest_s=10
 folder=$(mktemp -d)
