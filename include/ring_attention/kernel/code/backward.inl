@@ -18,8 +18,13 @@ struct Backward {
   static constexpr std::int64_t row_dim(std::int64_t head_dim) {
     return (head_dim + lanes - 1) / lanes * lanes;
   }
-  /// Elements of scratch for scores and their gradients; the tail is read past a tile's last query.
-  static constexpr std::int64_t scratch_elements = 2 * (Tiles::score_elements + panel);
+  /// Fewer than in forward: scores and their gradients share the cache.
+  static constexpr std::int64_t key_block = Tiles::key_block / 2;
+  /// The tail is read past a tile's last query.
+  static constexpr std::int64_t block_elements = key_block * Tiles::max_queries + panel;
+  /// For scores and their gradients.
+  static constexpr std::int64_t scratch_elements = 2 * block_elements;
+  static_assert(scratch_elements >= Tiles::score_elements, "probabilities() writes as many");
 
   static std::int64_t lane_bytes(std::int64_t queries, std::int64_t head_dim) {
     return queries * head_dim * static_cast<std::int64_t>(sizeof(T));
@@ -137,12 +142,12 @@ struct Backward {
     const T* const query_rows = reinterpret_cast<const T*>(tile.query_rows);
     const T* const grad_out_rows = reinterpret_cast<const T*>(tile.grad_out_rows);
     T* const scores = scratch;
-    T* const grads = scratch + Tiles::score_elements + panel;
+    T* const grads = scratch + block_elements;
     std::int64_t visible = keys.count;
     if (limits != nullptr)
       visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    for (std::int64_t begin = 0; begin < visible; begin += Tiles::key_block) {
-      const std::int64_t count = std::min(Tiles::key_block, visible - begin);
+    for (std::int64_t begin = 0; begin < visible; begin += key_block) {
+      const std::int64_t count = std::min(key_block, visible - begin);
       for (std::int64_t k = 0; k < count; k += panel) {
         dot_products<Products<T>, Vectors>(panels_of_keys + (begin + k) * head_dim,
                                            reinterpret_cast<const T*>(tile.query), head_dim, chain,

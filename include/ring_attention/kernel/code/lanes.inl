@@ -39,7 +39,9 @@ template <class T>
 inline void store(T* to, Lanes<T> lanes) {
   std::memcpy(to, &lanes, sizeof lanes);
 }
+/// Every lane the same. Not a sum: a compiler must keep the addition of 0 (0 + -0 is +0), and before each
+/// multiply-add it costs as much as one; `value - 0` is `value` for every number, so it vanishes.
 template <class T>
-inline Lanes<T> broadcast(T value) {
-  return Lanes<T>{} + value;
+[[gnu::always_inline]] inline Lanes<T> broadcast(T value) {
+  return value - Lanes<T>{};
 }

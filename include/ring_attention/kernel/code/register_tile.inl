@@ -11,12 +11,10 @@ struct Products {
   using Sum = T;
   using Element = T;
   using Operand = Lanes<T>;
-  [[gnu::always_inline]] static Operand broadcast(const Element* at) { return Operand{} + *at; }
-  [[gnu::always_inline]] static Operand load(const Element* at) {
-    Operand operand;
-    std::memcpy(&operand, at, sizeof operand);
-    return operand;
+  [[gnu::always_inline]] static Operand broadcast(const Element* at) {
+    return RING_ATTENTION_TARGET::broadcast(*at);
   }
+  [[gnu::always_inline]] static Operand load(const Element* at) { return RING_ATTENTION_TARGET::load(at); }
   [[gnu::always_inline]] static Lanes<T> add(Lanes<T> sum, Operand a, Operand b) { return sum + a * b; }
 };
 
