@@ -59,8 +59,11 @@ struct AttentionConfig {
       segment_lengths;  ///< w_i in tokens, one per branch; clipped to the sequence length
   std::vector<std::int64_t> dilation_rates;  ///< r_i, one per branch
   std::int64_t ring_size = 1;                ///< P, number of shards of the sequence
-  bool causal = false;                       ///< a query sees keys at its own and earlier sequence positions
-  std::optional<double> scale = {};          ///< factor of the scores; 1 / sqrt(head dimension) when empty
+  /// A query sees keys at its own and earlier sequence positions. Hidden keys get probability 0, as in
+  /// PyTorch, which does not undo a NaN or an infinity in their values (0 * NaN is NaN): it may reach earlier
+  /// rows of the segment.
+  bool causal = false;
+  std::optional<double> scale = {};  ///< factor of the scores; 1 / sqrt(head dimension) when empty
   HeadPartition head_partition = HeadPartition::grouped;  ///< which heads run which branches
   OffsetRule offset_rule = OffsetRule::by_branch;         ///< which rows of a segment a head keeps
   QueryRule query_rule = QueryRule::all;                  ///< which queries attend to the kept keys

@@ -1,4 +1,5 @@
 // Invalid use of V2: every error names the argument, its value and the rule that it breaks.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -157,6 +158,86 @@ TEST_CASE("V2 errors: shapes and strides of out and lse", "[attention][error]") 
   }
   for (std::int64_t i = 0; i < out.size(); ++i)
     CHECK(out.data()[i] == 0);  // refused before anything is written
+}
+
+TEST_CASE("V2 errors: rows of an output that overlap without a stride of 0", "[attention][error]") {
+  const Attention attention(valid_config());
+  const auto in = test::random_inputs<float>({2, 6, 4, 8}, 4);
+  std::vector<float> memory(1000, 7.0F);
+  const auto error_with = [&](const ra::Strides& strides) {
+    const ra::TensorView<float> out(memory.data() + 500, {2, 6, 4, 8}, strides);
+    return error_of([&] { attention.forward(in.q.view(), in.k.view(), in.v.view(), out); });
+  };
+  const std::string rule =
+      "]: rows that are written must not share memory, and rows of shape [2, 6, 4, 8] do";
+  CHECK(error_with({192, 4, 48}) == "out strides = [192, 4, 48" + rule);
+  CHECK(error_with({192, 32, 7}) == "out strides = [192, 32, 7" + rule);
+  CHECK(error_with({40, 32, 8}) == "out strides = [40, 32, 8" + rule);
+  CHECK(error_with({192, -31, 8}) == "out strides = [192, -31, 8" + rule);
+  for (const float number : memory) CHECK(number == 7.0F);  // refused before anything is written
+  CHECK(error_with({192, 32, 8}) == "accepted");
+  CHECK(error_with({192, -32, 8}) == "accepted");
+  CHECK(error_with({192, 8, 48}) == "accepted");
+  CHECK(error_with({8, 16, 96}) == "accepted");
+}
+
+TEST_CASE("V2 errors: outputs that share memory with another tensor of the call", "[attention][error]") {
+  const Attention attention(valid_config());
+  auto in = test::random_inputs<float>({2, 6, 4, 8}, 2);
+  ra::Tensor<float> out(2, 6, 4, 8), lse(2, 4, 6, 1);
+  const std::string rule = ": what a call writes must not share memory with what it reads or writes besides";
+  const auto error_with = [&](const ra::TensorView<float>& output, const ra::TensorView<float>& log_sum_exp) {
+    const std::string text =
+        error_of([&] { attention.forward(in.q.view(), in.k.view(), in.v.view(), output, log_sum_exp); });
+    if (text.starts_with("out")) {
+      CHECK(error_of([&] { attention.forward(in.q.view(), in.k.view(), in.v.view(), output); }) == text);
+    }
+    return text;
+  };
+  CHECK(error_with(in.q, lse) == "out = memory of q" + rule);
+  CHECK(error_with(ra::TensorView<float>(in.k.data(), {2, 6, 4, 8}, {96, 16, -4}), lse)
+            .starts_with("out strides = [96, 16, -4]"));
+  CHECK(error_with(ra::TensorView<float>(in.k.data() + in.k.size() - 1, {2, 6, 4, 8}), lse) ==
+        "out = memory of k" + rule);
+  CHECK(error_with(ra::TensorView<float>(in.v.data() - 383, {2, 6, 4, 8}), lse) ==
+        "out = memory of v" + rule);
+  CHECK(error_with(out, ra::TensorView<float>(in.q.data() + 100, {2, 4, 6, 1})) ==
+        "lse = memory of q" + rule);
+  CHECK(error_with(out, ra::TensorView<float>(out.data() + 383, {2, 4, 6, 1})) ==
+        "lse = memory of out" + rule);
+  CHECK(error_with(out, lse) == "accepted");
+}
+
+TEST_CASE("V2 takes q, k, v and out that interleave in one buffer", "[attention][error]") {
+  const Attention attention(valid_config());
+  const auto in = test::random_inputs<float>({2, 6, 4, 8}, 2);
+  const ra::Tensor<float> expected = attention.forward(in.q, in.k, in.v);
+  // One token: 4 heads of q, 2 of k, 2 of v, 4 of out.
+  constexpr std::int64_t token = 12 * 8;
+  std::vector<float> packed(2 * 6 * token);
+  const auto part = [&](std::int64_t first_head, std::int64_t heads) {
+    return ra::TensorView<float>(packed.data() + first_head * 8, {2, 6, heads, 8}, {6 * token, token, 8});
+  };
+  const auto copy = [](const ra::Tensor<float>& from, const ra::TensorView<float>& to) {
+    for (std::int64_t b = 0; b < 2; ++b) {
+      for (std::int64_t t = 0; t < 6; ++t) {
+        for (std::int64_t h = 0; h < to.shape()[2]; ++h) std::copy_n(&from(b, t, h, 0), 8, to.row(b, t, h));
+      }
+    }
+  };
+  copy(in.q, part(0, 4));
+  copy(in.k, part(4, 2));
+  copy(in.v, part(6, 2));
+  attention.forward(part(0, 4), part(4, 2), part(6, 2), part(8, 4));
+  ra::Tensor<float> out(2, 6, 4, 8);
+  copy(expected, out.view());
+  for (std::int64_t t = 0; t < 6; ++t) {
+    for (std::int64_t h = 0; h < 4; ++h) {
+      for (std::int64_t c = 0; c < 8; ++c) CHECK(part(8, 4)(1, t, h, c) == out(1, t, h, c));
+    }
+  }
+  CHECK(error_of([&] { attention.forward(part(0, 4), part(4, 2), part(6, 2), part(7, 4)); }) ==
+        "out = memory of v: what a call writes must not share memory with what it reads or writes besides");
 }
 
 TEST_CASE("V2 errors: an output axis of extent 1 may have any stride", "[attention][error]") {

@@ -40,7 +40,8 @@ TensorView<const T> checked_grad_lse(const BackwardOptions& options, const Shape
 /// `run_forward(shape, tensors, options)` and `run_backward(shape, tensors, grads, options)`.
 ///
 /// Shapes: q, out and grad_out [b, n, h, d]; k and v [b, n, h_kv, d] with `h % h_kv == 0`, query head j reads
-/// key/value head `j / (h / h_kv)`; lse {b, h, n, 1}. Any strides; outputs must not overlap inputs.
+/// key/value head `j / (h / h_kv)`; lse {b, h, n, 1}. Any strides; rows of an output must overlap
+/// neither each other nor another tensor of the call.
 /// Errors: std::invalid_argument that names the argument, its value and the rule it breaks.
 template <class Derived, typename Scalar, typename CachePolicy>
 class WholeTensorAttention {
@@ -66,7 +67,7 @@ class WholeTensorAttention {
   /// Writes into the caller's tensor.
   void forward(Input q, Input k, Input v, TensorView<Scalar> out, const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
-    detail::check_output("out", out, q.shape());
+    check_outputs(q, k, v, out, {});
     derived().run_forward(shape, {q, k, v, out, {}}, options);
   }
 
@@ -74,8 +75,8 @@ class WholeTensorAttention {
   void forward(Input q, Input k, Input v, TensorView<Scalar> out, TensorView<Accumulator> lse,
                const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
-    detail::check_output("out", out, q.shape());
     detail::check_output("lse", lse, detail::lse_shape(q.shape()));
+    check_outputs(q, k, v, out, lse);
     derived().run_forward(shape, {q, k, v, out, lse}, options);
   }
 
@@ -143,6 +144,19 @@ class WholeTensorAttention {
   }
 
  private:
+  /// `lse` may be a view without data.
+  static void check_outputs(const Input& q, const Input& k, const Input& v, const TensorView<Scalar>& out,
+                            const TensorView<Accumulator>& lse) {
+    detail::check_output("out", out, q.shape());
+    detail::check_apart("out", out, "q", q);
+    detail::check_apart("out", out, "k", k);
+    detail::check_apart("out", out, "v", v);
+    detail::check_apart("lse", lse, "q", q);
+    detail::check_apart("lse", lse, "k", k);
+    detail::check_apart("lse", lse, "v", v);
+    detail::check_apart("lse", lse, "out", out);
+  }
+
   const Derived& derived() const { return static_cast<const Derived&>(*this); }
 
   AttentionConfig config_;

@@ -8,6 +8,7 @@
 #include <functional>
 #include <ring_attention/config.hpp>
 #include <ring_attention/error.hpp>
+#include <ring_attention/memory_overlap.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
 #include <ring_attention/tensor.hpp>
@@ -171,6 +172,7 @@ inline AttentionPlan make_plan(const AttentionConfig& config, const CallShape& s
   plan.detached_mix = config.mix_gradient == MixGradient::detached &&
                       config.head_partition == HeadPartition::shared && config.segment_lengths.size() > 1;
   plan.ring_size = config.ring_size;
+  if (shape.tokens == 0) return plan;  // nothing to compute, however many items there are
   for (std::int64_t item = 0; item < shape.batch; ++item) {
     const std::int64_t length = lengths.empty() ? shape.tokens : lengths[static_cast<std::size_t>(item)];
     const auto known = std::find_if(plan.sequences.begin(), plan.sequences.end(),
@@ -217,11 +219,29 @@ inline void check_shape(std::string_view name, const Shape& shape, const Shape& 
 template <class View>
 void check_output(std::string_view name, const View& view, const Shape& expected) {
   check_shape(name, view.shape(), expected);
-  for (std::size_t axis = 0; axis < 3 && view.size() > 0; ++axis) {
+  if (!rows_overlap(view)) return;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
     if (view.strides()[axis] == 0 && expected[axis] > 1) {
       throw_invalid(element_name(std::string(name) + " strides", axis), std::int64_t{0},
                     "rows that are written must not share memory");
     }
+  }
+  std::string strides;
+  for (const std::int64_t stride : view.strides()) {
+    strides += (strides.empty() ? "" : ", ") + std::to_string(stride);
+  }
+  throw_invalid(
+      std::string(name) + " strides", "[" + strides + "]",
+      "rows that are written must not share memory, and rows of shape " + to_string(expected) + " do");
+}
+
+/// Checks that a tensor that a call writes to shares no memory with another of its tensors.
+template <class Output, class Other>
+void check_apart(std::string_view name, const Output& output, std::string_view other_name,
+                 const Other& other) {
+  if (views_overlap(output, other)) {
+    throw_invalid(name, "memory of " + std::string(other_name),
+                  "what a call writes must not share memory with what it reads or writes besides");
   }
 }
 

@@ -106,6 +106,7 @@ inline PlanReport report_plan(const AttentionPlan& plan, std::int64_t ring_size,
   for (std::int64_t member = 0; member < ring_size; ++member) {
     MemberReport& own = report.members.emplace_back();
     own.tokens = ranges[static_cast<std::size_t>(member)];
+    if (plan.shape.tokens == 0) continue;
     const auto mine = detail::member_tokens(plan.shape.tokens, ring_size, layout, member, false);
     for (const detail::TokenRun& run : mine.runs) own.pairs += count_pairs(plan, run);
     for (std::int64_t peer = 0; peer < ring_size; ++peer) {
