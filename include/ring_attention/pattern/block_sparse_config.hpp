@@ -116,7 +116,7 @@ inline PatternKey block_pattern_key(const BlockSparseConfig& sparse, bool causal
     return key;
   }
   // Clipped, so that windows that reach past both ends share one pattern.
-  key.parameters.push_back(std::min(blocks_of(sparse.window, sparse.block_size), key.sequence_length));
+  key.parameters.push_back((std::min)(blocks_of(sparse.window, sparse.block_size), key.sequence_length));
   if (sparse.pattern == BlockPattern::local_window) {
     key.kind = PatternKind::local_window;
   } else if (sparse.pattern == BlockPattern::dilated_sparse) {
@@ -125,7 +125,7 @@ inline PatternKey block_pattern_key(const BlockSparseConfig& sparse, bool causal
   } else {
     key.kind = PatternKind::global_local;
     key.parameters.push_back(
-        std::min(blocks_of(sparse.global_tokens, sparse.block_size), key.sequence_length));
+        (std::min)(blocks_of(sparse.global_tokens, sparse.block_size), key.sequence_length));
   }
   return key;
 }

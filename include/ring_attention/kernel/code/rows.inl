@@ -95,11 +95,11 @@ void add_row(const T* from, T factor, std::int64_t count, T* to) {
 }
 
 /// Swaps the off-diagonal blocks of Step lanes in two rows that are Step apart.
-template <int Step, class V, int... I>
-[[gnu::always_inline]] inline void swap_blocks(V& a, V& b, std::integer_sequence<int, I...>) {
-  constexpr int lanes = sizeof...(I);
-  const V low = __builtin_shufflevector(a, b, ((I & Step) != 0 ? lanes + I - Step : I)...);
-  const V high = __builtin_shufflevector(a, b, ((I & Step) != 0 ? lanes + I : I + Step)...);
+template <int Step, class V, int... Lane>
+[[gnu::always_inline]] inline void swap_blocks(V& a, V& b, std::integer_sequence<int, Lane...>) {
+  constexpr int lanes = sizeof...(Lane);
+  const V low = __builtin_shufflevector(a, b, ((Lane & Step) != 0 ? lanes + Lane - Step : Lane)...);
+  const V high = __builtin_shufflevector(a, b, ((Lane & Step) != 0 ? lanes + Lane : Lane + Step)...);
   a = low;
   b = high;
 }
@@ -132,7 +132,7 @@ template <class Scalar, class Write>
   constexpr int lanes = lane_count<T>;
   for (std::int64_t d = 0; d < dims; d += lanes) {
     const std::int64_t filled = std::min<std::int64_t>(dims - d, lanes);
-    Lanes<T> square[lanes];
+    Lanes<T> square[std::size_t{lanes}];
     for (int i = 0; i < lanes; ++i) {
       if (rows[i] == nullptr) {
         square[i] = Lanes<T>{};
@@ -151,7 +151,7 @@ template <class T, class Read>
   constexpr int lanes = lane_count<T>;
   for (std::int64_t d = 0; d < dims; d += lanes) {
     const std::int64_t filled = std::min<std::int64_t>(dims - d, lanes);
-    Lanes<T> square[lanes];
+    Lanes<T> square[std::size_t{lanes}];
     for (int i = 0; i < lanes; ++i) square[i] = i < filled ? read(d + i) : Lanes<T>{};
     transpose<T>(square);
     for (int i = 0; i < lanes; ++i) {
