@@ -1,9 +1,11 @@
-// What the library needs of a compiler and its flags. Whatever is missing is one #error: including a file that
-// does not exist stops the compiler there, where it would otherwise report every line that needs the same.
+// What the library needs of a compiler and its flags. Whatever is missing is one #error: including a file
+// that does not exist stops the compiler there, where it would otherwise report every line that needs the
+// same.
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)
-#error "ring_attention needs vector extensions that MSVC's cl lacks: compile with clang++ 14 or later, or with g++ 12 or later"
+#error \
+    "ring_attention needs vector extensions that MSVC's cl lacks: compile with clang++ 14 or later, or with g++ 12 or later"
 #define RING_ATTENTION_CANNOT_COMPILE
 #elif defined(__clang__) ? __clang_major__ < 14 : __GNUC__ < 12
 #error "ring_attention needs g++ 12 or later, or clang++ 14 or later"

@@ -1,5 +1,5 @@
-// Every public header, and every class template with forward and backward in a scalar or in all of them. Included by
-// the units that are compiled with other flags and beside other programs' macros.
+// Every public header, and every class template with forward and backward in a scalar or in all of them.
+// Included by the units that are compiled with other flags and beside other programs' macros.
 #include <ring_attention/json.hpp>
 #include <ring_attention/ring_attention.hpp>
 #if !defined(RING_ATTENTION_CHECK_WITHOUT_MPI)
@@ -32,7 +32,8 @@ void call(const ra::AttentionConfig& config) {
       (void)attention.plan_report(8);
     };
     shards(ra::RingDistributedDilatedAttention<Scalar, Communicator>(config, communicator));
-    shards(ra::BlockSparseRingDistributedDilatedAttention<Scalar, Communicator>(config, blocks, communicator));
+    shards(
+        ra::BlockSparseRingDistributedDilatedAttention<Scalar, Communicator>(config, blocks, communicator));
   };
   ra::ThreadRing ring(1);
   ra::ThreadCommunicator member(ring, 0);

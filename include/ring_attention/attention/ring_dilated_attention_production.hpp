@@ -107,7 +107,8 @@ class RingDilatedAttentionProduction
         return slot->plan.shape == shape && slot->lengths == lengths;
       });
       // The slot at the front has been idle for longest.
-      const bool create = matching == shared.idle.end() && (shared.idle.empty() || shared.slot_count < most_idle);
+      const bool create =
+          matching == shared.idle.end() && (shared.idle.empty() || shared.slot_count < most_idle);
       const auto taken = matching != shared.idle.end() || create ? matching : shared.idle.begin();
       if (taken != shared.idle.end()) {
         slot_ = std::move(*taken);

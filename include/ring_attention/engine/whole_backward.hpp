@@ -223,19 +223,19 @@ class WholeBackward {
               const auto& visit) {
             const detail::TokenRun at_hand{(std::max)(keys.begin, unit.key_begin),
                                            (std::max)(keys.begin, (std::min)(keys.end, unit.key_end)), 0, 0};
-            for_each_local_piece(tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
-                                 [&](const KeyPiece<Scalar>& keys_and_values) {
-                                   GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
-                                   if (targets.grad_keys) {
-                                     const detail::TokenList& tokens = keys_and_values.tokens;
-                                     const std::int64_t shift = tokens.base - keys.begin;
-                                     with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head),
-                                                                 grad_k.strides()[1], tokens.index, shift};
-                                     with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head),
-                                                                   grad_v.strides()[1], tokens.index, shift};
-                                   }
-                                   visit(with_gradients);
-                                 });
+            for_each_local_piece(
+                tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
+                [&](const KeyPiece<Scalar>& keys_and_values) {
+                  GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
+                  if (targets.grad_keys) {
+                    const detail::TokenList& tokens = keys_and_values.tokens;
+                    with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head), grad_k.strides()[1],
+                                                tokens.index, tokens.base - keys.begin};
+                    with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head), grad_v.strides()[1],
+                                                  tokens.index, tokens.base - keys.begin};
+                  }
+                  visit(with_gradients);
+                });
           });
     });
   }

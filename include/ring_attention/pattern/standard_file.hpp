@@ -27,8 +27,8 @@ namespace detail {
                                           std::error_code(code, std::generic_category()));
 }
 
-/// Bytes of a file as a size in memory, into which they must fit. A template, because where both types are one
-/// g++ warns of a cast.
+/// Bytes of a file as a size in memory, into which they must fit. A template, because where both types are
+/// one g++ warns of a cast.
 template <class Bytes>
 std::size_t size_in_memory(Bytes bytes) {
   if constexpr (std::is_same_v<Bytes, std::size_t>) {

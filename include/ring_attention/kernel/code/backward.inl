@@ -185,7 +185,8 @@ struct Backward {
     constexpr int width = Vectors * lanes;
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> shift = load(lse + v * lanes);
-      LaneBits<T> limit = LaneBits<T>{} + (std::numeric_limits<Index>::max)();
+      LaneBits<T> limit{};
+      limit += (std::numeric_limits<Index>::max)();  // a constant by itself, nvcc 13 crashes on it
       if (limits != nullptr) std::memcpy(&limit, limits + v * lanes, sizeof limit);
       for (std::int64_t k = 0; k < count; ++k) {
         T* at = scores + k * width + v * lanes;

@@ -129,7 +129,7 @@ struct PairBackward {
   [[gnu::always_inline]] static void add_halves(Lanes<T>* vectors, int count) {
     RING_ATTENTION_UNROLL
     for (int i = 0; i < count; i += 2) {
-      swap_blocks<Step>(vectors[i], vectors[i + 1], std::make_integer_sequence<int, lanes>{});
+      swap_blocks<Step>(vectors[i], vectors[i + 1]);
       vectors[i / 2] = vectors[i] + vectors[i + 1];
     }
   }

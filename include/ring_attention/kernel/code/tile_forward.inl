@@ -142,12 +142,13 @@ struct TileForward {
     Lanes<T> maximum[std::size_t{Vectors}], none[std::size_t{Vectors}] = {};
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> before = load(tile.maximum + v * lanes);
-      maximum[v] = before > T{0} ? before : Lanes<T>{};
+      Lanes<T> raised = before > T{0} ? before : Lanes<T>{};
       if (limits != nullptr) {
         LaneBits<T> limit;
         std::memcpy(&limit, limits + v * lanes, sizeof limit);
-        maximum[v] = limit > 0 ? maximum[v] : before;
+        raised = limit > 0 ? raised : before;
       }
+      maximum[v] = raised;
       shift[v] = finite_shift<T>(maximum[v]);
     }
     raise_state<T, Vectors>(tile, output_rows, maximum, shift, none);
