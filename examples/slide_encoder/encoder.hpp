@@ -149,8 +149,10 @@ class SlideEncoder {
   }
 
   void attend(Workspace& workspace) const {
-    const auto [batch, tokens, heads, head_dim] = workspace.attended.shape();
-    const auto part = [&, tokens = tokens, heads = heads, head_dim = head_dim](std::int64_t index) {
+    const std::int64_t tokens = workspace.attended.shape()[1];
+    const std::int64_t heads = workspace.attended.shape()[2];
+    const std::int64_t head_dim = workspace.attended.shape()[3];
+    const auto part = [&](std::int64_t index) {
       return ra::TensorView<const Scalar>(workspace.qkv.data() + index * heads * head_dim,
                                           {1, tokens, heads, head_dim},
                                           {tokens * 3 * heads * head_dim, 3 * heads * head_dim, head_dim});

@@ -1,7 +1,6 @@
 // The configuration of a slide encoder, kept in the metadata of its weights file.
 #pragma once
 
-#include <charconv>
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "../support/safetensors.hpp"
+#include "../support/whole_number.hpp"
 
 namespace slide_encoder {
 
@@ -56,14 +56,14 @@ void for_each_field(Config& config, const Field& field) {
 }
 
 inline bool parse(const std::string& text, std::int64_t& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  value = whole_number<std::int64_t>(text).value_or(0);
   // Sizes of tensors are products of a few of these: none may overflow.
-  return error == std::errc() && end == text.data() + text.size() && value > 0 && value <= 1'000'000'000;
+  return value > 0 && value <= 1'000'000'000;
 }
 
 inline bool parse(const std::string& text, float& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() && value >= 0 && value < 1;
+  value = whole_number<float>(text).value_or(-1.0F);
+  return value >= 0 && value < 1;
 }
 
 inline bool parse(const std::string& text, std::vector<std::int64_t>& value) {

@@ -2,7 +2,6 @@
 // name.
 #pragma once
 
-#include <charconv>
 #include <cstdint>
 #include <initializer_list>
 #include <map>
@@ -11,10 +10,11 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "whole_number.hpp"
 
 namespace command_line {
 
@@ -27,13 +27,12 @@ class Error : public std::runtime_error {
 /// A number that fills the whole text.
 template <class Number>
 Number parse_number(const std::string& name, std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
+  const std::optional<Number> value = whole_number<Number>(text);
+  if (!value) {
     throw Error(name + " = \"" + std::string(text) + "\": must be " +
                 (std::is_integral_v<Number> ? "an integer" : "a number"));
   }
-  return value;
+  return *value;
 }
 
 /// Integers separated by commas.

@@ -1,6 +1,8 @@
 // Counters and statistics as nlohmann::json. Needs nlohmann/json; not part of the core.
 #pragma once
 
+#include <ring_attention/requirements.hpp>
+// First, because an older compiler may lack headers that others include.
 #include <nlohmann/json.hpp>
 #include <ring_attention/attention/production_options.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>

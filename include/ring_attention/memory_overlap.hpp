@@ -63,8 +63,8 @@ class StepSums {
       rest_high += steps_[i].most * steps_[i].size;
     }
     const Step& step = steps_[from];
-    const std::int64_t first = std::max(step.least, -floor_div(rest_high - low, step.size));
-    const std::int64_t last = std::min(step.most, floor_div(high - rest_low, step.size));
+    const std::int64_t first = (std::max)(step.least, -floor_div(rest_high - low, step.size));
+    const std::int64_t last = (std::min)(step.most, floor_div(high - rest_low, step.size));
     for (std::int64_t multiple = first; multiple <= last; ++multiple) {
       const std::int64_t distance = multiple * step.size;
       if (--tries < 0 || any_in(from + 1, low - distance, high - distance, tries)) return true;

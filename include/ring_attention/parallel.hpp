@@ -27,9 +27,9 @@ inline int available_cores() {
 #if defined(__linux__)
   cpu_set_t mask;
   CPU_ZERO(&mask);
-  if (sched_getaffinity(0, sizeof mask, &mask) == 0) return std::max(1, CPU_COUNT(&mask));
+  if (sched_getaffinity(0, sizeof mask, &mask) == 0) return (std::max)(1, CPU_COUNT(&mask));
 #endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return (std::max)(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 /// Looks out for a condition for a while, as one does before going to sleep: waking up takes longer than most
@@ -212,7 +212,7 @@ template <class T>
 void fill_zeros(T* data, std::int64_t count, int threads) {
   constexpr std::int64_t chunk = std::int64_t{1} << 14;
   parallel_for((count + chunk - 1) / chunk, threads, [&](std::int64_t index, int) {
-    std::fill_n(data + index * chunk, std::min(chunk, count - index * chunk), T{});
+    std::fill_n(data + index * chunk, (std::min)(chunk, count - index * chunk), T{});
   });
 }
 

@@ -5,6 +5,8 @@
 /// Everything that the library offers. Names of the nested namespaces `detail` and `engine` are its own and
 /// may change with every version.
 
+#include <ring_attention/requirements.hpp>
+// First, because an older compiler may lack headers that others include.
 #include <ring_attention/attention/block_probabilities.hpp>
 #include <ring_attention/attention/block_sparse_ring_dilated_attention.hpp>
 #include <ring_attention/attention/block_sparse_ring_distributed_dilated_attention.hpp>

@@ -43,7 +43,8 @@ inline std::int64_t checked_size(std::string_view what, const Shape& shape, std:
     empty = empty || shape[i] == 0;
   }
   if (empty) return 0;
-  std::int64_t limit = std::numeric_limits<std::ptrdiff_t>::max() / static_cast<std::int64_t>(element_bytes);
+  std::int64_t limit =
+      (std::numeric_limits<std::ptrdiff_t>::max)() / static_cast<std::int64_t>(element_bytes);
   for (const std::int64_t extent : shape) limit /= extent;
   if (limit == 0)
     throw_invalid(std::string(what) + " shape", to_string(shape), "its size in bytes overflows");

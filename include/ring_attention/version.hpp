@@ -1,19 +1,11 @@
 // Version, and the two inline namespaces that keep incompatible code apart at link time.
 #pragma once
 
+#include <ring_attention/requirements.hpp>
+
 #define RING_ATTENTION_VERSION_MAJOR 0
 #define RING_ATTENTION_VERSION_MINOR 1
 #define RING_ATTENTION_VERSION_PATCH 0
-
-#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || \
-    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error \
-    "ring_attention needs infinities, NaN and exact rounding: build without -ffast-math, -ffinite-math-only and -fassociative-math"
-#endif
-
-#if __cplusplus < 202002L
-#error "ring_attention needs C++20: compile with -std=c++20 or link the CMake target, which asks for it"
-#endif
 
 /// Data types that cross translation units (tensors, configuration, patterns) live in this namespace.
 #define RING_ATTENTION_NAMESPACE v0_1

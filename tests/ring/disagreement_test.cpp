@@ -255,8 +255,9 @@ TEST_CASE("backward refuses results and gradients of another shape on every memb
 }
 
 TEST_CASE("empty calls are served by every member", "[ring][disagreement]") {
-  for (const auto& [batch, total] : {std::pair<std::int64_t, std::int64_t>{0, 24}, {2, 0}, {1, 1}}) {
-    const auto text = refusal([batch = batch, total = total](int rank, ra::ThreadCommunicator& communicator) {
+  for (const auto& extents : {std::pair<std::int64_t, std::int64_t>{0, 24}, {2, 0}, {1, 1}}) {
+    const std::int64_t batch = extents.first, total = extents.second;
+    const auto text = refusal([batch, total](int rank, ra::ThreadCommunicator& communicator) {
       const Distributed<float> member(base(), communicator);
       const std::int64_t own =
           rank == 0 || batch == 0 ? (total + 2) / 3 : std::max<std::int64_t>(0, total / 3);

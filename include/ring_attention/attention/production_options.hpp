@@ -16,7 +16,7 @@ inline namespace RING_ATTENTION_NAMESPACE {
 struct ProductionOptions {
   /// All working memory of one call, beyond inputs, outputs, its plan and lists of work. Smaller values mean
   /// smaller chunks, the same result up to rounding, and less speed.
-  std::size_t workspace_limit_bytes = std::numeric_limits<std::size_t>::max();
+  std::size_t workspace_limit_bytes = (std::numeric_limits<std::size_t>::max)();
   /// Refuse q, k, v and grad_out that hold infinities or NaN.
   bool check_finite = false;
 };

@@ -91,7 +91,7 @@ class RingDilatedAttentionProduction
   struct Shared {
     std::mutex mutex;
     std::vector<std::unique_ptr<Slot>> idle;
-    std::size_t slots = 0;
+    std::size_t slot_count = 0;
     std::atomic<std::uint64_t> forward_calls{0}, backward_calls{0}, tokens{0}, workspace_bytes{0},
         cache_hits{0}, cache_misses{0};
     std::atomic<std::int64_t> nanoseconds{0};
@@ -107,15 +107,16 @@ class RingDilatedAttentionProduction
         return slot->plan.shape == shape && slot->lengths == lengths;
       });
       // The slot at the front has been idle for longest.
-      const bool create = matching == shared.idle.end() && (shared.idle.empty() || shared.slots < most_idle);
+      const bool create =
+          matching == shared.idle.end() && (shared.idle.empty() || shared.slot_count < most_idle);
       const auto taken = matching != shared.idle.end() || create ? matching : shared.idle.begin();
       if (taken != shared.idle.end()) {
         slot_ = std::move(*taken);
         shared.idle.erase(taken);
       } else {
         slot_ = std::make_unique<Slot>();
-        shared.idle.reserve(shared.slots + 1);  // so that giving a slot back never allocates
-        ++shared.slots;
+        shared.idle.reserve(shared.slot_count + 1);  // so that giving a slot back never allocates
+        ++shared.slot_count;
       }
     }
     Lease(const Lease&) = delete;
@@ -127,7 +128,7 @@ class RingDilatedAttentionProduction
       if (shared_.idle.size() > most_idle) {
         dropped = std::move(shared_.idle.front());
         shared_.idle.erase(shared_.idle.begin());
-        --shared_.slots;
+        --shared_.slot_count;
       }
     }
     Slot* operator->() const { return slot_.get(); }
@@ -263,7 +264,7 @@ class RingDilatedAttentionProduction
   static engine::Fit<Sizes> smaller(const engine::Fit<Sizes>& failed, const Sizes& fast, const Bytes& bytes) {
     const std::size_t least = bytes(engine::smallest(fast), 1);
     if (failed.bytes <= least) throw OutOfWorkspace(least);
-    return engine::fit(fast, failed.threads, std::max(least, failed.bytes / 2), bytes);
+    return engine::fit(fast, failed.threads, (std::max)(least, failed.bytes / 2), bytes);
   }
 
   void note_workspace(std::size_t bytes) const {

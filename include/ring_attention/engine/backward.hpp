@@ -66,8 +66,8 @@ class BackwardPass {
     const std::int64_t group = plan_.shape.heads / plan_.shape.kv_heads;
     const std::int64_t heads = detail::heads_with_offset(branch, unit.offset, unit.kv_head * group,
                                                          (unit.kv_head + 1) * group, work.heads);
-    const std::int64_t begin = std::max(unit.query_begin, run.begin);
-    const std::int64_t end = std::min(unit.query_end, run.end);
+    const std::int64_t begin = (std::max)(unit.query_begin, run.begin);
+    const std::int64_t end = (std::min)(unit.query_end, run.end);
     if (heads == 0 || begin >= end) return;
     detail::for_each_segment(
         plan_, sequence.length, branch, branch.offsets[unit.offset], begin, end,
@@ -86,10 +86,10 @@ class BackwardPass {
     if (tokens.count == 0) return;
     const std::int64_t group = detail::ceil_div(sizes_.group_entries, tiles_.most) * tiles_.most;
     for (std::int64_t first = 0; first < set.entries(); first += group) {
-      const LoadedQueries loaded{0, std::min(group, set.entries() - first)};
+      const LoadedQueries loaded{0, (std::min)(group, set.entries() - first)};
       tiles_.load(set, first, loaded, unit.branch, work);
       for (std::int64_t begin = 0; begin < tokens.count; begin += sizes_.run_keys) {
-        meet_run(loaded, keys, begin, std::min(begin + sizes_.run_keys, tokens.count), targets, work);
+        meet_run(loaded, keys, begin, (std::min)(begin + sizes_.run_keys, tokens.count), targets, work);
       }
       store(unit, set, first, loaded, targets, work);
     }

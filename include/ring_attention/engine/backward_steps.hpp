@@ -35,12 +35,12 @@ inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::
     const std::int64_t w = branch.segment_length;
     const std::int64_t enough =
         detail::ceil_div(sequence.length * plan.shape.batch * plan.shape.kv_heads, std::int64_t{4} * threads);
-    const std::int64_t whole_segments = w * std::max<std::int64_t>(1, std::min(least_tokens, enough) / w);
+    const std::int64_t whole_segments = w * std::max<std::int64_t>(1, (std::min)(least_tokens, enough) / w);
     const std::int64_t block =
         side == BackwardSide::both
             ? whole_segments
-            : std::max({std::int64_t{64}, detail::ceil_div(sequence.length, std::int64_t{4} * threads),
-                        std::min(least_tokens, 64 * std::min(branch.dilation_rate, least_tokens))});
+            : (std::max)({std::int64_t{64}, detail::ceil_div(sequence.length, std::int64_t{4} * threads),
+                          (std::min)(least_tokens, 64 * (std::min)(branch.dilation_rate, least_tokens))});
     for (std::int64_t kv_head = 0; kv_head < plan.shape.kv_heads; ++kv_head) {
       for (std::size_t offset = 0; offset < branch.offsets.size(); ++offset) {
         if (detail::heads_with_offset(branch, offset, kv_head * group, (kv_head + 1) * group, heads.data()) ==
@@ -48,12 +48,12 @@ inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::
           continue;
         }
         for (std::int64_t begin = 0; begin < sequence.length; begin += block) {
-          const std::int64_t end = std::min(begin + block, sequence.length);
+          const std::int64_t end = (std::min)(begin + block, sequence.length);
           BackwardUnit unit{item, kv_head, branch_index, offset, begin, end, begin, end};
           if (side == BackwardSide::queries) unit.key_begin = 0, unit.key_end = sequence.length;
           if (side == BackwardSide::keys) {
             unit.query_begin = begin / w * w;
-            unit.query_end = std::min(sequence.length, detail::ceil_div(end, w) * w);
+            unit.query_end = (std::min)(sequence.length, detail::ceil_div(end, w) * w);
           }
           units.push_back(unit);
         }
@@ -71,7 +71,7 @@ inline std::int64_t parts_of_units(const AttentionPlan& plan, const std::vector<
   std::int64_t rows = 0;  // of the longest unit
   for (const BackwardUnit& unit : units) {
     const BranchPlan& branch = plan.sequence_of(unit.item).branches[unit.branch];
-    rows = std::max(rows, (unit.key_end - unit.key_begin) / branch.dilation_rate);
+    rows = (std::max)(rows, (unit.key_end - unit.key_begin) / branch.dilation_rate);
   }
   struct Aim {
     std::int64_t pieces_per_thread, least_rows;
@@ -144,7 +144,7 @@ void for_each_row_block(std::int64_t batch, std::int64_t heads, const detail::To
   detail::parallel_for(batch * heads * blocks, threads, [&](std::int64_t index, int) {
     const std::int64_t head = index / blocks;
     const std::int64_t begin = run.begin + index % blocks * rows;
-    body(head / heads, head % heads, begin, std::min(begin + rows, run.end));
+    body(head / heads, head % heads, begin, (std::min)(begin + rows, run.end));
   });
 }
 
@@ -156,7 +156,7 @@ void row_deltas(const AttentionPlan& plan, const TileKernel<Scalar>& kernel, con
                 const RowNumbers<accumulator_t<Scalar>>& delta, int threads) {
   using T = accumulator_t<Scalar>;
   const auto compute = [&](std::int64_t item, std::int64_t head, std::int64_t begin, std::int64_t end) {
-    const std::int64_t valid = std::min(end, plan.sequence_of(item).length);
+    const std::int64_t valid = (std::min)(end, plan.sequence_of(item).length);
     for (std::int64_t token = begin; token < end; ++token) {
       const std::int64_t row = token + run.row_shift;
       T sum{0};
@@ -249,10 +249,10 @@ void round_gradients(const TileKernel<Scalar>& kernel, const TensorView<const T>
                      std::int64_t first_number, const detail::TokenRun& run, const TensorView<Scalar>& to,
                      int threads) {
   const auto [batch, rows, heads, head_dim] = from.shape();
-  const auto round = [&, head_dim = head_dim](std::int64_t item, std::int64_t head, std::int64_t begin,
-                                              std::int64_t end) {
+  const auto round = [&, count = head_dim](std::int64_t item, std::int64_t head, std::int64_t begin,
+                                           std::int64_t end) {
     for (std::int64_t token = begin; token < end; ++token) {
-      kernel.round_row(from.row(item, token + run.number_shift - first_number, head), T{1}, head_dim,
+      kernel.round_row(from.row(item, token + run.number_shift - first_number, head), T{1}, count,
                        to.row(item, token + run.row_shift, head));
     }
   };

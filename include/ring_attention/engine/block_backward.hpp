@@ -88,9 +88,9 @@ class BlockBackward {
   void query_pass(const TensorView<Scalar>& grad_q) {
     BackwardSizes sizes;
     const std::int64_t rows = std::max<std::int64_t>(1, sizes.group_entries / group_);
-    const detail::BlockSlots slots(plan_.shape.tokens, plan_.block_size, rows);
-    const detail::SlotTasks tasks(plan_.shape, slots, rows, threads_);
-    const std::int64_t tiles_per_slot = detail::ceil_div(group_ * slots.rows(), tiles_.most);
+    const detail::BlockSlots block_slots(plan_.shape.tokens, plan_.block_size, rows);
+    const detail::SlotTasks tasks(plan_.shape, block_slots, rows, threads_);
+    const std::int64_t tiles_per_slot = detail::ceil_div(group_ * block_slots.rows(), tiles_.most);
     sizes.group_entries = tasks.slots_per_task() * tiles_per_slot * tiles_.most;
     constexpr GradientsWanted wanted{.queries = true};
     for_each_task(
@@ -98,14 +98,14 @@ class BlockBackward {
           const std::int64_t length = plan_.sequence_of(task.item).length;
           const auto query_set = [&](std::size_t i) {
             return QuerySet{task.item, work.heads,
-                            group_,    slots.tokens(task.begin + static_cast<std::int64_t>(i), length),
+                            group_,    block_slots.tokens(task.begin + static_cast<std::int64_t>(i), length),
                             0,         0};
           };
           const auto loaded = [&](std::size_t i) {
             return LoadedQueries{static_cast<std::int64_t>(i) * tiles_per_slot, query_set(i).entries()};
           };
           for (std::size_t i = 0; i < cursors.size(); ++i) {
-            const std::int64_t block = slots.block(task.begin + static_cast<std::int64_t>(i));
+            const std::int64_t block = block_slots.block(task.begin + static_cast<std::int64_t>(i));
             cursors[i] = {};
             if (loaded(i).entries == 0) continue;
             cursors[i] =
@@ -115,7 +115,7 @@ class BlockBackward {
           detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
             const detail::TokenList keys = detail::block_tokens(begin, end, plan_.block_size, length);
             for (std::int64_t first = 0; first < keys.count; first += sizes.run_keys) {
-              const detail::TokenList run = keys.sub(first, std::min(first + sizes.run_keys, keys.count));
+              const detail::TokenList run = keys.sub(first, (std::min)(first + sizes.run_keys, keys.count));
               tiles_.pack(piece_of(tensors_.k, tensors_.v, run, 0, task.item, task.kv_head), run.count, 0,
                           wanted, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
@@ -140,10 +140,10 @@ class BlockBackward {
       query_blocks.push_back(detail::transpose_lists(detail::block_lists(sequence)));
     }
     BackwardSizes sizes;
-    sizes.group_entries = std::max(sizes.group_entries / tiles_.most, std::int64_t{1}) * tiles_.most;
-    const detail::BlockSlots slots(plan_.shape.tokens, plan_.block_size, sizes.run_keys);
-    const detail::SlotTasks tasks(plan_.shape, slots, sizes.run_keys, with_queries ? 1 : threads_);
-    const std::int64_t keys_per_slot = kernel_.padded(slots.rows());
+    sizes.group_entries = (std::max)(sizes.group_entries / tiles_.most, std::int64_t{1}) * tiles_.most;
+    const detail::BlockSlots block_slots(plan_.shape.tokens, plan_.block_size, sizes.run_keys);
+    const detail::SlotTasks tasks(plan_.shape, block_slots, sizes.run_keys, with_queries ? 1 : threads_);
+    const std::int64_t keys_per_slot = kernel_.padded(block_slots.rows());
     sizes.run_keys = tasks.slots_per_task() * keys_per_slot;
     const GradientsWanted wanted{.queries = with_queries, .keys = true};
     for_each_task(
@@ -152,11 +152,11 @@ class BlockBackward {
           const DilatedIndices& lists =
               query_blocks[plan_.sequence_of_item[static_cast<std::size_t>(task.item)]];
           const auto keys = [&](std::size_t i) {
-            return slots.tokens(task.begin + static_cast<std::int64_t>(i), length);
+            return block_slots.tokens(task.begin + static_cast<std::int64_t>(i), length);
           };
           const auto position = [&](std::size_t i) { return static_cast<std::int64_t>(i) * keys_per_slot; };
           for (std::size_t i = 0; i < cursors.size(); ++i) {
-            const std::int64_t block = slots.block(task.begin + static_cast<std::int64_t>(i));
+            const std::int64_t block = block_slots.block(task.begin + static_cast<std::int64_t>(i));
             cursors[i] = {};
             if (keys(i).count == 0) continue;
             cursors[i] = detail::ListCursor(detail::list_of(lists, block));
@@ -168,7 +168,7 @@ class BlockBackward {
                                group_,    detail::block_tokens(begin, end, plan_.block_size, length),
                                0,         0};
             for (std::int64_t first = 0; first < set.entries(); first += sizes.group_entries) {
-              const LoadedQueries loaded{0, std::min(sizes.group_entries, set.entries() - first)};
+              const LoadedQueries loaded{0, (std::min)(sizes.group_entries, set.entries() - first)};
               tiles_.load(set, first, loaded, 0, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
                 if (cursors[i].begin() == begin)

@@ -30,7 +30,7 @@ template <class T>
 std::int64_t block_rows_per_task(const CallShape& shape) {
   constexpr std::int64_t state_elements = (std::int64_t{1} << 18) / static_cast<std::int64_t>(sizeof(T));
   constexpr std::int64_t fewest_entries = 64;
-  const std::int64_t entries = std::max(fewest_entries, state_elements / shape.head_dim);
+  const std::int64_t entries = (std::max)(fewest_entries, state_elements / shape.head_dim);
   return std::max<std::int64_t>(1, entries / (shape.heads / shape.kv_heads));
 }
 
@@ -73,15 +73,15 @@ class BlockForward {
   struct Workspace {
     Workspace(detail::Carver& carver, const BlockForward& call)
         : buffers(carver, call.kernel_, {0, run_keys, call.plan_.shape.head_dim}) {
-      const auto slots = static_cast<std::size_t>(call.tasks_.slots_per_task());
+      const auto slot_count = static_cast<std::size_t>(call.tasks_.slots_per_task());
       const std::int64_t entries = call.group_ * call.slots_.rows();
-      for (std::size_t i = 0; i < slots; ++i) tiles.emplace_back(carver, entries, buffers);
+      for (std::size_t i = 0; i < slot_count; ++i) tiles.emplace_back(carver, entries, buffers);
       const std::int64_t rows = entries * call.tasks_.slots_per_task();
       states.output = carver.take<T>(rows * call.kernel_.padded(call.plan_.shape.head_dim));
       states.maximum = carver.take<T>(rows);
       states.sum = carver.take<T>(rows);
       heads.resize(static_cast<std::size_t>(call.group_));
-      cursors.resize(slots);
+      cursors.resize(slot_count);
     }
 
     KeyBuffers<Scalar> buffers;
@@ -91,9 +91,9 @@ class BlockForward {
     std::vector<detail::ListCursor> cursors;
   };
 
-  void attend(const detail::SlotTask& slots, Workspace& work) const {
-    const std::int64_t length = plan_.sequence_of(slots.item).length;
-    const ForwardTask task = rows_of(slots, length);
+  void attend(const detail::SlotTask& slot_run, Workspace& work) const {
+    const std::int64_t length = plan_.sequence_of(slot_run.item).length;
+    const ForwardTask task = rows_of(slot_run, length);
     RowStates<T> states = work.states;
     states.head_stride = task.end - task.begin;
     states.first_head = task.head_begin;
@@ -101,22 +101,22 @@ class BlockForward {
     pass_.reset(task, states);
     std::iota(work.heads.begin(), work.heads.end(), task.head_begin);
     const auto query_set = [&](std::int64_t slot) {
-      return QuerySet{slots.item, work.heads.data(), group_, slots_.tokens(slot, length), 0, 0};
+      return QuerySet{slot_run.item, work.heads.data(), group_, slots_.tokens(slot, length), 0, 0};
     };
 
-    const DilatedIndices& lists = detail::block_lists(plan_.sequence_of(slots.item));
-    const std::span cursors(work.cursors.data(), static_cast<std::size_t>(slots.end - slots.begin));
+    const DilatedIndices& lists = detail::block_lists(plan_.sequence_of(slot_run.item));
+    const std::span cursors(work.cursors.data(), static_cast<std::size_t>(slot_run.end - slot_run.begin));
     for (std::size_t i = 0; i < cursors.size(); ++i) {
-      const QuerySet set = query_set(slots.begin + static_cast<std::int64_t>(i));
+      const QuerySet set = query_set(slot_run.begin + static_cast<std::int64_t>(i));
       cursors[i] = {};
       if (set.tokens.count == 0) continue;
       cursors[i] = detail::ListCursor(
-          detail::list_of(lists, slots_.block(slots.begin + static_cast<std::int64_t>(i))));
+          detail::list_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i))));
       work.tiles[i].load(set, tensors_.q, plan_.scale, states);
     }
     detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
       const detail::TokenList tokens = detail::block_tokens(begin, end, plan_.block_size, length);
-      work.buffers.for_each_run(piece_of(tensors_.k, tensors_.v, tokens, 0, slots.item, slots.kv_head),
+      work.buffers.for_each_run(piece_of(tensors_.k, tensors_.v, tokens, 0, slot_run.item, slot_run.kv_head),
                                 [&](const PackedKeys& packed, const detail::TokenList& run) {
                                   for (std::size_t i = 0; i < cursors.size(); ++i) {
                                     if (cursors[i].begin() != begin) continue;
@@ -125,20 +125,20 @@ class BlockForward {
                                 });
     });
     for (std::size_t i = 0; i < cursors.size(); ++i) {
-      const QuerySet set = query_set(slots.begin + static_cast<std::int64_t>(i));
+      const QuerySet set = query_set(slot_run.begin + static_cast<std::int64_t>(i));
       if (set.tokens.count > 0) work.tiles[i].store(set, states);
     }
     pass_.finish(task, states);
   }
 
-  ForwardTask rows_of(const detail::SlotTask& slots, std::int64_t length) const {
+  ForwardTask rows_of(const detail::SlotTask& slot_run, std::int64_t length) const {
     ForwardTask task{};
-    task.item = slots.item;
-    task.kv_head = slots.kv_head;
-    task.head_begin = slots.kv_head * group_;
+    task.item = slot_run.item;
+    task.kv_head = slot_run.kv_head;
+    task.head_begin = slot_run.kv_head * group_;
     task.head_end = task.head_begin + group_;
-    task.begin = std::min(slots_.begin(slots.begin), plan_.shape.tokens);
-    task.end = std::min(slots_.begin(slots.end), plan_.shape.tokens);
+    task.begin = (std::min)(slots_.begin(slot_run.begin), plan_.shape.tokens);
+    task.end = (std::min)(slots_.begin(slot_run.end), plan_.shape.tokens);
     task.valid_end = std::clamp(length, task.begin, task.end);
     return task;
   }

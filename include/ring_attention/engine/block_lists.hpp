@@ -37,7 +37,7 @@ inline DilatedIndices transpose_lists(const DilatedIndices& lists) {
 /// A place in an ascending list of blocks: the run of consecutive blocks that comes next.
 class ListCursor {
  public:
-  static constexpr std::int64_t none = std::numeric_limits<std::int64_t>::max();
+  static constexpr std::int64_t none = (std::numeric_limits<std::int64_t>::max)();
 
   ListCursor() = default;
   explicit ListCursor(std::span<const std::int64_t> list) : rest_(list) { next_run(); }
@@ -74,11 +74,11 @@ template <class Visit>
 void walk_lists(std::span<ListCursor> cursors, const Visit& visit) {
   for (;;) {
     std::int64_t begin = ListCursor::none;
-    for (const ListCursor& cursor : cursors) begin = std::min(begin, cursor.begin());
+    for (const ListCursor& cursor : cursors) begin = (std::min)(begin, cursor.begin());
     if (begin == ListCursor::none) return;
     std::int64_t end = ListCursor::none;
     for (const ListCursor& cursor : cursors) {
-      end = std::min(end, cursor.begin() == begin ? cursor.end() : cursor.begin());
+      end = (std::min)(end, cursor.begin() == begin ? cursor.end() : cursor.begin());
     }
     visit(begin, end);
     for (ListCursor& cursor : cursors) {

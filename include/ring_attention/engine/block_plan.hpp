@@ -27,7 +27,7 @@ inline AttentionPlan make_block_plan(AttentionConfig config, const BlockSparseCo
   config.query_rule = QueryRule::all;
   config.padding_rule = PaddingRule::masked;
   AttentionPlan plan = make_plan(config, shape, lengths, lookup);
-  plan.block_size = std::min(sparse.block_size, std::max<std::int64_t>(shape.tokens, 1));
+  plan.block_size = (std::min)(sparse.block_size, std::max<std::int64_t>(shape.tokens, 1));
   if (shape.batch == 0 || shape.tokens == 0) return plan;
   check_block_range(sparse, shape.tokens);
   for (SequencePlan& sequence : plan.sequences) {
@@ -60,12 +60,12 @@ class BlockSlots {
   std::int64_t rows() const { return rows_; }
   std::int64_t block(std::int64_t slot) const { return slot / slots_per_block_; }
   std::int64_t begin(std::int64_t slot) const {
-    return block(slot) * block_size_ + std::min(slot % slots_per_block_ * rows_, block_size_);
+    return block(slot) * block_size_ + (std::min)(slot % slots_per_block_ * rows_, block_size_);
   }
   /// Tokens of a slot; empty past `length`.
   TokenList tokens(std::int64_t slot, std::int64_t length) const {
-    const std::int64_t first = std::min(begin(slot), length);
-    return {first, nullptr, std::min(begin(slot + 1), length) - first};
+    const std::int64_t first = (std::min)(begin(slot), length);
+    return {first, nullptr, (std::min)(begin(slot + 1), length) - first};
   }
 
  private:
@@ -82,12 +82,12 @@ struct SlotTask {
 class SlotTasks {
  public:
   /// As many slots as hold `rows` tokens together, and fewer where threads would go without work.
-  SlotTasks(const CallShape& shape, const BlockSlots& slots, std::int64_t rows, int threads)
-      : columns_(shape.batch * shape.kv_heads), kv_heads_(shape.kv_heads), slots_(slots.count()) {
+  SlotTasks(const CallShape& shape, const BlockSlots& block_slots, std::int64_t rows, int threads)
+      : columns_(shape.batch * shape.kv_heads), kv_heads_(shape.kv_heads), slots_(block_slots.count()) {
     constexpr std::int64_t tasks_per_thread = 4;
     // The more lists are walked together, the shorter are the runs of blocks that the same ones hold.
     constexpr std::int64_t most_slots = 16;
-    slots_per_task_ = std::clamp<std::int64_t>(rows / slots.rows(), 1, most_slots);
+    slots_per_task_ = std::clamp<std::int64_t>(rows / block_slots.rows(), 1, most_slots);
     while (slots_per_task_ > 1 && count() < tasks_per_thread * threads) slots_per_task_ /= 2;
   }
 
@@ -99,7 +99,7 @@ class SlotTasks {
     const std::int64_t run = ceil_div(slots_, slots_per_task_) - 1 - index / columns_;
     const std::int64_t column = index % columns_;
     return {column / kv_heads_, column % kv_heads_, run * slots_per_task_,
-            std::min(slots_, (run + 1) * slots_per_task_)};
+            (std::min)(slots_, (run + 1) * slots_per_task_)};
   }
 
  private:

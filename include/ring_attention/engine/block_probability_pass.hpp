@@ -53,11 +53,11 @@ class BlockProbabilityPass {
     T* const scores = row_lse + most;
     LaneIndex<T> limits[largest_tile];
     for (std::int64_t k = 0; k < keys.count; k += kernel_.key_block) {
-      const std::int64_t count = std::min(kernel_.key_block, keys.count - k);
+      const std::int64_t count = (std::min)(kernel_.key_block, keys.count - k);
       kernel_.pack_panels(Rows<const Scalar>{k_.row(item, 0, kv_head), k_.strides()[1], nullptr, keys[k]},
                           count, head_dim_, packed);
       for (std::int64_t first = 0; first < queries.count; first += most) {
-        const std::int64_t rows = std::min(most, queries.count - first);
+        const std::int64_t rows = (std::min)(most, queries.count - first);
         const int vectors = kernel_.vectors_for(rows);
         const std::int64_t width = vectors * kernel_.lanes;
         for (std::int64_t lane = 0; lane < width; ++lane) {

@@ -100,8 +100,8 @@ class Transfer {
                                                              const detail::TokenRun& keys) {
     if (queries.size() == 0 || keys.size() == 0) return {0, 0};
     const std::int64_t w = branch.segment_length;
-    return {std::max(queries.begin, keys.begin / w * w),
-            std::min(queries.end, detail::ceil_div(keys.end, w) * w)};
+    return {(std::max)(queries.begin, keys.begin / w * w),
+            (std::min)(queries.end, detail::ceil_div(keys.end, w) * w)};
   }
 
   static bool meet(const BranchPlan& branch, const detail::MemberTokens& sender,
@@ -125,7 +125,7 @@ class Transfer {
         if (from >= to) continue;
         detail::for_each_segment(plan, length, branch, offset, from, to, [&](const detail::Segment& segment) {
           const std::int64_t last_query = segment.queries[segment.queries.count - 1];
-          const std::int64_t end = plan.causal ? std::min(run.end, last_query + 1) : run.end;
+          const std::int64_t end = plan.causal ? (std::min)(run.end, last_query + 1) : run.end;
           detail::for_each_key_run(segment, run.begin, end, [&](const detail::TokenList& tokens) {
             piece.tokens = tokens;
             piece.row_shift = run.row_shift;
@@ -154,8 +154,9 @@ class Transfer {
     const bool touch = tokens.index == nullptr && piece.row_shift == next.row_shift &&
                        next.tokens[0] == piece.last_token() + 1;
     if (!touch && next.tokens[0] > piece.last_token()) return false;
-    tokens.count = tokens.index == nullptr ? std::max(piece.last_token(), next.last_token()) + 1 - tokens.base
-                                           : std::max(tokens.count, next.tokens.count);
+    tokens.count = tokens.index == nullptr
+                       ? (std::max)(piece.last_token(), next.last_token()) + 1 - tokens.base
+                       : (std::max)(tokens.count, next.tokens.count);
     return true;
   }
 

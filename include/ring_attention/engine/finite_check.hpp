@@ -22,7 +22,7 @@ template <class Scalar>
 void require_finite(std::string_view name, const TensorView<const Scalar>& view, const AttentionPlan& plan) {
   const auto [batch, tokens, heads, head_dim] = view.shape();
   const std::int64_t width = heads * head_dim;
-  std::atomic<std::int64_t> first{std::numeric_limits<std::int64_t>::max()};
+  std::atomic<std::int64_t> first{(std::numeric_limits<std::int64_t>::max)()};
   const auto finite = [](Scalar value) { return std::isfinite(static_cast<double>(value)); };
   const auto check_row = [&, tokens_ = tokens, heads_ = heads, head_dim_ = head_dim](std::int64_t index,
                                                                                      int) {
@@ -42,7 +42,7 @@ void require_finite(std::string_view name, const TensorView<const Scalar>& view,
     }
   };
   detail::parallel_for(batch * tokens, check_row);
-  if (first == std::numeric_limits<std::int64_t>::max()) return;
+  if (first == (std::numeric_limits<std::int64_t>::max)()) return;
   const std::int64_t at = first;
   const std::int64_t row = at / width;
   const std::int64_t head = at % width / head_dim;

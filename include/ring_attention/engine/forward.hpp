@@ -70,9 +70,9 @@ class ForwardTasks {
     task.kv_head = rest % plan_->shape.kv_heads;
     task.item = rest / plan_->shape.kv_heads;
     task.head_begin = task.kv_head * group_ + part * sizes_.heads_per_task;
-    task.head_end = std::min(task.head_begin + sizes_.heads_per_task, (task.kv_head + 1) * group_);
+    task.head_end = (std::min)(task.head_begin + sizes_.heads_per_task, (task.kv_head + 1) * group_);
     task.begin = run.begin + block * sizes_.rows_per_task;
-    task.end = std::min(task.begin + sizes_.rows_per_task, run.end);
+    task.end = (std::min)(task.begin + sizes_.rows_per_task, run.end);
     task.valid_end = std::clamp(plan_->sequence_of(task.item).length, task.begin, task.end);
     task.row_shift = run.row_shift;
     return task;
@@ -206,7 +206,7 @@ class ForwardPass {
     for (std::int64_t entry = 0; entry < set.entries(); ++entry) {
       const std::int64_t row = states.row(set.head(entry), set.token(entry));
       const T before = states.maximum[row];
-      const T maximum = std::max(before, T{0});
+      const T maximum = (std::max)(before, T{0});
       const T factor = std::exp2(before - maximum);
       states.maximum[row] = maximum;
       states.sum[row] = states.sum[row] * factor + static_cast<T>(zero_keys) * std::exp2(-maximum);

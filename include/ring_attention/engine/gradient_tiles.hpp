@@ -206,7 +206,7 @@ class GradientTiles {
       const LaneIndex<T>* limits = nullptr;
       if (causal_) {
         const std::int64_t* lane_token = work.token + (loaded.first_tile + t) * most;
-        const std::int64_t filled = std::min(most, loaded.entries - t * most);
+        const std::int64_t filled = (std::min)(most, loaded.entries - t * most);
         const auto [least, greatest] = std::minmax_element(lane_token, lane_token + filled);
         if (tokens[0] > *greatest) continue;
         if (tokens[tokens.count - 1] > *least) {

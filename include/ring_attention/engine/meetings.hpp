@@ -49,9 +49,9 @@ class MeetingsOfCall {
         keys += kept;
         queries += plan_->query_rule == QueryRule::all ? branch.segment_length : kept;
       }
-      most.keys_of_query = std::max(most.keys_of_query, keys);
+      most.keys_of_query = (std::max)(most.keys_of_query, keys);
     }
-    most.queries_of_key = std::max(most.queries_of_key, queries);
+    most.queries_of_key = (std::max)(most.queries_of_key, queries);
     return most;
   }
 
@@ -63,10 +63,10 @@ class MeetingsOfCall {
     for (std::size_t query = 0; query < lists.branches(); ++query) {
       const auto listed = lists.rows(query);
       most.keys_of_query =
-          std::max(most.keys_of_query, static_cast<std::int64_t>(listed.size()) * plan_->block_size);
+          (std::max)(most.keys_of_query, static_cast<std::int64_t>(listed.size()) * plan_->block_size);
       for (const std::int64_t key : listed) {
         const std::int64_t count = ++lists_of_block[static_cast<std::size_t>(key)];
-        most.queries_of_key = std::max(most.queries_of_key, count * plan_->block_size * group_);
+        most.queries_of_key = (std::max)(most.queries_of_key, count * plan_->block_size * group_);
       }
     }
     return most;

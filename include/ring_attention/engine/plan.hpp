@@ -81,7 +81,7 @@ struct AttentionPlan {
   /// The largest number of branches of a sequence.
   std::size_t branch_count() const {
     std::size_t count = 0;
-    for (const SequencePlan& sequence : sequences) count = std::max(count, sequence.branches.size());
+    for (const SequencePlan& sequence : sequences) count = (std::max)(count, sequence.branches.size());
     return count;
   }
 };
@@ -126,7 +126,7 @@ inline SequencePlan plan_sequence(const AttentionConfig& config, std::int64_t he
   for (std::size_t i = 0; i < config.segment_lengths.size(); ++i) {
     const auto branch_index = static_cast<std::int64_t>(i);
     BranchPlan branch;
-    branch.segment_length = std::min(config.segment_lengths[i], length);
+    branch.segment_length = (std::min)(config.segment_lengths[i], length);
     branch.dilation_rate = config.dilation_rates[i];
     std::tie(branch.head_begin, branch.head_end) = heads_of_branch(config, heads, branch_index);
     for (std::int64_t head = branch.head_begin; head < branch.head_end; ++head) {

@@ -116,7 +116,7 @@ inline PlanReport report_plan(const AttentionPlan& plan, std::int64_t ring_size,
               .rows();
     }
     total += own.pairs;
-    largest = std::max(largest, own.pairs);
+    largest = (std::max)(largest, own.pairs);
   }
   if (total > 0) report.largest_over_mean = largest * static_cast<double>(ring_size) / total;
   return report;

@@ -81,7 +81,7 @@ struct KeyBuffers {
   template <class Visit>
   void for_each_run(const KeyPiece<Scalar>& piece, const Visit& visit) const {
     for (std::int64_t begin = 0; begin < piece.tokens.count; begin += run_keys) {
-      const std::int64_t end = std::min(begin + run_keys, piece.tokens.count);
+      const std::int64_t end = (std::min)(begin + run_keys, piece.tokens.count);
       const detail::TokenList tokens = piece.tokens.sub(begin, end);
       kernel->pack_keys(piece.keys.skip(begin), tokens.count, head_dim, keys);
       const bool large =
@@ -190,7 +190,7 @@ class QueryTiles {
     const std::int64_t width = tile(t).vectors * kernel_.lanes;
     const std::int64_t* lane_token = token_ + t * most_;
     const auto [least, greatest] =
-        std::minmax_element(lane_token, lane_token + std::min(width, entries_ - t * most_));
+        std::minmax_element(lane_token, lane_token + (std::min)(width, entries_ - t * most_));
     if (tokens[tokens.count - 1] <= *least) return Visibility::all;
     if (tokens[0] > *greatest) return Visibility::none;
     for (std::int64_t lane = 0; lane < width; ++lane) {

@@ -123,7 +123,7 @@ class RingBackward {
           }
           if (step > 0) start(home, step, in, out);
         });
-    for (int step = std::max(1, communicator_.size() - 2); step < communicator_.size(); ++step) {
+    for (int step = (std::max)(1, communicator_.size() - 2); step < communicator_.size(); ++step) {
       finish(returning[static_cast<std::size_t>(step % 2)]);
     }
   }
@@ -217,8 +217,8 @@ class RingBackward {
   void for_each_own_piece(const detail::TokenRun& run, const detail::Segment& segment,
                           const BackwardUnit& unit, const Visit& visit) {
     detail::TokenRun part = run;
-    part.begin = std::max(run.begin, unit.key_begin);
-    part.end = std::max(part.begin, std::min(run.end, unit.key_end));
+    part.begin = (std::max)(run.begin, unit.key_begin);
+    part.end = (std::max)(part.begin, (std::min)(run.end, unit.key_end));
     for_each_local_piece(tensors_.k, tensors_.v, part, segment, unit.item, unit.kv_head,
                          [&](const KeyPiece<Scalar>& piece) {
                            GradientPiece<Scalar> own{piece, {}, {}};
@@ -241,7 +241,7 @@ class RingBackward {
                                        T* leaving) const {
     const std::int64_t head_dim = plan_.shape.head_dim;
     const std::int64_t first = piece.tokens.count_until(unit.key_begin - 1);
-    const std::int64_t last = std::max(first, piece.tokens.count_until(unit.key_end - 1));
+    const std::int64_t last = (std::max)(first, piece.tokens.count_until(unit.key_end - 1));
     GradientPiece<Scalar> received{message.piece(in, piece, head_dim), {}, {}};
     received.piece.tokens = piece.tokens.sub(first, last);
     received.piece.keys = received.piece.keys.skip(first);

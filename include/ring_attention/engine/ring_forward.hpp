@@ -80,11 +80,11 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
   const std::int64_t head_dim = place.plan->shape.head_dim;
   const detail::MemberTokens mine = place.tokens(size, rank);
   std::uint64_t bytes = 0;
-  std::array<Step, ahead + 1> steps;  // one to compute with, and those that arrive
+  std::array<Step, std::size_t{ahead} + 1> steps;  // one to compute with, and those that arrive
   const auto step_at = [&steps](int s) -> Step& { return steps[static_cast<std::size_t>(s) % steps.size()]; };
   // Those of the next steps, and two that slower members may still read. Places go to messages in turn, not
   // to steps: a step without a message leaves a slower member more time.
-  std::array<typename Place::Outgoing, ahead + 2> leaving;
+  std::array<typename Place::Outgoing, std::size_t{ahead} + 2> leaving;
   std::size_t sent = 0;
   const auto start = [&](int s) {
     Step& step = step_at(s);
@@ -130,7 +130,7 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
   const std::int64_t padded_dim = kernel.padded(shape.head_dim);
   const std::int64_t rows = mine.size();
   const ForwardSizes sizes = fast_forward_sizes<T>(
-      plan, std::max({std::int64_t{1}, mine.runs[0].size(), mine.runs[1].size()}), place.threads);
+      plan, (std::max)({std::int64_t{1}, mine.runs[0].size(), mine.runs[1].size()}), place.threads);
   const ForwardTasks tasks(plan, sizes);
   const ForwardPass<Scalar> pass(plan, tensors, kernel);
 

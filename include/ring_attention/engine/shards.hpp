@@ -30,7 +30,7 @@ struct SequenceRuns {
   std::int64_t count() const { return tokens / run_length + (tokens % run_length != 0); }
   std::int64_t begin(std::int64_t run) const { return run < count() ? run * run_length : tokens; }
   std::int64_t end(std::int64_t run) const {
-    return run < count() ? run * run_length + std::min(run_length, tokens - run * run_length) : tokens;
+    return run < count() ? run * run_length + (std::min)(run_length, tokens - run * run_length) : tokens;
   }
   std::int64_t of_token(std::int64_t token) const { return token / run_length; }
 
@@ -49,7 +49,7 @@ inline MemberTokens member_tokens(std::int64_t n, std::int64_t ring_size, ShardL
                                   std::int64_t member, bool whole) {
   const bool zigzag = layout == ShardLayout::zigzag;
   // Sums that overflow name runs past any sequence's end.
-  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  constexpr std::int64_t most = (std::numeric_limits<std::int64_t>::max)();
   const auto plus_ring_size = [&](std::int64_t run) {
     return run > most - ring_size ? most : run + ring_size;
   };

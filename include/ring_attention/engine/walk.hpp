@@ -36,8 +36,8 @@ void for_each_query_block(const AttentionPlan& plan, std::int64_t length, const 
     segment.end = length;
     segment.block_size = plan.block_size;
     segment.key_blocks = list_of(lists, block);
-    segment.queries =
-        tokens.sub(std::max(begin - tokens.base, std::int64_t{0}), std::min(end - tokens.base, tokens.count));
+    segment.queries = tokens.sub((std::max)(begin - tokens.base, std::int64_t{0}),
+                                 (std::min)(end - tokens.base, tokens.count));
     if (!segment.key_blocks.empty()) visit(segment);
   }
 }
@@ -47,7 +47,7 @@ template <class Visit>
 void for_each_segment(const AttentionPlan& plan, std::int64_t length, const BranchPlan& branch,
                       const BranchPlan::Offset& offset, std::int64_t begin, std::int64_t end,
                       const Visit& visit) {
-  end = std::min(end, length);
+  end = (std::min)(end, length);
   if (begin >= end) return;
   if (plan.block_size > 0) return for_each_query_block(plan, length, *offset.pattern, begin, end, visit);
   const std::span<const std::int64_t> rows = offset.pattern->rows();
@@ -55,10 +55,10 @@ void for_each_segment(const AttentionPlan& plan, std::int64_t length, const Bran
   for (std::int64_t start = begin / w * w; start < end; start += w) {
     Segment segment;
     segment.begin = start;
-    segment.end = std::min(start + w, length);
+    segment.end = (std::min)(start + w, length);
     segment.kept = {start, rows.data(), position(rows, segment.end - start)};
-    const std::int64_t first = std::max(begin, start) - start;
-    const std::int64_t last = std::min(end, segment.end) - start;
+    const std::int64_t first = (std::max)(begin, start) - start;
+    const std::int64_t last = (std::min)(end, segment.end) - start;
     segment.queries = plan.query_rule == QueryRule::dilated
                           ? segment.kept.sub(position(rows, first), position(rows, last))
                           : TokenList{start + first, nullptr, last - first};
@@ -72,7 +72,7 @@ void for_each_segment(const AttentionPlan& plan, std::int64_t length, const Bran
 inline TokenList kept_within(const Segment& segment, std::int64_t begin, std::int64_t end) {
   const std::span<const std::int64_t> rows(segment.kept.index, static_cast<std::size_t>(segment.kept.count));
   const std::int64_t first = position(rows, begin - segment.begin);
-  return segment.kept.sub(first, std::max(first, position(rows, end - segment.begin)));
+  return segment.kept.sub(first, (std::max)(first, position(rows, end - segment.begin)));
 }
 
 /// Calls visit(tokens) for the runs of a segment's keys that lie in the tokens [begin, end), in order.
@@ -88,8 +88,8 @@ void for_each_key_run(const Segment& segment, std::int64_t begin, std::int64_t e
   for (; cursor.begin() != ListCursor::none; cursor.advance(cursor.end())) {
     const TokenList tokens = block_tokens(cursor.begin(), cursor.end(), segment.block_size, segment.end);
     if (tokens.base >= end) return;
-    const std::int64_t first = std::max(begin - tokens.base, std::int64_t{0});
-    const std::int64_t last = std::min(end - tokens.base, tokens.count);
+    const std::int64_t first = (std::max)(begin - tokens.base, std::int64_t{0});
+    const std::int64_t last = (std::min)(end - tokens.base, tokens.count);
     if (first < last) visit(tokens.sub(first, last));
   }
 }
@@ -98,8 +98,8 @@ void for_each_key_run(const Segment& segment, std::int64_t begin, std::int64_t e
 inline std::int64_t heads_with_offset(const BranchPlan& branch, std::size_t offset, std::int64_t head_begin,
                                       std::int64_t head_end, std::int64_t* heads) {
   std::int64_t count = 0;
-  for (std::int64_t head = std::max(head_begin, branch.head_begin);
-       head < std::min(head_end, branch.head_end); ++head) {
+  for (std::int64_t head = (std::max)(head_begin, branch.head_begin);
+       head < (std::min)(head_end, branch.head_end); ++head) {
     if (branch.offset_of_head[static_cast<std::size_t>(head - branch.head_begin)] == offset)
       heads[count++] = head;
   }

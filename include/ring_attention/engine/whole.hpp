@@ -33,7 +33,7 @@ ForwardSizes fast_forward_sizes(const AttentionPlan& plan, std::int64_t longest_
   ForwardSizes sizes;
   sizes.run_keys = 512;
   sizes.heads_per_task = std::clamp<std::int64_t>(state_elements / (shortest * shape.head_dim), 1, group);
-  sizes.rows_per_task = std::max(shortest, state_elements / (sizes.heads_per_task * shape.head_dim));
+  sizes.rows_per_task = (std::max)(shortest, state_elements / (sizes.heads_per_task * shape.head_dim));
 
   const std::int64_t columns = shape.batch * shape.kv_heads * detail::ceil_div(group, sizes.heads_per_task) *
                                detail::ceil_div(shape.tokens, longest_run);
@@ -50,7 +50,7 @@ ForwardSizes fast_forward_sizes(const AttentionPlan& plan, std::int64_t longest_
   const std::int64_t even = detail::ceil_div(blocks, step) * step;
   if (longest_run >= even * shortest) blocks = even;
   const std::int64_t rows = detail::ceil_div(longest_run, blocks);
-  sizes.rows_per_task = std::min(detail::ceil_div(rows, whole_vectors) * whole_vectors, longest_run);
+  sizes.rows_per_task = (std::min)(detail::ceil_div(rows, whole_vectors) * whole_vectors, longest_run);
   return sizes;
 }
 

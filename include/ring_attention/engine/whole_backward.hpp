@@ -56,7 +56,7 @@ struct WholeBackwardMemory {
     const std::int64_t of_keys = 2 * shape.kv_heads;
     const auto sum_numbers = [&](std::int64_t rows) {
       const std::int64_t heads =
-          rows == shape.tokens ? shape.heads + of_keys : std::max(shape.heads, of_keys);
+          rows == shape.tokens ? shape.heads + of_keys : (std::max)(shape.heads, of_keys);
       return shape.batch * rows * heads * shape.head_dim;
     };
     // Sums that are written out chunk by chunk meet every branch in each chunk, whose deltas are kept; beside
@@ -123,7 +123,7 @@ class WholeBackward {
         for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) compute_deltas(branch);
       }
       for (std::int64_t begin = 0; begin < plan_.shape.tokens; begin += memory_.sum_rows) {
-        run_chunk(grads, {begin, std::min(begin + memory_.sum_rows, plan_.shape.tokens), 0, 0});
+        run_chunk(grads, {begin, (std::min)(begin + memory_.sum_rows, plan_.shape.tokens), 0, 0});
       }
     } else {
       for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
@@ -203,8 +203,8 @@ class WholeBackward {
     targets.grad_q_shift = -run.begin;
     auto units = backward_units(plan_, branch, BackwardSide::queries, threads_);
     for (BackwardUnit& unit : units) {
-      unit.query_begin = std::max(unit.query_begin, run.begin);
-      unit.query_end = std::min(unit.query_end, run.end);
+      unit.query_begin = (std::max)(unit.query_begin, run.begin);
+      unit.query_end = (std::min)(unit.query_end, run.end);
     }
     std::erase_if(units, [](const BackwardUnit& unit) { return unit.query_begin >= unit.query_end; });
     run_units(units, 1, whole_, targets, {}, {});
@@ -217,26 +217,26 @@ class WholeBackward {
     run_in_turns(units, parts, threads_, [&](const BackwardUnit& piece, int worker) {
       detail::Carver carver(memory_.workspaces + memory_.bytes_per_thread * static_cast<std::size_t>(worker));
       BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
-      pass.run(piece, whole_, targets, work,
-               [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
-                   const auto& visit) {
-                 const detail::TokenRun at_hand{std::max(keys.begin, unit.key_begin),
-                                                std::max(keys.begin, std::min(keys.end, unit.key_end)), 0, 0};
-                 for_each_local_piece(
-                     tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
-                     [&](const KeyPiece<Scalar>& keys_and_values) {
-                       GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
-                       if (targets.grad_keys) {
-                         const detail::TokenList& tokens = keys_and_values.tokens;
-                         const std::int64_t shift = tokens.base - keys.begin;
-                         with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head),
-                                                     grad_k.strides()[1], tokens.index, shift};
-                         with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head),
-                                                       grad_v.strides()[1], tokens.index, shift};
-                       }
-                       visit(with_gradients);
-                     });
-               });
+      pass.run(
+          piece, whole_, targets, work,
+          [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
+              const auto& visit) {
+            const detail::TokenRun at_hand{(std::max)(keys.begin, unit.key_begin),
+                                           (std::max)(keys.begin, (std::min)(keys.end, unit.key_end)), 0, 0};
+            for_each_local_piece(
+                tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
+                [&](const KeyPiece<Scalar>& keys_and_values) {
+                  GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
+                  if (targets.grad_keys) {
+                    const detail::TokenList& tokens = keys_and_values.tokens;
+                    with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head), grad_k.strides()[1],
+                                                tokens.index, tokens.base - keys.begin};
+                    with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head), grad_v.strides()[1],
+                                                  tokens.index, tokens.base - keys.begin};
+                  }
+                  visit(with_gradients);
+                });
+          });
     });
   }
 

@@ -15,8 +15,9 @@
 #include <utility>
 
 // 1 where there are kernels for several instruction sets. RING_ATTENTION_PORTABLE leaves them out: then this
-// library is what a compiler for another processor makes of it, without any intrinsic.
-#if defined(__x86_64__) && !defined(RING_ATTENTION_PORTABLE)
+// library is what a compiler for another processor makes of it, without any intrinsic. nvcc reads a unit once
+// more for each GPU, and has no use for them there.
+#if defined(__x86_64__) && !defined(RING_ATTENTION_PORTABLE) && !defined(__CUDA_ARCH__)
 #define RING_ATTENTION_X86_TARGETS 1
 #include <immintrin.h>
 
@@ -30,6 +31,12 @@
 #define RING_ATTENTION_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define RING_ATTENTION_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// nvcc passes pragmas on to the host's compiler, and warns of those that it does not know itself.
+#if defined(__NVCC__)
+#pragma nv_diagnostic push
+#pragma nv_diag_suppress 1675
 #endif
 
 // A lambda of a kernel is no function of its region: it must become part of one.
@@ -110,3 +117,6 @@ RING_ATTENTION_END_OF_TARGET
 #endif
 #undef RING_ATTENTION_END_OF_TARGET
 #undef RING_ATTENTION_TARGET_LAMBDA
+#if defined(__NVCC__)
+#pragma nv_diagnostic pop
+#endif

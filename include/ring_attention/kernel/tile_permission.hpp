@@ -26,8 +26,8 @@ RING_ATTENTION_EXPORT inline bool tiles_permitted() {
     if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & system_saves_registers) == 0) return false;
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
     if ((d & bfloat16_products) == 0 || (d & tiles) == 0) return false;
-    unsigned low = 0, high = 0;
-    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    unsigned low = 0;
+    asm volatile("xgetbv" : "=a"(low) : "c"(0) : "edx");
     if ((low & tile_states) != tile_states) return false;
     return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
   }();

@@ -49,8 +49,8 @@ inline void append_dilated_window(std::vector<std::int64_t>& list, const Pattern
                                   std::int64_t reach, std::int64_t end) {
   const auto first = static_cast<std::ptrdiff_t>(list.size());
   for (const std::int64_t rate : key.dilation_rates) {
-    for (std::int64_t t = std::min(reach, block / rate); t > 0; --t) list.push_back(block - t * rate);
-    const std::int64_t after = std::min(reach, (end - 1 - block) / rate);
+    for (std::int64_t t = (std::min)(reach, block / rate); t > 0; --t) list.push_back(block - t * rate);
+    const std::int64_t after = (std::min)(reach, (end - 1 - block) / rate);
     for (std::int64_t t = 0; t <= after; ++t) list.push_back(block + t * rate);
   }
   std::sort(list.begin() + first, list.end());
@@ -68,7 +68,7 @@ inline void append_key_blocks(std::vector<std::int64_t>& list, const PatternKey&
     }
     return;
   }
-  const std::int64_t reach = std::min(block_parameter(key, block_parameters::reach), blocks);
+  const std::int64_t reach = (std::min)(block_parameter(key, block_parameters::reach), blocks);
   if (key.kind == PatternKind::dilated_sparse) {
     append_dilated_window(list, key, block, reach, end);
     return;
@@ -80,9 +80,9 @@ inline void append_key_blocks(std::vector<std::int64_t>& list, const PatternKey&
       append_range(list, 0, end);
       return;
     }
-    append_range(list, 0, std::min(global_blocks, window_begin));
+    append_range(list, 0, (std::min)(global_blocks, window_begin));
   }
-  append_range(list, window_begin, std::min(end, block + reach + 1));
+  append_range(list, window_begin, (std::min)(end, block + reach + 1));
 }
 
 inline void check_block_key(const PatternKey& key) {

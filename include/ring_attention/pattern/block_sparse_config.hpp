@@ -29,6 +29,7 @@ struct BlockPair {
   std::int64_t key = 0;    ///< number of the block whose keys they attend to
   /// By query, then by key.
   friend auto operator<=>(const BlockPair&, const BlockPair&) = default;
+  friend bool operator==(const BlockPair&, const BlockPair&) = default;  // nvcc 13 forgets to imply it
 };
 
 /// Passed to the constructor of a block-sparse attention class, which checks it. Fields that a pattern does
@@ -116,7 +117,7 @@ inline PatternKey block_pattern_key(const BlockSparseConfig& sparse, bool causal
     return key;
   }
   // Clipped, so that windows that reach past both ends share one pattern.
-  key.parameters.push_back(std::min(blocks_of(sparse.window, sparse.block_size), key.sequence_length));
+  key.parameters.push_back((std::min)(blocks_of(sparse.window, sparse.block_size), key.sequence_length));
   if (sparse.pattern == BlockPattern::local_window) {
     key.kind = PatternKind::local_window;
   } else if (sparse.pattern == BlockPattern::dilated_sparse) {
@@ -125,7 +126,7 @@ inline PatternKey block_pattern_key(const BlockSparseConfig& sparse, bool causal
   } else {
     key.kind = PatternKind::global_local;
     key.parameters.push_back(
-        std::min(blocks_of(sparse.global_tokens, sparse.block_size), key.sequence_length));
+        (std::min)(blocks_of(sparse.global_tokens, sparse.block_size), key.sequence_length));
   }
   return key;
 }

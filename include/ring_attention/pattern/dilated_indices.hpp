@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <ring_attention/error.hpp>
 #include <span>
@@ -55,7 +56,7 @@ struct PatternKeyHash {
     for (const std::int64_t r : key.dilation_rates) mix(r);
     mix(static_cast<std::int64_t>(key.kind));
     for (const std::int64_t parameter : key.parameters) mix(parameter);
-    return static_cast<std::size_t>(state);
+    return std::hash<std::uint64_t>{}(state);
   }
 };
 
@@ -168,7 +169,7 @@ inline void check_dilated_key(const PatternKey& key) {
 /// Number of rows that a branch of a checked key keeps.
 inline std::int64_t count_branch_rows(const PatternKey& key, std::size_t branch) {
   const std::int64_t rate = key.dilation_rates[branch];
-  const std::int64_t length = std::min(key.segment_lengths[branch], key.sequence_length);
+  const std::int64_t length = (std::min)(key.segment_lengths[branch], key.sequence_length);
   return key.offset < rate ? count_dilated_rows(length, rate, key.offset) : 0;
 }
 

@@ -60,7 +60,7 @@ struct FileRefused {
 inline PatternFileHeader check_header(std::span<const std::byte> head, std::uint64_t size) {
   if (head.empty()) throw FileRefused{LoadStatus::empty, "the file is empty"};
   PatternFileHeader header;
-  const std::size_t magic = std::min(head.size(), header.magic.size());
+  const std::size_t magic = (std::min)(head.size(), header.magic.size());
   if (std::memcmp(head.data(), header.magic.data(), magic) != 0) {
     throw FileRefused{LoadStatus::foreign, "not a pattern file"};
   }
@@ -196,7 +196,7 @@ class PatternWriter {
 
   void put(std::span<const std::int64_t> words) {
     while (!words.empty()) {
-      const auto part = words.first(std::min(words.size(), block_words - block_.size()));
+      const auto part = words.first((std::min)(words.size(), block_words - block_.size()));
       block_.insert(block_.end(), part.begin(), part.end());
       words = words.subspan(part.size());
       if (block_.size() == block_words) {

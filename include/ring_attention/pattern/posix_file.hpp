@@ -86,8 +86,8 @@ class PosixInput {
 
   /// The file as it stands, cut down to whole words; mapped where the caller wants that and the system can.
   FileContents contents(bool map) {
-    if (map && size_ > 0 && size_ <= std::numeric_limits<std::size_t>::max() / 2) {
-      const auto bytes = static_cast<std::size_t>(size_);
+    if (map && size_ > 0 && size_ <= (std::numeric_limits<std::size_t>::max)() / 2) {
+      const std::size_t bytes = size_in_memory(size_);
       void* const address = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file_.get(), 0);
       if (address != MAP_FAILED) {
         std::shared_ptr<const void> owner(address, [bytes](void* mapped) { ::munmap(mapped, bytes); });

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,17 @@ namespace detail {
                                           std::error_code(code, std::generic_category()));
 }
 
+/// Bytes of a file as a size in memory, into which they must fit. A template, because where both types are
+/// one g++ warns of a cast.
+template <class Bytes>
+std::size_t size_in_memory(Bytes bytes) {
+  if constexpr (std::is_same_v<Bytes, std::size_t>) {
+    return bytes;
+  } else {
+    return static_cast<std::size_t>(bytes);
+  }
+}
+
 /// The words of a file; `owner` keeps them.
 struct FileContents {
   std::span<const std::int64_t> words;
@@ -37,9 +49,9 @@ struct FileContents {
 /// `read(bytes, offset)` returns how many it read, 0 at the end.
 template <class Read>
 FileContents read_contents(std::uint64_t bytes, const std::filesystem::path& path, const Read& read) {
-  if (bytes > std::numeric_limits<std::size_t>::max() / 2) throw_file_error("read", path, EFBIG);
+  if (bytes > (std::numeric_limits<std::size_t>::max)() / 2) throw_file_error("read", path, EFBIG);
   const auto words =
-      std::make_shared<std::vector<std::int64_t>>(static_cast<std::size_t>(bytes) / sizeof(std::int64_t));
+      std::make_shared<std::vector<std::int64_t>>(size_in_memory(bytes) / sizeof(std::int64_t));
   const std::span<std::byte> target = std::as_writable_bytes(std::span(*words));
   std::size_t done = 0;
   while (done < target.size()) {

@@ -69,7 +69,7 @@ class MpiBuffer {
     auto made = std::make_unique<MpiRoute>(MpiRoute{receives, peer, tag, bytes, {}, 0, 0, 0});
     std::size_t first = 0;
     do {
-      const auto count = static_cast<int>(std::min(largest_piece, bytes - first));
+      const auto count = static_cast<int>((std::min)(largest_piece, bytes - first));
       MPI_Request& piece = made->pieces.emplace_back(MPI_REQUEST_NULL);
       if (receives) {
         check_mpi(MPI_Recv_init(data() + first, count, MPI_BYTE, peer, tag, communicator, &piece),

@@ -36,7 +36,7 @@ class MpiNode {
   /// Machines are told apart by their names and when they started, not by MPI_Comm_split_type: that blocks,
   /// and a rank that is lost in it would hold up the others for ever.
   MpiNode(MpiWaiting& waiting, MPI_Comm communicator, MPI_Comm given)
-      : patterns(std::min(std::chrono::milliseconds(1000), waiting.timeout() / 4)) {
+      : patterns((std::min)(std::chrono::milliseconds(1000), waiting.timeout() / 4)) {
     // The first rank's holds the directory of patterns.
     constexpr std::size_t token_place = sizeof(NodePatterns::Directory);
     SharedMemory own, directory;

@@ -102,7 +102,7 @@ class MpiNotices {
     sent_ = std::make_unique<Notice>();
     Notice& notice = *sent_;
     notice[0] = static_cast<std::byte>(failure);
-    std::memcpy(notice.data() + 1, reason.data(), std::min(reason.size(), notice.size() - 2));
+    std::memcpy(notice.data() + 1, reason.data(), (std::min)(reason.size(), notice.size() - 2));
     for (int peer = 0; peer < size; ++peer) {
       if (peer == rank) continue;
       MPI_Request& request = sends_.emplace_back(MPI_REQUEST_NULL);

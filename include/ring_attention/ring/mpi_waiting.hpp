@@ -37,7 +37,7 @@ class MpiWaiting {
         std::chrono::hours(24 * 365);  // the clock's range is finite
     if (condition()) return;
     const auto begin = std::chrono::steady_clock::now();
-    const auto deadline = begin + std::min(timeout_, longest);
+    const auto deadline = begin + (std::min)(timeout_, longest);
     while (!condition()) {
       notices.take();
       notices.throw_failure();

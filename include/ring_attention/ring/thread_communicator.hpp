@@ -240,7 +240,7 @@ class ThreadCommunicator {
   void wait_until(std::unique_lock<std::mutex>& lock, int peer, const Condition& condition) {
     constexpr std::chrono::milliseconds longest =
         std::chrono::hours(24 * 365);  // the clock's range is finite
-    const auto deadline = std::chrono::steady_clock::now() + std::min(ring_->options_.timeout, longest);
+    const auto deadline = std::chrono::steady_clock::now() + (std::min)(ring_->options_.timeout, longest);
     const bool in_time = ring_->member(rank_).changed.wait_until(
         lock, deadline, [&] { return condition() || ring_->failed_rank_ >= 0; });
     if (condition()) return;

@@ -73,7 +73,7 @@ struct Backward {
     T sum{0};
     for (std::int64_t begin = 0; begin < count; begin += chain) {
       T part{0};
-      for (std::int64_t d = begin; d < std::min(begin + chain, count); ++d) {
+      for (std::int64_t d = begin; d < (std::min)(begin + chain, count); ++d) {
         part += static_cast<T>(a[d]) * static_cast<T>(b[d]);
       }
       sum += part;
@@ -147,7 +147,7 @@ struct Backward {
     if (limits != nullptr)
       visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
     for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = std::min(key_block, visible - begin);
+      const std::int64_t count = (std::min)(key_block, visible - begin);
       for (std::int64_t k = 0; k < count; k += panel) {
         dot_products<Products<T>, Vectors>(panels_of_keys + (begin + k) * head_dim,
                                            reinterpret_cast<const T*>(tile.query), head_dim, chain,
@@ -190,7 +190,8 @@ struct Backward {
     constexpr int width = Vectors * lanes;
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> shift = load(lse + v * lanes);
-      LaneBits<T> limit = LaneBits<T>{} + std::numeric_limits<Index>::max();
+      LaneBits<T> limit{};
+      limit += (std::numeric_limits<Index>::max)();  // a constant by itself, nvcc 13 crashes on it
       if (limits != nullptr) std::memcpy(&limit, limits + v * lanes, sizeof limit);
       for (std::int64_t k = 0; k < count; ++k) {
         T* at = scores + k * width + v * lanes;

@@ -29,7 +29,7 @@ struct Exp2Constants<double> {  // relative error 3.4e-18 before rounding
 /// error 8.2e-8 on [0, 1) before rounding.
 inline Lanes<float> exp2_floats(Lanes<float> lanes) {
   constexpr int down = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
-  const __m512 x = reinterpret_cast<__m512>(lanes);
+  const __m512 x = lanes;
   const __m512 fraction = _mm512_reduce_ps(x, down);  // 0 where x is infinite
   __m512 polynomial = _mm512_set1_ps(1.8671300698438328e-3F);
   polynomial = _mm512_fmadd_ps(polynomial, fraction, _mm512_set1_ps(9.0170303225157299e-3F));
@@ -39,7 +39,7 @@ inline Lanes<float> exp2_floats(Lanes<float> lanes) {
   polynomial = _mm512_fmadd_ps(polynomial, fraction, _mm512_set1_ps(1.0F));
   // Not below the normal range, where multiplies may be slow; true for NaN.
   const __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0F), _CMP_NLT_UQ);
-  return reinterpret_cast<Lanes<float>>(_mm512_maskz_scalef_ps(normal, polynomial, x));
+  return _mm512_maskz_scalef_ps(normal, polynomial, x);
 }
 #endif
 

@@ -85,7 +85,7 @@ struct Forward {
   /// Keys as panels of `panel` rows, [panel][head_dim][row in panel]; the last panel is filled up with zeros.
   static void pack_panels(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to) {
     constexpr int group = lanes > panel ? lanes : panel;  // rows of whole vectors and whole panels
-    const Scalar* row[group];
+    const Scalar* row[std::size_t{group}];
     for (std::int64_t first = 0; first < padded(count); first += group, to += group * head_dim) {
       for (int i = 0; i < group; ++i) row[i] = first + i < count ? rows[first + i] : nullptr;
       for (int i = 0; i < group; i += lanes) {
@@ -114,7 +114,7 @@ struct Forward {
     for (std::int64_t i = 0; i < count; ++i) {
       const Scalar* row = rows[i];
       for (std::int64_t first = 0; first < head_dim; first += step) {
-        T wide[step];
+        T wide[std::size_t{step}];
         for (int l = 0; l < step; l += lanes) {
           const std::int64_t left = head_dim - first - l;
           store(wide + l, left >= lanes ? load_wide(row + first + l)
@@ -155,7 +155,7 @@ struct Forward {
   static void load_padded_states(const StateRows<T>& states, const std::int64_t* rows, std::int64_t dims,
                                  const QueryTile<T>& tile) {
     const std::int64_t width = tile.vectors * lanes;
-    const T* row[lanes];
+    const T* row[std::size_t{lanes}];
     for (int v = 0; v < tile.vectors; ++v) {
       for (int i = 0; i < lanes; ++i) {
         const std::int64_t at = rows[v * lanes + i];
@@ -172,7 +172,7 @@ struct Forward {
   static void store_padded_states(const QueryTile<T>& tile, const std::int64_t* rows, std::int64_t dims,
                                   const StateRows<T>& states) {
     const std::int64_t width = tile.vectors * lanes;
-    T* row[lanes];
+    T* row[std::size_t{lanes}];
     for (int v = 0; v < tile.vectors; ++v) {
       for (int i = 0; i < lanes; ++i) {
         const std::int64_t at = rows[v * lanes + i];
@@ -216,8 +216,8 @@ struct Forward {
     const std::int64_t unmasked =
         limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
     for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = std::min(key_block, visible - begin);
-      Lanes<T> maximum[Vectors];
+      const std::int64_t count = (std::min)(key_block, visible - begin);
+      Lanes<T> maximum[std::size_t{Vectors}];
       for (int v = 0; v < Vectors; ++v) maximum[v] = load(tile.maximum + v * lanes);
       // Keys that are hidden or fill up the last panel must not raise the maximum: then it is found apart.
       const bool all_seen = begin + count <= unmasked && count % panel == 0;
@@ -231,7 +231,7 @@ struct Forward {
         raise<T, Vectors>(maximum, scores, count);
       }
       // P = 2^(S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)
-      Lanes<T> shift[Vectors], sums[Vectors] = {};
+      Lanes<T> shift[std::size_t{Vectors}], sums[std::size_t{Vectors}] = {};
       for (int v = 0; v < Vectors; ++v) shift[v] = finite_shift<T>(maximum[v]);
       for (std::int64_t k = 0; k < count; ++k) {
         RING_ATTENTION_UNROLL

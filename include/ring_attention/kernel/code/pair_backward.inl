@@ -22,7 +22,7 @@ struct PairBackward {
   static constexpr std::int64_t block_elements = key_block * max_width;
   /// P, dS, the same rounded by key, dS rounded by query.
   static constexpr std::int64_t scratch_elements =
-      std::max(3 * block_elements + block_elements / 2, Backward<Scalar>::scratch_elements);
+      (std::max)(3 * block_elements + block_elements / 2, Backward<Scalar>::scratch_elements);
   /// What rounding may take from a gradient, in units of 2^-8: 3/4 of its tolerance of an eighth.
   static constexpr T room = 24;
 
@@ -67,9 +67,9 @@ struct PairBackward {
     Lanes<T> sums{};
     for (std::int64_t d = 0; d < count; d += 2 * lanes) {
       const std::int64_t left = count - d;
-      const auto mask = left >= 2 * lanes ? ~__mmask32{0} : static_cast<__mmask32>((1U << left) - 1U);
-      sums = PairProducts::add(sums, (__m512bh)_mm512_maskz_loadu_epi16(mask, a + d),
-                               (__m512bh)_mm512_maskz_loadu_epi16(mask, b + d));
+      const auto mask = left >= 2 * lanes ? ~__mmask32{0} : (1U << left) - 1U;
+      sums = PairProducts::add(sums, reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, a + d)),
+                               reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, b + d)));
     }
     return sum_of(sums);
   }
@@ -114,7 +114,7 @@ struct PairBackward {
   }
 
   [[gnu::always_inline]] static Lanes<T> magnitude(Lanes<T> x) {
-    return (Lanes<T>)((LaneUnsigned<T>)x & 0x7FFFFFFFU);
+    return reinterpret_cast<Lanes<T>>(reinterpret_cast<LaneUnsigned<T>>(x) & 0x7FFFFFFFU);
   }
 
   [[gnu::always_inline]] static T sum_of(Lanes<T> x) {
@@ -129,7 +129,7 @@ struct PairBackward {
   [[gnu::always_inline]] static void add_halves(Lanes<T>* vectors, int count) {
     RING_ATTENTION_UNROLL
     for (int i = 0; i < count; i += 2) {
-      swap_blocks<Step>(vectors[i], vectors[i + 1], std::make_integer_sequence<int, lanes>{});
+      swap_blocks<Step>(vectors[i], vectors[i + 1]);
       vectors[i / 2] = vectors[i] + vectors[i + 1];
     }
   }
@@ -162,9 +162,9 @@ struct PairBackward {
 
     T *scores, *grads;
     T *by_key, *by_query;
-    Lanes<T> sums_by_query[Vectors] = {};   // sum_k |dS|
-    T probability_sums[key_block / panel];  // by panel: no key's sum_j P is larger
-    T gradient_sums[key_block / panel];     // the same of |dS|
+    Lanes<T> sums_by_query[std::size_t{Vectors}] = {};  // sum_k |dS|
+    T probability_sums[key_block / panel];              // by panel: no key's sum_j P is larger
+    T gradient_sums[key_block / panel];                 // the same of |dS|
 
     const Pair* probability_factors(std::int64_t key) const {
       return reinterpret_cast<const Pair*>(by_key) + key * width;
@@ -202,7 +202,7 @@ struct PairBackward {
       of_key = largest(query_rows, width / 2 * dims) * scale * ln2 / share;
     }
     for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = std::min(key_block, visible - begin);
+      const std::int64_t count = (std::min)(key_block, visible - begin);
       Work<Vectors> work(scratch);
       for (std::int64_t k = 0; k < count; k += panel) {
         dot_products<PairProducts, Vectors>(panels_of_keys + (begin + k) * depth,
@@ -352,7 +352,7 @@ struct PairBackward {
 
   /// As bfloat16, `at` numbers of 16 bits behind `row`.
   [[gnu::always_inline]] static void store_halves(T* row, std::int64_t at, Lanes<T> numbers) {
-    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)numbers);
+    const __m256bh rounded = _mm512_cvtneps_pbh(numbers);
     std::memcpy(reinterpret_cast<char*>(row) + 2 * at, &rounded, sizeof rounded);
   }
 };

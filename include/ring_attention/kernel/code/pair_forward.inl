@@ -11,11 +11,13 @@ struct PairProducts {
   using Element = std::uint32_t;
   using Operand = __m512bh;
   [[gnu::always_inline]] static Operand broadcast(const Element* at) {
-    return (__m512bh)_mm512_set1_epi32(static_cast<int>(*at));
+    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*at)));
   }
-  [[gnu::always_inline]] static Operand load(const Element* at) { return (__m512bh)_mm512_loadu_si512(at); }
+  [[gnu::always_inline]] static Operand load(const Element* at) {
+    return reinterpret_cast<__m512bh>(_mm512_loadu_si512(at));
+  }
   [[gnu::always_inline]] static Lanes<float> add(Lanes<float> sum, Operand a, Operand b) {
-    return (Lanes<float>)_mm512_dpbf16_ps((__m512)sum, a, b);
+    return _mm512_dpbf16_ps(sum, a, b);
   }
 };
 
@@ -88,8 +90,8 @@ struct PairForward {
     __m256i words[2] = {};
     if (even != nullptr) words[0] = _mm256_maskz_loadu_epi16(mask, even + first);
     if (odd != nullptr) words[1] = _mm256_maskz_loadu_epi16(mask, odd + first);
-    return __builtin_convertvector((HalfLanes)words[0], LaneUnsigned<float>) |
-           __builtin_convertvector((HalfLanes)words[1], LaneUnsigned<float>) << 16;
+    return __builtin_convertvector(reinterpret_cast<HalfLanes>(words[0]), LaneUnsigned<float>) |
+           __builtin_convertvector(reinterpret_cast<HalfLanes>(words[1]), LaneUnsigned<float>) << 16;
   }
 
   /// Lane j of `to` gets the pair of even's and odd's lane j, rounded to bfloat16.
@@ -97,14 +99,15 @@ struct PairForward {
     alignas(64) static constexpr std::uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                             21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                             11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
+    const __m512i rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
     _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded));
   }
 
   /// Numbers as bfloat16 holds them.
   [[gnu::always_inline]] static Lanes<T> rounded(Lanes<T> numbers) {
-    const __m256bh halves = _mm512_cvtneps_pbh((__m512)numbers);
-    return (Lanes<T>)(__builtin_convertvector((HalfLanes)halves, LaneUnsigned<T>) << 16);
+    const __m256bh halves = _mm512_cvtneps_pbh(numbers);
+    return reinterpret_cast<Lanes<T>>(
+        __builtin_convertvector(reinterpret_cast<HalfLanes>(halves), LaneUnsigned<T>) << 16);
   }
 
   /// What scores are multiplied by. For scale 0, load_queries writes queries of zeros, so any positive factor
@@ -121,8 +124,8 @@ struct PairForward {
       const Scalar* odd = i + 1 < count ? rows[i + 1] : nullptr;
       for (std::int64_t first = 0; first < head_dim; first += lanes) {
         const LaneUnsigned<float> both = pair_rows(even, odd, first, head_dim - first);
-        large |= (LaneUnsigned<T>)((both & 0x7FFFU) > largest_plain) |
-                 (LaneUnsigned<T>)((both >> 16 & 0x7FFFU) > largest_plain);
+        large |= reinterpret_cast<LaneUnsigned<T>>((both & 0x7FFFU) > largest_plain) |
+                 reinterpret_cast<LaneUnsigned<T>>((both >> 16 & 0x7FFFU) > largest_plain);
         for (int p = 0; p < lanes && first + p < head_dim; p += panel) {
           std::memcpy(to + ((first + p) * pairs(capacity) + i / 2 * panel),
                       reinterpret_cast<const Pair*>(&both) + p, panel * sizeof(Pair));
@@ -144,7 +147,7 @@ struct PairForward {
       Pair* const to = reinterpret_cast<Pair*>(bytes) + v * lanes;
       read_pairs(rows + v * lanes, head_dim,
                  [&](std::int64_t p, Lanes<float> of_pair) RING_ATTENTION_TARGET_LAMBDA {
-                   const LaneUnsigned<T> bits = ((LaneUnsigned<T>)of_pair & keep) ^ flip;
+                   const LaneUnsigned<T> bits = (reinterpret_cast<LaneUnsigned<T>>(of_pair) & keep) ^ flip;
                    std::memcpy(to + p * width, &bits, sizeof bits);
                  });
     }
@@ -183,8 +186,8 @@ struct PairForward {
     const std::int64_t unmasked =
         limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
     for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = std::min(key_block, visible - begin);
-      Lanes<T> maximum[Vectors];
+      const std::int64_t count = (std::min)(key_block, visible - begin);
+      Lanes<T> maximum[std::size_t{Vectors}];
       for (int v = 0; v < Vectors; ++v) maximum[v] = broadcast(-std::numeric_limits<T>::infinity());
       const bool all_seen = begin + count <= unmasked && count % panel == 0;
       // S^T = K Q^T
@@ -197,7 +200,7 @@ struct PairForward {
         raise<T, Vectors>(maximum, scores, count);
       }
       // P = 2^(scale * S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)
-      Lanes<T> shift[Vectors], sums[Vectors] = {};
+      Lanes<T> shift[std::size_t{Vectors}], sums[std::size_t{Vectors}] = {};
       for (int v = 0; v < Vectors; ++v) {
         const Lanes<T> before = load(tile.maximum + v * lanes);
         const Lanes<T> scaled = maximum[v] * scale;

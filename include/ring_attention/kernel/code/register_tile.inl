@@ -35,9 +35,9 @@ template <class P, int Vectors, bool Accumulate>
                                             Lanes<typename P::Sum>* maximum = nullptr) {
   using T = typename P::Sum;
   constexpr int lanes = lane_count<T>;
-  Lanes<T> sums[panel][Vectors] = {};
+  Lanes<T> sums[panel][std::size_t{Vectors}] = {};
   for (std::int64_t k = 0; k < depth; ++k, a.data += a.depth_stride, b += b_stride) {
-    typename P::Operand operand[Vectors];
+    typename P::Operand operand[std::size_t{Vectors}];
     RING_ATTENTION_UNROLL
     for (int v = 0; v < Vectors; ++v) operand[v] = P::load(b + v * lanes);
     RING_ATTENTION_UNROLL

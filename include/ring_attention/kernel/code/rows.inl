@@ -43,7 +43,8 @@ inline void store_narrow(Eigen::bfloat16* to, Lanes<float> lanes) {
   std::memcpy(&bits, &lanes, sizeof bits);
   // To the nearest, ties to even; NaN stays NaN.
   const LaneUnsigned<float> rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
-  const LaneUnsigned<float> not_a_number = LaneUnsigned<float>{} + 0x7FC0U;
+  LaneUnsigned<float> not_a_number{};
+  not_a_number += 0x7FC0U;  // a constant by itself, nvcc 13 crashes on it
   const HalfLanes halves = __builtin_convertvector(lanes == lanes ? rounded : not_a_number, HalfLanes);
   std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
 }
@@ -94,14 +95,44 @@ void add_row(const T* from, T factor, std::int64_t count, T* to) {
   for (; i < count; ++i) to[i] += from[i] * factor;
 }
 
+/// The lane of two vectors side by side that lane i of the first, or of the second, of two rows takes when
+/// they swap their off-diagonal blocks of Step lanes.
+template <int Step, int lanes>
+constexpr int lane_of_first(int i) {
+  return (i & Step) != 0 ? lanes + i - Step : i;
+}
+template <int Step, int lanes>
+constexpr int lane_of_second(int i) {
+  return (i & Step) != 0 ? lanes + i : i + Step;
+}
+
+/// Lanes from(0), from(1), ... of two vectors side by side. Written out: nvcc 13 loses the dots of a pack
+/// here.
+template <auto from, class V>
+[[gnu::always_inline]] inline V pick_lanes(V a, V b) {
+  constexpr int lanes = sizeof(V) / sizeof(a[0]);
+  if constexpr (lanes == 2) {
+    return __builtin_shufflevector(a, b, from(0), from(1));
+  } else if constexpr (lanes == 4) {
+    return __builtin_shufflevector(a, b, from(0), from(1), from(2), from(3));
+  } else if constexpr (lanes == 8) {
+    return __builtin_shufflevector(a, b, from(0), from(1), from(2), from(3), from(4), from(5), from(6),
+                                   from(7));
+  } else {
+    static_assert(lanes == 16);
+    return __builtin_shufflevector(a, b, from(0), from(1), from(2), from(3), from(4), from(5), from(6),
+                                   from(7), from(8), from(9), from(10), from(11), from(12), from(13),
+                                   from(14), from(15));
+  }
+}
+
 /// Swaps the off-diagonal blocks of Step lanes in two rows that are Step apart.
-template <int Step, class V, int... I>
-[[gnu::always_inline]] inline void swap_blocks(V& a, V& b, std::integer_sequence<int, I...>) {
-  constexpr int lanes = sizeof...(I);
-  const V low = __builtin_shufflevector(a, b, ((I & Step) != 0 ? lanes + I - Step : I)...);
-  const V high = __builtin_shufflevector(a, b, ((I & Step) != 0 ? lanes + I : I + Step)...);
-  a = low;
-  b = high;
+template <int Step, class V>
+[[gnu::always_inline]] inline void swap_blocks(V& a, V& b) {
+  constexpr int lanes = sizeof(V) / sizeof(a[0]);
+  const V first = pick_lanes<lane_of_first<Step, lanes>>(a, b);
+  b = pick_lanes<lane_of_second<Step, lanes>>(a, b);
+  a = first;
 }
 
 template <class T, int Step>
@@ -110,9 +141,7 @@ template <class T, int Step>
   if constexpr (Step < lanes) {
     RING_ATTENTION_UNROLL
     for (int i = 0; i < lanes; ++i) {
-      if ((i & Step) == 0) {
-        swap_blocks<Step>(rows[i], rows[i + Step], std::make_integer_sequence<int, lanes>{});
-      }
+      if ((i & Step) == 0) swap_blocks<Step>(rows[i], rows[i + Step]);
     }
     transpose_steps<T, 2 * Step>(rows);
   }
@@ -132,7 +161,7 @@ template <class Scalar, class Write>
   constexpr int lanes = lane_count<T>;
   for (std::int64_t d = 0; d < dims; d += lanes) {
     const std::int64_t filled = std::min<std::int64_t>(dims - d, lanes);
-    Lanes<T> square[lanes];
+    Lanes<T> square[std::size_t{lanes}];
     for (int i = 0; i < lanes; ++i) {
       if (rows[i] == nullptr) {
         square[i] = Lanes<T>{};
@@ -151,7 +180,7 @@ template <class T, class Read>
   constexpr int lanes = lane_count<T>;
   for (std::int64_t d = 0; d < dims; d += lanes) {
     const std::int64_t filled = std::min<std::int64_t>(dims - d, lanes);
-    Lanes<T> square[lanes];
+    Lanes<T> square[std::size_t{lanes}];
     for (int i = 0; i < lanes; ++i) square[i] = i < filled ? read(d + i) : Lanes<T>{};
     transpose<T>(square);
     for (int i = 0; i < lanes; ++i) {

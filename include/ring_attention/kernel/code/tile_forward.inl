@@ -36,8 +36,9 @@ struct TileForward {
   static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
                      std::int64_t head_dim, T scale, T* scratch) {
     const T size = PairForward::size_of(scale);
-    const double bound = double{size} * double{size} * double{Layout::largest_square(keys.keys)} *
-                         double{Layout::largest_square(tile.query)};
+    const double bound = static_cast<double>(size) * static_cast<double>(size) *
+                         static_cast<double>(Layout::largest_square(keys.keys)) *
+                         static_cast<double>(Layout::largest_square(tile.query));
     const bool bounded = !keys.large_values && bound < largest_exponent * largest_exponent;  // false for NaN
     const TileShapes shapes;
     Tiles::configure(shapes);
@@ -62,20 +63,20 @@ struct TileForward {
       visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
     const std::int64_t unmasked =
         limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
-    Lanes<T> shift[Vectors], sums[Vectors] = {};
+    Lanes<T> shift[std::size_t{Vectors}], sums[std::size_t{Vectors}] = {};
     if constexpr (Bounded) drop_maximum<Vectors>(tile, output_rows, limits, shift);
     const std::int64_t block = !Bounded ? chunk : head_dim <= 64 ? longest_block / 2 : longest_block;
     for (std::int64_t begin = 0; begin < visible; begin += block) {
-      const std::int64_t end = std::min(begin + block, visible);
+      const std::int64_t end = (std::min)(begin + block, visible);
       for (std::int64_t k = begin; k < end; k += chunk) {
-        const std::int64_t count = std::min(chunk, end - k);
+        const std::int64_t count = (std::min)(chunk, end - k);
         score<Vectors>(keys, tile, k, count, head_dim, scores);
         if (k + count > unmasked) hide<T, Vectors>(scores, k, count, limits);
         T* const to = pairs + (k - begin) / 2 * width;
         if constexpr (Bounded) {
           to_pairs<Vectors>(scores, count, scale, shift, sums, to, nullptr);
         } else {
-          Lanes<T> maximum[Vectors], of_chunk[Vectors] = {};
+          Lanes<T> maximum[std::size_t{Vectors}], of_chunk[std::size_t{Vectors}] = {};
           find_maximum<Vectors>(tile, scores, count, scale, maximum, shift);
           to_pairs<Vectors>(scores, count, scale, shift, of_chunk, to, rest);
           raise_state<T, Vectors>(tile, output_rows, maximum, shift, of_chunk);
@@ -138,15 +139,16 @@ struct TileForward {
   template <int Vectors>
   static void drop_maximum(const QueryTile<T>& tile, std::int64_t output_rows, const LaneIndex<T>* limits,
                            Lanes<T>* shift) {
-    Lanes<T> maximum[Vectors], none[Vectors] = {};
+    Lanes<T> maximum[std::size_t{Vectors}], none[std::size_t{Vectors}] = {};
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> before = load(tile.maximum + v * lanes);
-      maximum[v] = before > T{0} ? before : Lanes<T>{};
+      Lanes<T> raised = before > T{0} ? before : Lanes<T>{};
       if (limits != nullptr) {
         LaneBits<T> limit;
         std::memcpy(&limit, limits + v * lanes, sizeof limit);
-        maximum[v] = limit > 0 ? maximum[v] : before;
+        raised = limit > 0 ? raised : before;
       }
+      maximum[v] = raised;
       shift[v] = finite_shift<T>(maximum[v]);
     }
     raise_state<T, Vectors>(tile, output_rows, maximum, shift, none);
@@ -173,7 +175,7 @@ struct TileForward {
     constexpr int width = Vectors * lanes;
     // The other half of the last pair; a tile of scores has room for it.
     if (count % 2 != 0) std::fill_n(scores + count * width, width, -std::numeric_limits<T>::infinity());
-    Lanes<T> of_even[Vectors] = {}, of_odd[Vectors] = {};
+    Lanes<T> of_even[std::size_t{Vectors}] = {}, of_odd[std::size_t{Vectors}] = {};
     for (std::int64_t k = 0; k < count; k += 2) {
       RING_ATTENTION_UNROLL
       for (int v = 0; v < Vectors; ++v) {
@@ -201,13 +203,13 @@ struct TileForward {
   /// -infinity, NaN for NaN.
   [[gnu::always_inline]] static Lanes<T> exp2_short(Lanes<T> lanes_of_x) {
     constexpr int down = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
-    const __m512 x = (__m512)lanes_of_x;
-    const Lanes<T> fraction = (Lanes<T>)_mm512_reduce_ps(x, down);
+    const __m512 x = lanes_of_x;
+    const Lanes<T> fraction = _mm512_reduce_ps(x, down);
     Lanes<T> polynomial = fraction * 0.013426684289533461F + 0.052242474187575313F;
     polynomial = polynomial * fraction + 0.24128020477403309F;
     polynomial = polynomial * fraction + 0.6930448448986979F;
     polynomial = polynomial * fraction + 1.0F;
-    return (Lanes<T>)_mm512_maskz_scalef_ps(__mmask16{0xFFFF}, (__m512)polynomial, x);
+    return _mm512_maskz_scalef_ps(__mmask16{0xFFFF}, polynomial, x);
   }
 };
 

@@ -48,7 +48,8 @@ struct TileLayout {
         for (std::int64_t d = 0; d < head_dim; d += depth) {
           const LaneUnsigned<T> dims = row == nullptr ? LaneUnsigned<T>{} : load_row(row + d, head_dim - d);
           std::memcpy(to + d / depth * tile_bytes + i * tile_row_bytes, &dims, sizeof dims);
-          squares[i] = PairProducts::add(squares[i], (__m512bh)dims, (__m512bh)dims);
+          squares[i] = PairProducts::add(squares[i], reinterpret_cast<__m512bh>(dims),
+                                         reinterpret_cast<__m512bh>(dims));
         }
       }
       transpose<T>(squares);
@@ -69,9 +70,9 @@ struct TileLayout {
           const std::int64_t key = first + 2 * i;
           const LaneUnsigned<T> both = PairForward::pair_rows(
               key < count ? rows[key] : nullptr, key + 1 < count ? rows[key + 1] : nullptr, d, head_dim - d);
-          large |= (LaneUnsigned<T>)((both & 0x7FFFU) > PairForward::largest_plain) |
-                   (LaneUnsigned<T>)((both >> 16 & 0x7FFFU) > PairForward::largest_plain);
-          square[i] = (Lanes<T>)both;  // moved, never computed with
+          large |= reinterpret_cast<LaneUnsigned<T>>((both & 0x7FFFU) > PairForward::largest_plain) |
+                   reinterpret_cast<LaneUnsigned<T>>((both >> 16 & 0x7FFFU) > PairForward::largest_plain);
+          square[i] = reinterpret_cast<Lanes<T>>(both);  // moved, never computed with
         }
         transpose<T>(square);
         std::memcpy(to, square, sizeof square);
@@ -95,12 +96,13 @@ struct TileLayout {
         std::memcpy(tile.query + header + at, &bits, sizeof bits);
       };
       Lanes<T> squares{};
-      PairForward::read_pairs(rows + v * lanes, head_dim,
-                              [&](std::int64_t pair, Lanes<T> of_pair) RING_ATTENTION_TARGET_LAMBDA {
-                                const LaneUnsigned<T> bits = ((LaneUnsigned<T>)of_pair & keep) ^ flip;
-                                squares = PairProducts::add(squares, (__m512bh)bits, (__m512bh)bits);
-                                write(pair, bits);
-                              });
+      PairForward::read_pairs(
+          rows + v * lanes, head_dim, [&](std::int64_t pair, Lanes<T> of_pair) RING_ATTENTION_TARGET_LAMBDA {
+            const LaneUnsigned<T> bits = (reinterpret_cast<LaneUnsigned<T>>(of_pair) & keep) ^ flip;
+            squares = PairProducts::add(squares, reinterpret_cast<__m512bh>(bits),
+                                        reinterpret_cast<__m512bh>(bits));
+            write(pair, bits);
+          });
       for (std::int64_t pair = PairForward::pairs(head_dim); pair < depth_tiles(head_dim) * tile_rows;
            ++pair) {
         write(pair, LaneUnsigned<T>{});
@@ -123,12 +125,12 @@ struct TileLayout {
   /// Up to 32 numbers of a row of `left`; the rest is zero.
   static LaneUnsigned<T> load_row(const Scalar* from, std::int64_t left) {
     const auto mask = left >= depth ? ~__mmask32{0} : (__mmask32{1} << left) - 1;
-    return (LaneUnsigned<T>)_mm512_maskz_loadu_epi16(mask, from);
+    return reinterpret_cast<LaneUnsigned<T>>(_mm512_maskz_loadu_epi16(mask, from));
   }
 
   static void write_largest(Lanes<T> squares, std::byte* to) {
     T largest = 0;
-    for (int l = 0; l < lanes; ++l) largest = std::max(largest, squares[l]);
+    for (int l = 0; l < lanes; ++l) largest = (std::max)(largest, squares[l]);
     std::memcpy(to, &largest, sizeof largest);
   }
 };
