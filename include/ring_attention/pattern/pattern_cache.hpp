@@ -11,6 +11,7 @@
 #include <mutex>
 #include <ring_attention/error.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/threads/fork.hpp>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -70,6 +71,8 @@ class PatternCache {
         const auto [position, first] = pending_.try_emplace(key, fresh);
         if (first) {
           mine = std::move(fresh);
+        } else if (position->second->finished) {
+          mine = position->second = std::move(fresh);  // a fork left its thread in the parent
         } else {
           const std::shared_ptr<Pending> theirs = position->second;
           finished_.wait(lock, [&theirs] { return theirs->finished; });
@@ -205,6 +208,12 @@ class PatternCache {
     finished_.notify_all();
   }
 
+  /// In the child of a fork nobody waits, and what other threads were making is nobody's.
+  void forget_threads() {
+    detail::renew(finished_);
+    for (auto& [key, pending] : pending_) pending->finished = true;
+  }
+
   mutable std::mutex mutex_;
   std::condition_variable finished_;
   std::unordered_map<PatternKey, Entry, PatternKeyHash> entries_;
@@ -213,6 +222,8 @@ class PatternCache {
   std::size_t byte_limit_;
   std::size_t bytes_ = 0;
   PatternCacheStats counters_;
+  detail::ForkGuard fork_guard_{mutex_, this,
+                                [](void* cache) { static_cast<PatternCache*>(cache)->forget_threads(); }};
 };
 
 }  // namespace RING_ATTENTION_NAMESPACE

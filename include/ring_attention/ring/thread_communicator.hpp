@@ -13,6 +13,7 @@
 #include <new>
 #include <ring_attention/error.hpp>
 #include <ring_attention/ring/communicator.hpp>
+#include <ring_attention/threads/fork.hpp>
 #include <span>
 #include <string>
 #include <utility>
@@ -21,7 +22,9 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
-/// What the members share. Outlives its ThreadCommunicators.
+/// What the members share. Outlives its ThreadCommunicators. In a child that fork() makes, a ring with
+/// messages under way is a failed one: every call throws PeerLost, because the members are threads of the
+/// parent.
 class ThreadRing {
  public:
   /// A ring of `size` members. Throws std::invalid_argument for a size that is not positive or a negative
@@ -68,6 +71,15 @@ class ThreadRing {
   void wake_all() {
     for (Member& member : members_) member.changed.notify_all();
   }
+  bool failed() const { return failed_rank_ >= 0 || members_left_; }
+  /// In the child of a fork nobody waits, and the messages under way are those of other threads.
+  void leave_members() {
+    members_left_ = members_left_ || copying_ > 0 || !gatherings_.empty();
+    for (Member& member : members_) {
+      detail::renew(member.changed);
+      members_left_ = members_left_ || !member.sends.empty() || !member.receives.empty();
+    }
+  }
 
   const int size_;
   const CommunicatorOptions options_;
@@ -78,6 +90,10 @@ class ThreadRing {
   int failed_rank_ = -1;
   Failure failure_kind_ = Failure::error;
   std::string failure_;
+  int copying_ = 0;            // messages that met and are being copied
+  bool members_left_ = false;  // in the parent of a fork
+  detail::ForkGuard fork_guard_{mutex_, this,
+                                [](void* ring) { static_cast<ThreadRing*>(ring)->leave_members(); }};
 };
 
 /// A member's end. One thread uses it at a time. A rank may have several, one after the other.
@@ -116,7 +132,8 @@ class ThreadCommunicator {
         ring_->member(transfer_->to).sends.remove(transfer_.get());
         ring_->member(transfer_->to).receives.remove(transfer_.get());
       }
-      ring_->member(rank_).changed.wait(lock, [this] { return transfer_->state != State::copying; });
+      ring_->member(rank_).changed.wait(
+          lock, [this] { return transfer_->state != State::copying || ring_->members_left_; });
       lock.unlock();
       transfer_.reset();
     }
@@ -224,6 +241,7 @@ class ThreadCommunicator {
     }
     theirs.erase(match);
     a.state = b.state = State::copying;
+    ++ring_->copying_;
     lock.unlock();
     std::byte* const target = a.target != nullptr ? a.target : b.target;
     const std::byte* const source = a.source != nullptr ? a.source : b.source;
@@ -231,6 +249,7 @@ class ThreadCommunicator {
     lock.lock();
     const int peer = transfer.from == rank_ ? transfer.to : transfer.from;
     a.state = b.state = State::done;
+    --ring_->copying_;
     lock.unlock();
     ring_->member(peer).changed.notify_all();
     return request;
@@ -242,7 +261,7 @@ class ThreadCommunicator {
         std::chrono::hours(24 * 365);  // the clock's range is finite
     const auto deadline = std::chrono::steady_clock::now() + std::min(ring_->options_.timeout, longest);
     const bool in_time = ring_->member(rank_).changed.wait_until(
-        lock, deadline, [&] { return condition() || ring_->failed_rank_ >= 0; });
+        lock, deadline, [&] { return condition() || ring_->failed(); });
     if (condition()) return;
     throw_failure();
     if (!in_time) {
@@ -253,6 +272,10 @@ class ThreadCommunicator {
   }
 
   void throw_failure() const {
+    if (ring_->members_left_) {
+      throw PeerLost(
+          "the process forked while messages were under way: the other members are its parent's threads");
+    }
     if (ring_->failed_rank_ >= 0) {  // this member, too: the others have given up
       if (ring_->failure_kind_ == Failure::peer_lost) throw PeerLost(ring_->failure_);
       throw MemberFailed("ring member " + std::to_string(ring_->failed_rank_) +
