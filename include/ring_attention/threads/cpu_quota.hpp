@@ -19,9 +19,9 @@ constexpr int no_cpu_quota = INT_MAX;
 
 /// The text before `separator`; the rest, after it, remains. All of it if there is none.
 inline std::string_view take_until(std::string_view& rest, char separator) {
-  const std::size_t end = std::min(rest.find(separator), rest.size());
-  const std::string_view taken = rest.substr(0, end);
-  rest.remove_prefix(std::min(end + 1, rest.size()));
+  const auto end = std::find(rest.begin(), rest.end(), separator);
+  const std::string_view taken(rest.begin(), end);
+  rest = end == rest.end() ? std::string_view() : std::string_view(end + 1, rest.end());
   return taken;
 }
 

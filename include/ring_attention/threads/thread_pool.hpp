@@ -87,10 +87,14 @@ class ThreadPool {
     loop.work(0);
     {
       std::unique_lock lock(mutex_);
-      if (loop.helpers_wanted_ > 0) remove(loop);
-      if (loop.helpers_active_ > 0) {
-        if (process != process_)
+      if (process != process_) {
+        if (loop.helpers_active_ > 0) {
           throw std::logic_error("fork() within a parallel loop: the child has part of it");
+        }
+      } else if (loop.helpers_wanted_ > 0) {
+        remove(loop);
+      }
+      if (loop.helpers_active_ > 0) {
         lock.unlock();
         look_out_for([&loop] { return loop.helpers_active_ == 0; });
         lock.lock();
@@ -153,17 +157,10 @@ class ThreadPool {
     (loop.following_ != nullptr ? loop.following_->previous_ : last_) = loop.previous_;
   }
 
-  /// In the child of a fork there are no workers, and the loops are those of other threads. The forking
-  /// thread has some only where a body forked.
+  /// In the child of a fork there are no workers, and loops in progress lie on stacks of other threads.
   void begin_again() {
     renew(wanted_);
     renew(finished_);
-    for (Loop* loop = first_; loop != nullptr;) {
-      Loop* const following = loop->following_;
-      loop->helpers_wanted_ = 0;
-      loop->previous_ = loop->following_ = nullptr;
-      loop = following;
-    }
     first_ = last_ = nullptr;
     workers_ = 0;
     ++process_;
