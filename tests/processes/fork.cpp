@@ -154,7 +154,7 @@ int use_library(Library& library, int threads) {
 /// The exit code of a child, or 100 plus the number of the signal that ended it. A child that hangs is
 /// killed.
 int wait_for(pid_t child) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   int status = 0;
   while (::waitpid(child, &status, WNOHANG) == 0) {
     if (std::chrono::steady_clock::now() > deadline) ::kill(child, SIGKILL);
@@ -169,6 +169,7 @@ int run_child(Library& library, Others& others, int threads, int number) {
   const auto fork_now = [&] {
     child = ::fork();
     if (child != 0) others.pause();
+    if (child == 0) ::alarm(60);  // should the parent be killed
   };
   others.start();
   std::this_thread::sleep_for(std::chrono::microseconds(37 * number % 500));
