@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -60,29 +61,29 @@ struct Library {
   ra::PatternCache::Pattern pattern = ra::make_dilated_indices(asked_key);
 };
 
-/// Threads of the parent that use the library while `go` is set.
+/// Threads of the parent that use the library while they are told to, in groups.
 class Others {
  public:
   explicit Others(Library& library) {
-    keep_calling([&library] { library.attention.forward(library.in.q, library.in.k, library.in.v); });
-    keep_calling([&library] { library.service.forward(library.in.q, library.in.k, library.in.v); });
-    keep_calling([&library] { library.ring.forward(library.in.q, library.in.k, library.in.v); });
-    keep_calling([&library] { library.local.forward(library.in.q, library.in.k, library.in.v); });
+    keep_calling(0, [&library] { library.attention.forward(library.in.q, library.in.k, library.in.v); });
+    keep_calling(0, [&library] { library.service.forward(library.in.q, library.in.k, library.in.v); });
     for (int i = 0; i < 2; ++i) {  // one computes, the other waits for it
-      keep_calling([&library] {
+      keep_calling(1, [&library] {
         library.cache->find_or_compute(asked_key, make_slowly);
         library.cache->clear();
       });
-      keep_calling([&library, i] {
+      keep_calling(2, [&library, i] {
         const std::byte mine{7};
         ra::ThreadCommunicator(*library.members, i).all_gather(std::span(&mine, 1));
       });
     }
-    keep_calling([] {
+    keep_calling(1, [] {
       ra::get_global_pattern_cache().find_or_compute(asked_key, make_slowly);
       ra::clear_pattern_cache();
     });
-    keep_calling([&library] {  // guards come and go
+    keep_calling(2, [&library] { library.ring.forward(library.in.q, library.in.k, library.in.v); });
+    keep_calling(3, [&library] { library.local.forward(library.in.q, library.in.k, library.in.v); });
+    keep_calling(3, [&library] {  // guards come and go
       const ra::PatternCache cache;
       const Service service(test::small_config(2));
       service.forward(library.in.q, library.in.k, library.in.v);
@@ -91,25 +92,34 @@ class Others {
   Others(const Others&) = delete;
   Others& operator=(const Others&) = delete;
 
-  void start() {
-    going_ = true;
-    going_.notify_all();
+  /// One group, or at every fifth number all.
+  void start(std::size_t number) {
+    const std::size_t chosen = number % (groups + 1);
+    for (std::size_t group = 0; group < groups; ++group) {
+      if (chosen != group && chosen != groups) continue;
+      going_[group] = true;
+      going_[group].notify_all();
+    }
   }
-  void pause() { going_ = false; }
+  void pause() {
+    for (std::atomic<bool>& group : going_) group = false;
+  }
 
  private:
+  static constexpr std::size_t groups = 4;
+
   template <class Call>
-  void keep_calling(const Call& call) {
+  void keep_calling(std::size_t group, const Call& call) {
     // Never joined: members of a ring may wait for one another when it is time to end.
-    std::thread([this, call] {
+    std::thread([going = &going_[group], call] {
       for (;;) {
-        going_.wait(false);
+        going->wait(false);
         call();
       }
     }).detach();
   }
 
-  std::atomic<bool> going_{false};
+  std::array<std::atomic<bool>, groups> going_{};
 };
 
 /// What a child that is left with one thread finds; 0 if all is as in the parent.
@@ -171,11 +181,11 @@ int run_child(Library& library, Others& others, int threads, int number) {
     if (child != 0) others.pause();
     if (child == 0) ::alarm(60);  // should the parent be killed
   };
-  others.start();
+  others.start(static_cast<std::size_t>(number));
   std::this_thread::sleep_for(std::chrono::microseconds(37 * number % 500));
   int code = 1;
   try {
-    if (number % 8 == 0) {
+    if (number % 8 == 3) {
       const ra::PatternKey key{5000 + number, {64}, {4}, 0};
       const auto pattern = library.cache->find_or_compute(key, [&](const ra::PatternKey& missing) {
         fork_now();
