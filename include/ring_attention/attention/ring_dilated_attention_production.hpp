@@ -16,6 +16,7 @@
 #include <ring_attention/engine/whole.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace_limit.hpp>
+#include <ring_attention/threads/fork.hpp>
 #include <utility>
 #include <vector>
 
@@ -89,12 +90,19 @@ class RingDilatedAttentionProduction
   };
 
   struct Shared {
+    Shared() { idle.reserve(most_idle + 1); }  // so that giving a slot back never allocates
+
     std::mutex mutex;
     std::vector<std::unique_ptr<Slot>> idle;
     std::size_t slot_count = 0;
     std::atomic<std::uint64_t> forward_calls{0}, backward_calls{0}, tokens{0}, workspace_bytes{0},
         cache_hits{0}, cache_misses{0};
     std::atomic<std::int64_t> nanoseconds{0};
+    // In the child of a fork, slots that other threads had taken are theirs no longer, and nobody's.
+    detail::ForkGuard fork_guard{mutex, this, [](void* shared) {
+                                   auto& mine = *static_cast<Shared*>(shared);
+                                   mine.slot_count = mine.idle.size();
+                                 }};
   };
 
   /// Takes a slot for one call and gives it back, also when the call throws.
@@ -115,7 +123,6 @@ class RingDilatedAttentionProduction
         shared.idle.erase(taken);
       } else {
         slot_ = std::make_unique<Slot>();
-        shared.idle.reserve(shared.slot_count + 1);  // so that giving a slot back never allocates
         ++shared.slot_count;
       }
     }

@@ -182,6 +182,7 @@ class ShardAttention {
       shape.tokens = total;
       detail::check_lengths(shape, lengths);
       derived().check_call(shape);
+      detail::require_threads(*communicator_, num_threads());
     } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
       error = invalid.what();
     }

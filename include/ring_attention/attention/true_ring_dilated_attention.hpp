@@ -10,8 +10,9 @@
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
+#include <ring_attention/threads/worker_thread.hpp>
 #include <string>
-#include <thread>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,8 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 /// a thread, whatever set_num_threads says, and runs the code that a cluster's ranks run
 /// (RingDistributedDilatedAttention); a member works in O(n / ring_size) of memory.
 /// Immutable after construction; safe to call from several threads at once. Calls: see WholeTensorAttention.
+/// They throw std::system_error that names ring_size if the system grants fewer threads than there are
+/// members.
 template <typename Scalar, typename CachePolicy = use_pattern_cache>
 class TrueRingDilatedAttention
     : public WholeTensorAttention<TrueRingDilatedAttention<Scalar, CachePolicy>, Scalar, CachePolicy> {
@@ -99,18 +102,33 @@ class TrueRingDilatedAttention
       }
     };
     {
-      std::vector<std::jthread> threads;
+      detail::JoinedThreads threads;
       threads.reserve(static_cast<std::size_t>(size - 1));
+      const auto give_up = [&ring](const char* why) {  // members that run wait for those that do not
+        ThreadCommunicator(ring, 0).fail(why);
+      };
       try {
-        for (int rank = 1; rank < size; ++rank) threads.emplace_back(run, rank);
+        for (int rank = 1; rank < size; ++rank) threads.start([&run, rank] { run(rank); });
+      } catch (const std::system_error& refused) {
+        give_up(refused.what());
+        throw std::system_error(refused.code(), too_few_threads(threads.size()));
       } catch (const std::exception& error) {
-        ThreadCommunicator(ring, 0).fail(
-            error.what());  // the members that run are waiting for those that do not
+        give_up(error.what());
         throw;
       }
       run(0);
     }
     if (ring.failed_rank() >= 0) std::rethrow_exception(errors[static_cast<std::size_t>(ring.failed_rank())]);
+  }
+
+  std::string too_few_threads(std::size_t made) const {
+    const std::int64_t size = this->config().ring_size;
+    return detail::invalid_text(
+        "ring_size", std::to_string(size),
+        "every member is a thread, and the system granted only " + std::to_string(made) + " of " +
+            std::to_string(size - 1) +
+            " (the caller's is one more); limits are those of ulimit -u, cgroup pids.max and "
+            "memory");
   }
 
   CommunicatorOptions options_;

@@ -18,7 +18,7 @@ namespace detail {
 
 /// The process's choice by name; null: there is none. Names live forever.
 RING_ATTENTION_EXPORT inline std::atomic<const char*>& chosen_kernel() {
-  static std::atomic<const char*> name{nullptr};
+  static constinit std::atomic<const char*> name{nullptr};
   return name;
 }
 
@@ -86,14 +86,20 @@ namespace engine {
 
 /// What RING_ATTENTION_KERNEL asks for, read once; null where it is not set or empty.
 inline const char* kernel_of_environment() {
-  static const char* const chosen = [] {
-    const char* name = std::getenv("RING_ATTENTION_KERNEL");
-    if (name == nullptr || *name == '\0') return static_cast<const char*>(nullptr);
-    const char* found = find_kernel(name);
-    if (found == nullptr) engine::throw_unknown_kernel("RING_ATTENTION_KERNEL", name);
-    return found;
-  }();
-  return chosen;
+  // Constants to begin with, so that no thread can be initialising them when the process forks. Threads that
+  // ask at once all find the same.
+  static constinit std::atomic<bool> known{false};
+  static constinit std::atomic<const char*> chosen{nullptr};
+  if (!known.load(std::memory_order_acquire)) {
+    const char* const name = std::getenv("RING_ATTENTION_KERNEL");
+    if (name != nullptr && *name != '\0') {
+      const char* const found = find_kernel(name);
+      if (found == nullptr) engine::throw_unknown_kernel("RING_ATTENTION_KERNEL", name);
+      chosen.store(found, std::memory_order_relaxed);
+    }
+    known.store(true, std::memory_order_release);
+  }
+  return chosen.load(std::memory_order_relaxed);
 }
 
 /// The kernel that serves a scalar: what set_kernel chose, else what the environment variable

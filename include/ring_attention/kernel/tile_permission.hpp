@@ -1,6 +1,7 @@
 // Whether this process may use AMX, which Linux grants on request.
 #pragma once
 
+#include <atomic>
 #include <ring_attention/version.hpp>
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -17,7 +18,7 @@ namespace detail {
 /// asks for permission, where there is AMX to be had; all threads and child processes have it from then on.
 RING_ATTENTION_EXPORT inline bool tiles_permitted() {
 #if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)
-  static const bool permitted = [] {
+  const auto ask = [] {
     constexpr unsigned system_saves_registers = 1U << 27;               // leaf 1, ecx: OSXSAVE
     constexpr unsigned bfloat16_products = 1U << 22, tiles = 1U << 24;  // leaf 7, edx
     constexpr unsigned tile_states = 3U << 17;                          // XCR0: TILECFG and TILEDATA
@@ -30,8 +31,13 @@ RING_ATTENTION_EXPORT inline bool tiles_permitted() {
     asm volatile("xgetbv" : "=a"(low) : "c"(0) : "edx");
     if ((low & tile_states) != tile_states) return false;
     return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-  }();
-  return permitted;
+  };
+  // A constant to begin with, so that no thread can be initialising it when the process forks. Threads that
+  // ask at once all get the same answer.
+  enum class Answer { unknown, no, yes };
+  static constinit std::atomic<Answer> answer{Answer::unknown};
+  if (answer == Answer::unknown) answer = ask() ? Answer::yes : Answer::no;
+  return answer == Answer::yes;
 #else
   return false;
 #endif

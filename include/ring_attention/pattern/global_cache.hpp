@@ -2,8 +2,8 @@
 #pragma once
 
 #include <atomic>
-#include <memory>
 #include <ring_attention/pattern/pattern_cache.hpp>
+#include <ring_attention/threads/made_once.hpp>
 #include <ring_attention/version.hpp>
 
 namespace ring_attention {
@@ -46,15 +46,7 @@ static_assert(sizeof(std::atomic<PatternCache*>) <= 8, "the slot above holds one
 /// The cache that `use_pattern_cache` reads: one per process, also when it is used from shared libraries that
 /// hide their symbols.
 inline PatternCache& get_global_pattern_cache() {
-  PatternCache* cache = detail::global_pattern_cache_slot.load(std::memory_order_acquire);
-  if (cache != nullptr) return *cache;
-  auto mine = std::make_unique<PatternCache>();
-  // Never destroyed: attention objects with static storage may outlive any order of destruction.
-  if (detail::global_pattern_cache_slot.compare_exchange_strong(cache, mine.get(), std::memory_order_acq_rel,
-                                                                std::memory_order_acquire)) {
-    cache = mine.release();
-  }
-  return *cache;
+  return detail::made_once(detail::global_pattern_cache_slot);
 }
 
 /// Drops every entry of the global cache.

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <ring_attention/error.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/threads/fork.hpp>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -38,22 +39,23 @@ class PatternCache {
   static constexpr std::size_t default_byte_limit = std::size_t{256} << 20;  ///< 256 MiB
 
   /// An empty cache that holds at most that many bytes of patterns and keys.
-  explicit PatternCache(std::size_t byte_limit = default_byte_limit) : byte_limit_(byte_limit) {}
+  explicit PatternCache(std::size_t byte_limit = default_byte_limit)
+      : contents_(std::make_unique<Contents>(byte_limit)) {}
   PatternCache(const PatternCache&) = delete;
   PatternCache& operator=(const PatternCache&) = delete;
 
   /// The pattern of a key, or null. Counts a hit or a miss.
   Pattern get_dilated_indices(const PatternKey& key) {
-    const std::lock_guard lock(mutex_);
-    return find(key);
+    const std::lock_guard lock(contents_->mutex);
+    return contents_->find(key);
   }
 
   /// Stores a pattern and returns the canonical object of its key: the one already there, if any. A pattern
   /// larger than the byte limit is returned and not kept. Throws std::invalid_argument for null.
   Pattern put_dilated_indices(const PatternKey& key, Pattern indices) {
     if (!indices) detail::throw_invalid("indices", "null", "a pattern is needed");
-    const std::lock_guard lock(mutex_);
-    return insert(key, std::move(indices));
+    const std::lock_guard lock(contents_->mutex);
+    return contents_->insert(key, std::move(indices));
   }
 
   /// The pattern of a key, made by `make(key)` where it is missing. However many threads miss a key at once,
@@ -63,30 +65,33 @@ class PatternCache {
   Pattern find_or_compute(const PatternKey& key, Make&& make) {
     std::shared_ptr<Pending> mine;
     {
-      std::unique_lock lock(mutex_);
-      if (Pattern found = find(key)) return found;
+      std::unique_lock lock(contents_->mutex);
+      if (Pattern found = contents_->find(key)) return found;
       while (!mine) {
         auto fresh = std::make_shared<Pending>();
-        const auto [position, first] = pending_.try_emplace(key, fresh);
+        const auto [position, first] = contents_->pending.try_emplace(key, fresh);
         if (first) {
           mine = std::move(fresh);
+        } else if (position->second->finished) {
+          mine = position->second = std::move(fresh);  // a fork left its thread in the parent
         } else {
           const std::shared_ptr<Pending> theirs = position->second;
-          finished_.wait(lock, [&theirs] { return theirs->finished; });
+          contents_->finished.wait(lock, [&theirs] { return theirs->finished; });
           if (theirs->result) return theirs->result;
-          if (const auto found = entries_.find(key); found != entries_.end()) return found->second.pattern;
+          if (const auto found = contents_->entries.find(key); found != contents_->entries.end())
+            return found->second.pattern;
         }
       }
     }
     try {
       Pattern made = std::invoke(std::forward<Make>(make), key);
       if (!made) detail::throw_invalid("make(key)", "null", "a pattern is needed");
-      const std::lock_guard lock(mutex_);
-      mine->result = insert(key, std::move(made));
-      finish(key, *mine);
+      const std::lock_guard lock(contents_->mutex);
+      mine->result = contents_->insert(key, std::move(made));
+      contents_->finish(key, *mine);
     } catch (...) {
-      const std::lock_guard lock(mutex_);
-      finish(key, *mine);
+      const std::lock_guard lock(contents_->mutex);
+      contents_->finish(key, *mine);
       throw;
     }
     return mine->result;
@@ -95,47 +100,49 @@ class PatternCache {
   /// Drops every entry. Statistics go on.
   void clear() {
     std::unordered_map<PatternKey, Entry, PatternKeyHash> dropped;  // freed after the lock is released
-    const std::lock_guard lock(mutex_);
-    dropped.swap(entries_);
-    recency_.clear();
-    bytes_ = 0;
+    const std::lock_guard lock(contents_->mutex);
+    dropped.swap(contents_->entries);
+    contents_->recency.clear();
+    contents_->bytes = 0;
   }
 
   /// Evicts at once where more is held.
   void set_byte_limit(std::size_t bytes) {
-    const std::lock_guard lock(mutex_);
-    byte_limit_ = bytes;
-    evict();
+    const std::lock_guard lock(contents_->mutex);
+    contents_->byte_limit = bytes;
+    contents_->evict();
   }
 
   /// Bytes of patterns and keys that the cache holds at most.
   std::size_t byte_limit() const {
-    const std::lock_guard lock(mutex_);
-    return byte_limit_;
+    const std::lock_guard lock(contents_->mutex);
+    return contents_->byte_limit;
   }
 
   /// What the cache holds, most recently used first. Counts no hit and changes no order.
   std::vector<KeyedPattern> entries() const {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(contents_->mutex);
     std::vector<KeyedPattern> result;
-    result.reserve(entries_.size());
-    for (const PatternKey* key : recency_) result.emplace_back(*key, entries_.find(*key)->second.pattern);
+    result.reserve(contents_->entries.size());
+    for (const PatternKey* key : contents_->recency) {
+      result.emplace_back(*key, contents_->entries.find(*key)->second.pattern);
+    }
     return result;
   }
 
   /// Counters and present contents.
   PatternCacheStats stats() const {
-    const std::lock_guard lock(mutex_);
-    PatternCacheStats result = counters_;
-    result.entries = entries_.size();
-    result.bytes = bytes_;
+    const std::lock_guard lock(contents_->mutex);
+    PatternCacheStats result = contents_->counters;
+    result.entries = contents_->entries.size();
+    result.bytes = contents_->bytes;
     return result;
   }
 
   /// Sets hits, misses, insertions and evictions to zero.
   void reset_stats() {
-    const std::lock_guard lock(mutex_);
-    counters_ = {};
+    const std::lock_guard lock(contents_->mutex);
+    contents_->counters = {};
   }
 
  private:
@@ -150,69 +157,82 @@ class PatternCache {
     bool finished = false;
   };
 
-  // Everything below runs with mutex_ held.
+  /// Apart from the cache, which may lie on a stack: see ForkGuard. Functions run with the mutex held.
+  struct Contents {
+    explicit Contents(std::size_t limit) : byte_limit(limit) {}
 
-  Pattern find(const PatternKey& key) {
-    const auto found = entries_.find(key);
-    if (found == entries_.end()) {
-      ++counters_.misses;
-      return nullptr;
-    }
-    ++counters_.hits;
-    touch(found->second);
-    return found->second.pattern;
-  }
-
-  void touch(const Entry& entry) { recency_.splice(recency_.begin(), recency_, entry.position); }
-
-  Pattern insert(const PatternKey& key, Pattern pattern) {
-    if (const auto found = entries_.find(key); found != entries_.end()) {
+    Pattern find(const PatternKey& key) {
+      const auto found = entries.find(key);
+      if (found == entries.end()) {
+        ++counters.misses;
+        return nullptr;
+      }
+      ++counters.hits;
       touch(found->second);
       return found->second.pattern;
     }
-    const std::size_t bytes =
-        pattern->bytes() + sizeof(std::pair<const PatternKey, Entry>) +
-        (key.segment_lengths.size() + key.dilation_rates.size() + key.parameters.size()) *
-            sizeof(std::int64_t);
-    if (bytes > byte_limit_) return pattern;
-    recency_.push_front(nullptr);
-    try {
-      const auto position = entries_.emplace(key, Entry{pattern, bytes, recency_.begin()}).first;
-      recency_.front() = &position->first;
-    } catch (...) {
-      recency_.pop_front();
-      throw;
+
+    void touch(const Entry& entry) { recency.splice(recency.begin(), recency, entry.position); }
+
+    Pattern insert(const PatternKey& key, Pattern pattern) {
+      if (const auto found = entries.find(key); found != entries.end()) {
+        touch(found->second);
+        return found->second.pattern;
+      }
+      const std::size_t size =
+          pattern->bytes() + sizeof(std::pair<const PatternKey, Entry>) +
+          (key.segment_lengths.size() + key.dilation_rates.size() + key.parameters.size()) *
+              sizeof(std::int64_t);
+      if (size > byte_limit) return pattern;
+      recency.push_front(nullptr);
+      try {
+        const auto position = entries.emplace(key, Entry{pattern, size, recency.begin()}).first;
+        recency.front() = &position->first;
+      } catch (...) {
+        recency.pop_front();
+        throw;
+      }
+      bytes += size;
+      ++counters.insertions;
+      evict();
+      return pattern;
     }
-    bytes_ += bytes;
-    ++counters_.insertions;
-    evict();
-    return pattern;
-  }
 
-  void evict() {
-    while (bytes_ > byte_limit_) {
-      const auto oldest = entries_.find(*recency_.back());
-      bytes_ -= oldest->second.bytes;
-      recency_.pop_back();
-      entries_.erase(oldest);
-      ++counters_.evictions;
+    void evict() {
+      while (bytes > byte_limit) {
+        const auto oldest = entries.find(*recency.back());
+        bytes -= oldest->second.bytes;
+        recency.pop_back();
+        entries.erase(oldest);
+        ++counters.evictions;
+      }
     }
-  }
 
-  void finish(const PatternKey& key, Pending& pending) {
-    pending.finished = true;
-    pending_.erase(key);
-    finished_.notify_all();
-  }
+    void finish(const PatternKey& key, Pending& mine) {
+      mine.finished = true;
+      pending.erase(key);
+      finished.notify_all();
+    }
 
-  mutable std::mutex mutex_;
-  std::condition_variable finished_;
-  std::unordered_map<PatternKey, Entry, PatternKeyHash> entries_;
-  std::unordered_map<PatternKey, std::shared_ptr<Pending>, PatternKeyHash> pending_;
-  Recency recency_;
-  std::size_t byte_limit_;
-  std::size_t bytes_ = 0;
-  PatternCacheStats counters_;
+    /// In the child of a fork nobody waits, and what other threads were making is nobody's.
+    void forget_threads() {
+      detail::renew(finished);
+      for (auto& [key, made_elsewhere] : pending) made_elsewhere->finished = true;
+    }
+
+    std::mutex mutex;
+    std::condition_variable finished;
+    std::unordered_map<PatternKey, Entry, PatternKeyHash> entries;
+    std::unordered_map<PatternKey, std::shared_ptr<Pending>, PatternKeyHash> pending;
+    Recency recency;
+    std::size_t byte_limit;
+    std::size_t bytes = 0;
+    PatternCacheStats counters;
+    detail::ForkGuard fork_guard{mutex, this,
+                                 [](void* cache) { static_cast<Contents*>(cache)->forget_threads(); }};
+  };
+
+  const std::unique_ptr<Contents> contents_;
 };
 
 }  // namespace RING_ATTENTION_NAMESPACE

@@ -99,6 +99,7 @@ concept MessageTransport = requires(C& c, typename C::Outgoing& out, typename C:
 /// - `step(s, size)`: called by that thread before it computes with keys, for s = 0 .. size - 1; at s = 0
 ///   with its own, then with those of one other member at a time.
 /// - `dilated_indices(key)`: computes a pattern that is not at hand, in place of make_indices.
+/// - `require_threads(n)`: throws if it cannot be used while n threads compute, the caller's included.
 template <class C>
 concept RingCommunicator = (BufferTransport<C> ||
                             MessageTransport<C>)&&requires(C& c, std::span<const std::byte> out,
@@ -140,6 +141,11 @@ void make_progress(Communicator& communicator) {
 template <class Communicator>
 void tell_step(Communicator& communicator, int step, int steps) {
   if constexpr (requires { communicator.step(step, steps); }) communicator.step(step, steps);
+}
+
+template <class Communicator>
+void require_threads(Communicator& communicator, int threads) {
+  if constexpr (requires { communicator.require_threads(threads); }) communicator.require_threads(threads);
 }
 
 /// Returns what call() returns; where it throws, tells the other members.

@@ -16,6 +16,7 @@
 
 #include <memory>
 #include <new>
+#include <ring_attention/parallel.hpp>
 #include <ring_attention/version.hpp>
 #include <stdexcept>
 #include <string>
@@ -60,27 +61,36 @@ inline bool test_mpi(MPI_Request& request) {
   return done != 0;
 }
 
-/// Throws std::logic_error where MPI is not running, or does not let this thread use it beside others.
+/// Throws std::logic_error if MPI does not allow that this thread calls it while `threads` compute, itself
+/// included.
+inline void require_mpi_level(int threads) {
+  int level = MPI_THREAD_SINGLE, main_thread = 0;
+  check_mpi(MPI_Query_thread(&level), "MPI_Query_thread");
+  if (level < MPI_THREAD_FUNNELED) {
+    if (threads == 1) return;
+    throw std::logic_error(
+        "MPI was initialised with MPI_THREAD_SINGLE, which allows one thread, and attention uses " +
+        std::to_string(threads) +
+        ": initialise it by MPI_Init_thread with MPI_THREAD_FUNNELED or more, or call "
+        "ring_attention::set_num_threads(1) first");
+  }
+  check_mpi(MPI_Is_thread_main(&main_thread), "MPI_Is_thread_main");
+  if (level == MPI_THREAD_FUNNELED && main_thread == 0) {
+    throw std::logic_error(
+        "MPI was initialised with MPI_THREAD_FUNNELED, and this is not the thread that did it: use that one, "
+        "or ask MPI_Init_thread for MPI_THREAD_SERIALIZED or more");
+  }
+}
+
+/// Throws std::logic_error if MPI is not running, and as require_mpi_level for threads that compute from now
+/// on.
 inline void require_mpi() {
   int initialized = 0, finalized = 0;
   check_mpi(MPI_Initialized(&initialized), "MPI_Initialized");
   check_mpi(MPI_Finalized(&finalized), "MPI_Finalized");
   if (initialized == 0) throw std::logic_error("MPI is not initialised: call MPI_Init_thread first");
   if (finalized != 0) throw std::logic_error("MPI is finalised already");
-  int level = MPI_THREAD_SINGLE, main_thread = 0;
-  check_mpi(MPI_Query_thread(&level), "MPI_Query_thread");
-  if (level < MPI_THREAD_FUNNELED) {
-    throw std::logic_error(
-        "MPI was initialised with MPI_THREAD_SINGLE, but attention runs on several threads: ask "
-        "MPI_Init_thread for MPI_THREAD_FUNNELED or more");
-  }
-  check_mpi(MPI_Is_thread_main(&main_thread), "MPI_Is_thread_main");
-  if (level == MPI_THREAD_FUNNELED && main_thread == 0) {
-    throw std::logic_error(
-        "MPI was initialised with MPI_THREAD_FUNNELED, and this is not the thread that did it: use that one, "
-        "or ask "
-        "MPI_Init_thread for MPI_THREAD_SERIALIZED or more");
-  }
+  require_mpi_level(num_threads());
 }
 
 }  // namespace detail

@@ -47,8 +47,8 @@ struct MpiOptions {
 /// nine in backward.
 ///
 /// MPI makes progress while this thread waits, and where the engine calls `progress` between two tiles; no
-/// thread is added, so that MPI_THREAD_FUNNELED is enough. One thread uses the object, the one that may call
-/// MPI.
+/// thread is added, so that MPI_THREAD_FUNNELED is enough, and MPI_THREAD_SINGLE while num_threads() is 1.
+/// One thread uses the object, the one that may call MPI.
 ///
 /// After PeerLost the processes that are left should call MPI_Abort: MPI itself may wait for the lost one in
 /// MPI_Finalize.
@@ -97,8 +97,8 @@ class MpiCommunicator {
 
   /// Collective over `communicator`, an intra-communicator. Throws std::invalid_argument for a negative
   /// timeout or a piece of 0 or more than 2^31 - 1 bytes, std::logic_error where MPI is not running or was
-  /// initialised without MPI_THREAD_FUNNELED, MpiError where MPI fails, and PeerLost where a rank does not
-  /// take part in time.
+  /// initialised without MPI_THREAD_FUNNELED and num_threads() is not 1, MpiError where MPI fails, and
+  /// PeerLost where a rank does not take part in time.
   explicit MpiCommunicator(MPI_Comm communicator, CommunicatorOptions options = {}, MpiOptions mpi = {})
       : waiting_(options.timeout.count() < 0 ? CommunicatorOptions{}.timeout : options.timeout),
         largest_piece_(mpi.largest_piece) {
@@ -143,6 +143,8 @@ class MpiCommunicator {
 
   int rank() const { return waiting_.rank; }  ///< of this member, from 0
   int size() const { return size_; }          ///< number of members
+  /// Throws std::logic_error if MPI was initialised for fewer threads than compute.
+  void require_threads(int threads) const { detail::require_mpi_level(threads); }
   /// Whether messages of that rank are read in shared memory; both sides say the same.
   bool shares_memory_with(int peer) const { return node_.shares_memory_with(peer); }
 

@@ -13,6 +13,7 @@
 #include <new>
 #include <ring_attention/error.hpp>
 #include <ring_attention/ring/communicator.hpp>
+#include <ring_attention/threads/fork.hpp>
 #include <span>
 #include <string>
 #include <utility>
@@ -21,37 +22,34 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
-/// What the members share. Outlives its ThreadCommunicators.
+/// What the members share. Outlives its ThreadCommunicators. In a child that fork() makes, a ring with
+/// messages under way is a failed one: every call throws PeerLost, because the members are threads of the
+/// parent.
 class ThreadRing {
  public:
   /// A ring of `size` members. Throws std::invalid_argument for a size that is not positive or a negative
   /// timeout.
-  explicit ThreadRing(int size, CommunicatorOptions options = {}) : size_(size), options_(options) {
-    detail::require_positive("ring size", size);
-    options.validate();
-    members_ = std::vector<Member>(static_cast<std::size_t>(size));
-  }
-  ThreadRing(const ThreadRing&) = delete;
-  ThreadRing& operator=(const ThreadRing&) = delete;
+  explicit ThreadRing(int size, CommunicatorOptions options = {})
+      : state_(std::make_unique<State>(size, options)) {}
 
-  int size() const { return size_; }  ///< number of members
+  int size() const { return state_->size; }  ///< number of members
 
   /// Rank of the member that called fail first, or -1.
   int failed_rank() const {
-    const std::lock_guard lock(mutex_);
-    return failed_rank_;
+    const std::lock_guard lock(state_->mutex);
+    return state_->failed_rank;
   }
 
  private:
   friend class ThreadCommunicator;
 
-  enum class State { posted, copying, done };
+  enum class Progress { posted, copying, done };
   struct Transfer {
     int from, to, tag;
     const std::byte* source;  // of a send
     std::byte* target;        // of a receive
     std::size_t bytes;
-    State state = State::posted;
+    Progress progress = Progress::posted;
   };
   struct Gathering {
     std::vector<std::vector<std::byte>> parts;
@@ -64,26 +62,50 @@ class ThreadRing {
     std::size_t gathered = 0;              // how many gatherings it began, through whichever communicator
   };
 
-  Member& member(int rank) { return members_[static_cast<std::size_t>(rank)]; }
-  void wake_all() {
-    for (Member& member : members_) member.changed.notify_all();
-  }
+  /// Apart from the ring, which may lie on a stack: see ForkGuard.
+  struct State {
+    State(int members_of_ring, CommunicatorOptions chosen) : size(members_of_ring), options(chosen) {
+      detail::require_positive("ring size", size);
+      options.validate();
+      members = std::vector<Member>(static_cast<std::size_t>(size));
+    }
 
-  const int size_;
-  const CommunicatorOptions options_;
-  mutable std::mutex mutex_;
-  std::vector<Member> members_;       // by rank
-  std::list<Gathering> gatherings_;   // the oldest first; every member takes part in each once, in order
-  std::size_t gatherings_begun_ = 0;  // number of the first in the list
-  int failed_rank_ = -1;
-  Failure failure_kind_ = Failure::error;
-  std::string failure_;
+    Member& member(int rank) { return members[static_cast<std::size_t>(rank)]; }
+    void wake_all() {
+      for (Member& each : members) each.changed.notify_all();
+    }
+    bool failed() const { return failed_rank >= 0 || members_left; }
+    /// In the child of a fork nobody waits, and the messages under way are those of other threads.
+    void leave_members() {
+      members_left = members_left || copying > 0 || !gatherings.empty();
+      for (Member& each : members) {
+        detail::renew(each.changed);
+        members_left = members_left || !each.sends.empty() || !each.receives.empty();
+      }
+    }
+
+    const int size;
+    const CommunicatorOptions options;
+    std::mutex mutex;
+    std::vector<Member> members;       // by rank
+    std::list<Gathering> gatherings;   // the oldest first; every member takes part in each once, in order
+    std::size_t gatherings_begun = 0;  // number of the first in the list
+    int failed_rank = -1;
+    Failure failure_kind = Failure::error;
+    std::string failure;
+    int copying = 0;            // messages that met and are being copied
+    bool members_left = false;  // in the parent of a fork
+    detail::ForkGuard fork_guard{mutex, this,
+                                 [](void* state) { static_cast<State*>(state)->leave_members(); }};
+  };
+
+  const std::unique_ptr<State> state_;
 };
 
 /// A member's end. One thread uses it at a time. A rank may have several, one after the other.
 class ThreadCommunicator {
   using Transfer = ThreadRing::Transfer;
-  using State = ThreadRing::State;
+  using Progress = ThreadRing::Progress;
 
  public:
   /// A buffer under way. Destroying it cancels the transfer.
@@ -111,26 +133,29 @@ class ThreadCommunicator {
 
     void cancel() noexcept {
       if (!transfer_) return;
-      std::unique_lock lock(ring_->mutex_);
-      if (transfer_->state == State::posted) {
+      std::unique_lock lock(ring_->mutex);
+      if (transfer_->progress == Progress::posted) {
         ring_->member(transfer_->to).sends.remove(transfer_.get());
         ring_->member(transfer_->to).receives.remove(transfer_.get());
       }
-      ring_->member(rank_).changed.wait(lock, [this] { return transfer_->state != State::copying; });
+      ring_->member(rank_).changed.wait(
+          lock, [this] { return transfer_->progress != Progress::copying || ring_->members_left; });
       lock.unlock();
       transfer_.reset();
     }
 
-    ThreadRing* ring_ = nullptr;
+    ThreadRing::State* ring_ = nullptr;
     int rank_ = 0;
     std::unique_ptr<Transfer> transfer_;
   };
 
   /// Throws std::invalid_argument for a rank outside the ring.
-  ThreadCommunicator(ThreadRing& ring, int rank) : ring_(&ring), rank_(rank) { require_member("rank", rank); }
+  ThreadCommunicator(ThreadRing& ring, int rank) : ring_(ring.state_.get()), rank_(rank) {
+    require_member("rank", rank);
+  }
 
-  int rank() const { return rank_; }          ///< of this member, from 0
-  int size() const { return ring_->size(); }  ///< number of members
+  int rank() const { return rank_; }        ///< of this member, from 0
+  int size() const { return ring_->size; }  ///< number of members
 
   /// Starts to send a buffer to a peer. Throws as RingCommunicator says, and std::invalid_argument for a peer
   /// outside the ring.
@@ -150,24 +175,24 @@ class ThreadCommunicator {
   void wait(Request& request) {
     if (!request.transfer_) return;
     const Transfer& transfer = *request.transfer_;
-    std::unique_lock lock(ring_->mutex_);
+    std::unique_lock lock(ring_->mutex);
     wait_until(lock, transfer.from == rank_ ? transfer.to : transfer.from,
-               [&transfer] { return transfer.state == State::done; });
+               [&transfer] { return transfer.progress == Progress::done; });
     lock.unlock();
     request.transfer_.reset();
   }
 
   /// The bytes of every member, by rank. Collective. Throws as RingCommunicator says.
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) {
-    std::unique_lock lock(ring_->mutex_);
+    std::unique_lock lock(ring_->mutex);
     throw_failure();
     std::size_t& gathered = ring_->member(rank_).gathered;
     const std::size_t number = gathered;
-    while (ring_->gatherings_begun_ + ring_->gatherings_.size() <= number) {
-      ring_->gatherings_.emplace_back().parts.resize(static_cast<std::size_t>(size()));
+    while (ring_->gatherings_begun + ring_->gatherings.size() <= number) {
+      ring_->gatherings.emplace_back().parts.resize(static_cast<std::size_t>(size()));
     }
-    auto& gathering = *std::next(ring_->gatherings_.begin(),
-                                 static_cast<std::ptrdiff_t>(number - ring_->gatherings_begun_));
+    auto& gathering =
+        *std::next(ring_->gatherings.begin(), static_cast<std::ptrdiff_t>(number - ring_->gatherings_begun));
     gathering.parts[static_cast<std::size_t>(rank_)].assign(mine.begin(), mine.end());
     ++gathered;
     if (++gathering.arrived == size()) ring_->wake_all();
@@ -175,20 +200,20 @@ class ThreadCommunicator {
     auto parts = gathering.parts;
     if (++gathering.left == size()) {
       // Members leave in order: a later gathering starts after this one has ended.
-      ring_->gatherings_.pop_front();
-      ++ring_->gatherings_begun_;
+      ring_->gatherings.pop_front();
+      ++ring_->gatherings_begun;
     }
     return parts;
   }
 
   /// Tells the other members that this one gives up.
   void fail(const std::string& reason, Failure failure = Failure::error) {
-    const std::lock_guard lock(ring_->mutex_);
-    if (ring_->failed_rank_ >= 0) return;
-    ring_->failed_rank_ = rank_;
-    ring_->failure_kind_ = failure;
+    const std::lock_guard lock(ring_->mutex);
+    if (ring_->failed_rank >= 0) return;
+    ring_->failed_rank = rank_;
+    ring_->failure_kind = failure;
     try {
-      ring_->failure_ = reason;
+      ring_->failure = reason;
     } catch (const std::bad_alloc&) {
       // Without memory for the reason the others still learn of the failure.
     }
@@ -207,7 +232,7 @@ class ThreadCommunicator {
     request.ring_ = ring_;
     request.rank_ = rank_;
     request.transfer_ = std::make_unique<Transfer>(transfer);
-    std::unique_lock lock(ring_->mutex_);
+    std::unique_lock lock(ring_->mutex);
     throw_failure();
     const auto match = std::find_if(theirs.begin(), theirs.end(), [&transfer](const Transfer* other) {
       return other->from == transfer.from && other->to == transfer.to && other->tag == transfer.tag;
@@ -223,14 +248,16 @@ class ThreadCommunicator {
                              std::to_string(b.bytes));
     }
     theirs.erase(match);
-    a.state = b.state = State::copying;
+    a.progress = b.progress = Progress::copying;
+    ++ring_->copying;
     lock.unlock();
     std::byte* const target = a.target != nullptr ? a.target : b.target;
     const std::byte* const source = a.source != nullptr ? a.source : b.source;
     if (b.bytes > 0) std::memcpy(target, source, b.bytes);
     lock.lock();
     const int peer = transfer.from == rank_ ? transfer.to : transfer.from;
-    a.state = b.state = State::done;
+    a.progress = b.progress = Progress::done;
+    --ring_->copying;
     lock.unlock();
     ring_->member(peer).changed.notify_all();
     return request;
@@ -240,27 +267,30 @@ class ThreadCommunicator {
   void wait_until(std::unique_lock<std::mutex>& lock, int peer, const Condition& condition) {
     constexpr std::chrono::milliseconds longest =
         std::chrono::hours(24 * 365);  // the clock's range is finite
-    const auto deadline = std::chrono::steady_clock::now() + (std::min)(ring_->options_.timeout, longest);
+    const auto deadline = std::chrono::steady_clock::now() + (std::min)(ring_->options.timeout, longest);
     const bool in_time = ring_->member(rank_).changed.wait_until(
-        lock, deadline, [&] { return condition() || ring_->failed_rank_ >= 0; });
+        lock, deadline, [&] { return condition() || ring_->failed(); });
     if (condition()) return;
     throw_failure();
     if (!in_time) {
       throw PeerLost("ring member " + std::to_string(rank_) + " waited " +
-                     std::to_string(ring_->options_.timeout.count()) + " ms for " +
+                     std::to_string(ring_->options.timeout.count()) + " ms for " +
                      (peer >= 0 ? "member " + std::to_string(peer) : std::string("the other members")));
     }
   }
 
   void throw_failure() const {
-    if (ring_->failed_rank_ >= 0) {  // this member, too: the others have given up
-      if (ring_->failure_kind_ == Failure::peer_lost) throw PeerLost(ring_->failure_);
-      throw MemberFailed("ring member " + std::to_string(ring_->failed_rank_) +
-                         " failed: " + ring_->failure_);
+    if (ring_->members_left) {
+      throw PeerLost(
+          "the process forked while messages were under way: the other members are its parent's threads");
+    }
+    if (ring_->failed_rank >= 0) {  // this member, too: the others have given up
+      if (ring_->failure_kind == Failure::peer_lost) throw PeerLost(ring_->failure);
+      throw MemberFailed("ring member " + std::to_string(ring_->failed_rank) + " failed: " + ring_->failure);
     }
   }
 
-  ThreadRing* ring_;
+  ThreadRing::State* ring_;
   int rank_;
 };
 
