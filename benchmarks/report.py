@@ -134,7 +134,7 @@ def run(options):
         publish(files)
     else:
         path, problem = write_report(files, options.out or files[0].path.parent)
-        print(f"report: {path}")
+        print(f"report: {path}", flush=True)
         if problem:
             again = shlex.join([str(pathlib.Path(__file__).resolve()), *map(str, options.results)])
             print(f"no plots: {problem}; this adds them later: python3 {again}", file=sys.stderr)
