@@ -4,10 +4,11 @@
 # The sourcing script sets `project`, the root of the source tree.
 
 # CMake takes make unless it is told, even where there is only ninja. This also reaches the probes below and whatever a
-# script starts.
-if [ -z "${CMAKE_GENERATOR:-}" ]; then
-  if command -v ninja >/dev/null; then CMAKE_GENERATOR=Ninja; else CMAKE_GENERATOR="Unix Makefiles"; fi
-fi
+# script starts. Generators of several configurations put programs where the scripts do not look.
+case ${CMAKE_GENERATOR:-} in
+  Ninja | "Unix Makefiles") ;;
+  *) if command -v ninja >/dev/null; then CMAKE_GENERATOR=Ninja; else CMAKE_GENERATOR="Unix Makefiles"; fi ;;
+esac
 export CMAKE_GENERATOR
 
 # The first good enough compiler: $1 if given, else $CXX, else g++ 12 or later under any of its names, else clang++ 14
@@ -51,8 +52,8 @@ compiler_package() {
 # The package of the program that the generator needs, unless it is there.
 build_tool_package() {
   case $CMAKE_GENERATOR in
-    Ninja*) command -v ninja >/dev/null || echo ninja-build ;;
-    *Makefiles) command -v make >/dev/null || echo make ;;
+    Ninja) command -v ninja >/dev/null || echo ninja-build ;;
+    *) command -v make >/dev/null || echo make ;;
   esac
 }
 

@@ -60,6 +60,8 @@ for case in "ninja make|Ninja|." "ninja|Ninja|." "make|Unix Makefiles|." "|Unix 
 done
 CMAKE_GENERATOR="Unix Makefiles" runs 0 bash "$folder/generators.sh" "$copy" "ninja make" "$folder/build"
 expect "the generator that the user names" " -G Unix Makefiles"
+CMAKE_GENERATOR="Ninja Multi-Config" runs 0 bash "$folder/generators.sh" "$copy" "make" "$folder/build"
+expect "a generator of several configurations" " -G Unix Makefiles"
 
 # Once a suite cannot be built, no other is tried, and each counts as failed.
 for gate in tests/gates/format tests/gates/tidy tests/fuzz/run; do tool "$copy/$gate" <<<'exit 0'; done
