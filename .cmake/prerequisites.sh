@@ -3,6 +3,14 @@
 # shellcheck shell=bash disable=SC2154
 # The sourcing script sets `project`, the root of the source tree.
 
+# CMake takes make unless it is told, even where there is only ninja. This also reaches the probes below and whatever a
+# script starts. Generators of several configurations put programs where the scripts do not look.
+case ${CMAKE_GENERATOR:-} in
+  Ninja | "Unix Makefiles") ;;
+  *) if command -v ninja >/dev/null; then CMAKE_GENERATOR=Ninja; else CMAKE_GENERATOR="Unix Makefiles"; fi ;;
+esac
+export CMAKE_GENERATOR
+
 # The first good enough compiler: $1 if given, else $CXX, else g++ 12 or later under any of its names, else clang++ 14
 # or later under any of its. Prints its name, or nothing.
 find_compiler() {
@@ -41,6 +49,14 @@ compiler_package() {
   if grep -q '^UBUNTU_CODENAME=jammy' /etc/os-release 2>/dev/null; then echo g++-12; else echo g++; fi
 }
 
+# The package of the program that the generator needs, unless it is there.
+build_tool_package() {
+  case $CMAKE_GENERATOR in
+    Ninja) command -v ninja >/dev/null || echo ninja-build ;;
+    *) command -v make >/dev/null || echo make ;;
+  esac
+}
+
 has_package() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
 
 # Whether CMake finds the library of a package, or the shell its program, however it was installed.
@@ -76,7 +92,7 @@ missing_packages() {
   local package
   [ -n "$(find_compiler "$compiler")" ] || compiler_package
   command -v cmake >/dev/null || echo cmake
-  command -v ninja >/dev/null || command -v make >/dev/null || echo make
+  build_tool_package
   for package in "$@"; do
     has_package "$package" || cmake_finds "$package" || echo "$package"
   done
@@ -149,17 +165,16 @@ build_jobs() {
 }
 
 # configure FOLDER ARGUMENT...: runs CMake, and tells what it says only where it fails. A folder that was configured
-# for another compiler or source tree begins anew.
+# for another compiler, generator or source tree begins anew.
 configure() {
-  local folder=$1 generator=()
+  local folder=$1 identity
   shift
   mkdir -p "$folder"
-  if command -v ninja >/dev/null; then generator=(-G Ninja); else generator=(-G "Unix Makefiles"); fi
-  local identity="$project ${generator[*]} $*"
+  identity="$project -G $CMAKE_GENERATOR $*"
   if [ "$(cat "$folder/.identity" 2>/dev/null)" != "$identity" ]; then
     rm -rf "$folder/CMakeCache.txt" "$folder/CMakeFiles"
   fi
-  if ! cmake -S "$project" -B "$folder" "${generator[@]}" "$@" >"$folder/configure.log" 2>&1; then
+  if ! cmake -S "$project" -B "$folder" -G "$CMAKE_GENERATOR" "$@" >"$folder/configure.log" 2>&1; then
     cat "$folder/configure.log" >&2
     return 1
   fi

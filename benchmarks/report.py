@@ -3,6 +3,7 @@
 
 import argparse
 import pathlib
+import shlex
 import sys
 
 sys.dont_write_bytecode = True
@@ -133,9 +134,10 @@ def run(options):
         publish(files)
     else:
         path, problem = write_report(files, options.out or files[0].path.parent)
-        print(f"report: {path}")
+        print(f"report: {path}", flush=True)
         if problem:
-            print(f"no plots: {problem}", file=sys.stderr)
+            again = shlex.join([str(pathlib.Path(__file__).resolve()), *map(str, options.results)])
+            print(f"no plots: {problem}; this adds them later: python3 {again}", file=sys.stderr)
     if old:
         print()
         print_changes(REPORTS[old.kind].figures, old, files[0])

@@ -181,6 +181,7 @@ set_tests_properties(package.versions PROPERTIES LABELS package FIXTURES_REQUIRE
 add_test(NAME package.vcpkg_port
          COMMAND "${CMAKE_COMMAND}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DSCRATCH=${scratch}/vcpkg_port"
                  "-DCOMPILER=${CMAKE_CXX_COMPILER}" "-DPREFIX_PATH=${CMAKE_PREFIX_PATH}"
+                 "-DGENERATOR=${CMAKE_GENERATOR}" "-DMAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
                  -P "${CMAKE_CURRENT_LIST_DIR}/packaging/vcpkg_port.cmake")
 set_tests_properties(package.vcpkg_port PROPERTIES LABELS package FIXTURES_SETUP vcpkg_port)
 add_test(NAME package.vcpkg_port_found

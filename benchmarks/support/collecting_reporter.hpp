@@ -14,6 +14,7 @@
 
 #include "format.hpp"
 #include "progress.hpp"
+#include "skipped_run.hpp"
 #include "statistics.hpp"
 
 namespace benchmarks {
@@ -37,9 +38,9 @@ class CollectingReporter : public benchmark::BenchmarkReporter {
     std::set<std::string> reported;
     for (const Run& run : runs) {
       const std::string& name = run.run_name.function_name;
-      if (run.error_occurred) {
-        errors_.push_back(name + ": " + run.error_message);
-        std::fprintf(stderr, "  %s: ERROR: %s\n", name.c_str(), run.error_message.c_str());
+      if (const auto reason = reason_skipped(run)) {
+        errors_.push_back(name + ": " + *reason);
+        std::fprintf(stderr, "  %s: ERROR: %s\n", name.c_str(), reason->c_str());
       } else if (run.run_type == Run::RT_Iteration) {
         seconds_[name].push_back(run.real_accumulated_time / static_cast<double>(run.iterations));
         reported.insert(name);

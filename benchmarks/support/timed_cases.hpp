@@ -146,11 +146,11 @@ inline std::vector<std::string> register_cases(Fixture& fixture) {
   const std::string layers = "layers:" + std::to_string(settings.model_layers);
   CaseList cases(settings);
 
-  const auto short_case = [&settings](benchmark::internal::Benchmark* made) {
+  const auto short_case = [&settings](auto* made) {
     made->MinTime(settings.small_seconds)->Repetitions(settings.small_repetitions);
   };
   const auto single_calls = [](int repetitions) {
-    return [repetitions](benchmark::internal::Benchmark* made) {
+    return [repetitions](auto* made) {
       made->Iterations(1)->Repetitions(repetitions)->UseManualTime()->Unit(benchmark::kMillisecond);
     };
   };

@@ -329,6 +329,10 @@ def main():
                 cache, "--out", folder / "tables", interpreter=("env", f"PYTHONPATH={blocked}", python)
             )
             check(f"without matplotlib: {text}", status == 0 and "no plots" in text)
+            check(
+                f"how to add plots: {text}",
+                re.search(rf"later: python3 \S*/benchmarks/report\.py {re.escape(str(cache))}$", text, re.M),
+            )
             check("tables alone", [path.suffix for path in (folder / "tables").iterdir()] == [".md"])
 
             check_publishing(project, python, cache, folder)

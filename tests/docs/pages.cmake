@@ -1,6 +1,9 @@
 # Tests of README.md and of the pages below docs/. What package_tests.cmake sets is used: where the library is installed,
 # scratch folders and flags.
 
+# CMake takes make unless it is told, even where there is only ninja.
+set(same_generator "CMAKE_GENERATOR=${CMAKE_GENERATOR}")
+
 # Every code block of the pages. What was compiled for the tests is not compiled again.
 find_package(Python3 3.10 QUIET COMPONENTS Interpreter)
 if(Python3_FOUND AND RING_ATTENTION_BUILD_EXAMPLES)
@@ -18,11 +21,11 @@ if(Python3_FOUND AND RING_ATTENTION_BUILD_EXAMPLES)
                    --link "$<FILTER:$<TARGET_OBJECTS:ring_attention_test_engine>,INCLUDE,_engine\\.cpp>"
            COMMAND_EXPAND_LISTS)
   set_tests_properties(docs.pages PROPERTIES LABELS package TIMEOUT 600 FIXTURES_REQUIRED installed
-                                             ENVIRONMENT "${mpi_environment}")
+                                             ENVIRONMENT "${mpi_environment};${same_generator}")
   add_test(NAME docs.no_fence_escapes
            COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/check_pages_test.py"
                    --scratch "${scratch}/docs_test" "--compiler=${CMAKE_CXX_COMPILER} -std=c++20")
-  set_tests_properties(docs.no_fence_escapes PROPERTIES LABELS package)
+  set_tests_properties(docs.no_fence_escapes PROPERTIES LABELS package ENVIRONMENT "${same_generator}")
 
   # The first Python may lack the system's matplotlib.
   execute_process(COMMAND "${Python3_EXECUTABLE}" -c "import matplotlib" RESULT_VARIABLE status ERROR_QUIET)

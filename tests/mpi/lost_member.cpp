@@ -10,6 +10,7 @@
 #include <cstring>
 #include <ring_attention/mpi.hpp>
 #include <string>
+#include <thread>
 
 namespace {
 
@@ -76,6 +77,10 @@ int main(int argc, char** argv) {
     std::fclose(file);
     std::rename((path + ".part").c_str(), path.c_str());
   }
+  // Until the script has read what all of them wrote and kills them. Open MPI 5's mpirun ends when the second
+  // rank has failed: a stopped rank, alone then, is continued by the kernel and tells of the others, and a
+  // slow one is too late.
+  std::this_thread::sleep_for(std::chrono::minutes(1));
   // What is left of the job cannot go on: MPI itself would wait for the lost rank.
   std::_Exit(EXIT_FAILURE);
 }

@@ -13,7 +13,7 @@ folder=$(mktemp -d)
 job=
 end_job() {
   [ -n "$job" ] || return 0
-  # A rank that is stopped never ends by itself. Without ranks mpirun ends, and leaves nothing behind.
+  # No rank ends by itself in time. Without ranks mpirun ends, and leaves nothing behind.
   pkill -KILL -f "^$(sed 's/[][\\.*^$+?(){}|]/\\&/g' <<<"$program") (kill|stop) "
   for ((left = 0; left < 50; ++left)); do
     kill -0 "$job" 2>/dev/null || break

@@ -134,6 +134,7 @@ cut_link() {
 }
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe # that of Open MPI 5
 export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1
 make_hosts || { echo "FAIL  the hosts could not be made" >&2; exit 1; }
 run_tests "$hosts" 1

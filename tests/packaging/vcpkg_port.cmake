@@ -1,6 +1,6 @@
-# cmake -DSOURCE=... -DSCRATCH=... -DCOMPILER=... -DPREFIX_PATH=... -P vcpkg_port.cmake: runs the port's script without
-# vcpkg, with functions that do what its documentation says of those that the script calls, and leaves what vcpkg would
-# install in SCRATCH/packages.
+# cmake -DSOURCE=... -DSCRATCH=... -DCOMPILER=... -DPREFIX_PATH=... -DGENERATOR=... -DMAKE_PROGRAM=... -P vcpkg_port.cmake
+# Runs the port's script without vcpkg, with functions that do what its documentation says of those that the script
+# calls, and leaves what vcpkg would install in SCRATCH/packages.
 set(PORT ring-attention)
 set(port_folder "${SOURCE}/docs/packaging/vcpkg/${PORT}")
 set(CURRENT_PACKAGES_DIR "${SCRATCH}/packages")
@@ -15,7 +15,8 @@ endfunction()
 
 function(vcpkg_cmake_configure)
   cmake_parse_arguments(PARSE_ARGV 0 arg "" "SOURCE_PATH" "OPTIONS")
-  run("${CMAKE_COMMAND}" -S "${arg_SOURCE_PATH}" -B "${SCRATCH}/build" "-DCMAKE_INSTALL_PREFIX=${CURRENT_PACKAGES_DIR}"
+  run("${CMAKE_COMMAND}" -S "${arg_SOURCE_PATH}" -B "${SCRATCH}/build" -G "${GENERATOR}"
+      "-DCMAKE_MAKE_PROGRAM=${MAKE_PROGRAM}" "-DCMAKE_INSTALL_PREFIX=${CURRENT_PACKAGES_DIR}"
       "-DCMAKE_CXX_COMPILER=${COMPILER}" "-DCMAKE_PREFIX_PATH=${PREFIX_PATH}" -DCMAKE_BUILD_TYPE=Release
       ${arg_OPTIONS})
 endfunction()

@@ -2,10 +2,13 @@
 #pragma once
 
 #if __has_include(<catch2/catch_test_macros.hpp>)
+#include <catch2/catch_approx.hpp>
 #include <catch2/catch_template_test_macros.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
+// As in version 2, where it can be named without its namespace.
+using Catch::Approx;
 #elif __has_include(<catch2/catch.hpp>)
 #include <catch2/catch.hpp>
 #else
