@@ -4,19 +4,19 @@
 #include <ring_attention/requirements.hpp>
 
 #define RING_ATTENTION_VERSION_MAJOR 0
-#define RING_ATTENTION_VERSION_MINOR 1
+#define RING_ATTENTION_VERSION_MINOR 2
 #define RING_ATTENTION_VERSION_PATCH 0
 
 /// Data types that cross translation units (tensors, configuration, patterns) live in this namespace.
-#define RING_ATTENTION_NAMESPACE v0_1
+#define RING_ATTENTION_NAMESPACE v0_2
 
 /// Code whose machine instructions depend on compiler flags lives in this one: a unit built for AVX-512 and a
 /// unit built for plain x86-64 then never share a function, whichever copy the linker keeps. Nor does a unit
 /// with RING_ATTENTION_PORTABLE, which knows fewer kernels.
 #if defined(RING_ATTENTION_PORTABLE)
-#define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_1_portable_##INSTRUCTIONS
+#define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_2_portable_##INSTRUCTIONS
 #else
-#define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_1_##INSTRUCTIONS
+#define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_2_##INSTRUCTIONS
 #endif
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(avx512)

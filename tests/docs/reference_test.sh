@@ -51,7 +51,7 @@ page ${class}BlockSparseRingDistributedDilatedAttention "${shards[@]}"
 page structring__attention_1_1AttentionConfig "segment_lengths" "in tokens"
 page namespacering__attention "set_num_threads" "available_kernels" "torchscale_preset" "get_global_pattern_cache"
 page index "Exact ring dilated attention"
-# Doxygen writes v0_1 as v0__1.
+# Doxygen writes v0_2 as v0__2.
 for name in detail engine 'v[0-9]'; do
   if compgen -G "$html/*ring__attention_1_1$name*" >/dev/null; then fail "the reference shows what is in $name"; fi
 done

@@ -20,7 +20,7 @@ fi
 
 pkg-config --validate ring_attention
 [ "$(pkg-config --modversion ring_attention)" = "$version" ]
-pkg-config --atleast-version=0.1 ring_attention
+pkg-config --atleast-version=0.2 ring_attention
 if pkg-config --atleast-version=9 ring_attention; then
   echo "version $version passes for 9" >&2
   exit 1

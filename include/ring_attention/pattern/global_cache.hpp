@@ -14,7 +14,7 @@ namespace detail {
 // symbol carries STB_GNU_UNIQUE: g++ sets that mark (not with -flto), clang++ never does. On ELF the slot is
 // therefore defined by assembly, the same for both, so that libraries built by either share it. An executable
 // that also loads such libraries must export the symbol; the CMake target sees to that.
-#define RING_ATTENTION_CACHE_SLOT "ring_attention_v0_1_global_pattern_cache"
+#define RING_ATTENTION_CACHE_SLOT "ring_attention_v0_2_global_pattern_cache"
 #if defined(__ELF__) && defined(__GNUC__)
 __asm__(".ifndef " RING_ATTENTION_CACHE_SLOT
         "\n"
@@ -37,7 +37,7 @@ RING_ATTENTION_EXPORT extern std::atomic<PatternCache*> global_pattern_cache_slo
 RING_ATTENTION_EXPORT inline constinit std::atomic<PatternCache*> global_pattern_cache_slot{nullptr};
 #endif
 #undef RING_ATTENTION_CACHE_SLOT
-static_assert(RING_ATTENTION_VERSION_MAJOR == 0 && RING_ATTENTION_VERSION_MINOR == 1,
+static_assert(RING_ATTENTION_VERSION_MAJOR == 0 && RING_ATTENTION_VERSION_MINOR == 2,
               "the name of the slot, here and in version.hpp's namespaces, follows the version");
 static_assert(sizeof(std::atomic<PatternCache*>) <= 8, "the slot above holds one pointer");
 
