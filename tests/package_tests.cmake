@@ -81,14 +81,6 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
   set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed FIXTURES_SETUP "shared_libraries")
   list(APPEND shared_libraries "${scratch}/${name}")
 
-  foreach(flag -ffast-math -ffinite-math-only)
-    add_test(NAME "compile.refuses${flag}.${compiler_name}"
-             COMMAND "${compiler}" -std=c++20 ${flag} -fsyntax-only "-I${PROJECT_SOURCE_DIR}/include" -x c++
-                     "${PROJECT_SOURCE_DIR}/include/ring_attention/version.hpp")
-    set_tests_properties("compile.refuses${flag}.${compiler_name}" PROPERTIES
-                         LABELS package PASS_REGULAR_EXPRESSION "error: .*build without -ffast-math")
-  endforeach()
-
   # With an EPYC whose speed varied the probe took 4.9 to 6.5 s and the unit 6.9 to 10.8 s with either compiler, at most
   # twice the probe's.
   set(name "compile.one_unit_within_10_s.${compiler_name}")
@@ -114,6 +106,8 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
     set_tests_properties("kernel.mixed_units.${compiler_name}" PROPERTIES LABELS package TIMEOUT 300)
   endif()
 endforeach()
+
+include("${CMAKE_CURRENT_LIST_DIR}/compile/compile_tests.cmake")
 
 list(LENGTH shared_libraries folders)
 if(folders EQUAL 2)

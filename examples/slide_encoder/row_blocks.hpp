@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -30,13 +32,16 @@ void for_each_block(std::int64_t rows, std::int64_t block, int threads, const Ma
       if (!error) error = std::current_exception();
     }
   };
-  {
-    std::vector<std::jthread> others;
-    for (std::int64_t t = 1; t < std::min<std::int64_t>(threads, (rows + block - 1) / block); ++t) {
-      others.emplace_back(work);
-    }
-    work();
+  const std::int64_t wanted = std::min<std::int64_t>(threads, (rows + block - 1) / block);
+  std::vector<std::thread> others;  // std::jthread is missing in libc++
+  others.reserve(static_cast<std::size_t>(std::max<std::int64_t>(wanted, 0)));
+  try {
+    for (std::int64_t t = 1; t < wanted; ++t) others.emplace_back(work);
+  } catch (const std::system_error&) {
+    // The system grants no more threads: those that there are do the work.
   }
+  work();
+  for (std::thread& other : others) other.join();
   if (error) std::rethrow_exception(error);
 }
 

@@ -5,10 +5,10 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #error \
-    "ring_attention needs vector extensions that MSVC's cl lacks: compile with clang++ 14 or later, or with g++ 12 or later"
+    "ring_attention needs vector extensions that MSVC's cl lacks: compile with clang++ 13 or later, or with g++ 12 or later"
 #define RING_ATTENTION_CANNOT_COMPILE
-#elif defined(__clang__) ? __clang_major__ < 14 : __GNUC__ < 12
-#error "ring_attention needs g++ 12 or later, or clang++ 14 or later"
+#elif defined(__clang__) ? __clang_major__ < 13 : __GNUC__ < 12
+#error "ring_attention needs g++ 12 or later, or clang++ 13 or later"
 #define RING_ATTENTION_CANNOT_COMPILE
 #elif __cplusplus < 202002L
 #error "ring_attention needs C++20: compile with -std=c++20 or link the CMake target, which asks for it"
