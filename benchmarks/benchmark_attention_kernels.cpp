@@ -1,38 +1,105 @@
-// Attention against the limit of the processor: GFLOP/s, part of the peak and tokens per second for each
-// kernel, scalar, head dimension, direction and number of threads. `--help` lists cases and options.
+// Attention against the limit of the processor: GFLOP/s and part of the peak for each kernel, scalar, head
+// dimension, direction and number of threads. `--help` lists cases and options.
+#include <barrier>
 #include <cstdio>
+#include <deque>
 #include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <ring_attention/ring_attention.hpp>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
-#include "support/attention_patterns.hpp"
-#include "support/bracketed_samples.hpp"
 #include "support/kernel_problem.hpp"
-#include "support/kernel_settings.hpp"
-#include "support/long_sequences.hpp"
-#include "support/machine.hpp"
+#include "support/measuring.hpp"
 #include "support/peaks.hpp"
-#include "support/results_file.hpp"
-#include "support/shared_cores.hpp"
-#include "support/statistics.hpp"
+#include "support/problems.hpp"
+#include "support/results.hpp"
 
 namespace {
 
 using namespace benchmarks;
 
+constexpr const char* help_text =
+    R"(benchmark_attention_kernels: attention against the limit of the processor
+
+usage: benchmark_attention_kernels [--quick] [--filter TEXT[,TEXT...]] [--samples N] [--json FILE] [--list]
+
+For each kernel that the library has for this processor, each scalar (float, double, half, bfloat16), head dimension
+(24, 32, 48, 64, 80, 96, 128), forward and backward, with one thread and with all:
+  dense-2048x2      2,048 tokens, 2 heads, every query meets every key
+  longnet-4096x2    segments of 2,048 to 32,768 tokens at rates 1 to 16, longnet_preset
+  gigapath-2500x4   heads of 48, the segments and rates of Prov-GigaPath, torchscale_preset
+and for the best kernel, of float and bfloat16, the same at the sizes that are published or few units of work:
+  dense-2048x1, dense-2048x8, dense-1024x1, dense-1024x8, longnet-16384x12 (heads of 64), gigapath-10000x16
+it prints GFLOP/s, what part that is of the peak of the kernel's instructions, and tokens per second. At the end,
+shared-cores shows the work per second with several callers at once and with more threads than cores.
+
+  --quick          head dimensions 64 and 128 (gigapath: 48), the smaller sizes alone: a few minutes in place of about
+                   a quarter of an hour
+  --filter TEXT    only cases whose name contains TEXT; of several texts, separated by commas, every one. Names are
+                   as longnet-4096x2/avx512/float/d64/forward/threads1, and shared-cores
+  --list           print the names and end
+  --samples N      samples of a case that must count (default 3; for the best kernel 7)
+  --json FILE      where the results go (default: benchmark_attention_kernels_results-<UTC time>.json beside this
+                   program)
+  --help
+
+Operations: 4 * d * query-key pairs forward, 2.5 times that backward; pairs are counted from the patterns, summed over
+heads and branches. Peak: a loop of multiply-adds on registers (float and double in vectors of each instruction set;
+bfloat16 also by AVX512-BF16 and AMX), with as many threads. It is measured before and after each sample; samples whose
+two peaks differ by more than 7 %, or are more than 20 % below the best of the run, are dropped. Figures are medians
+with the range of the samples that count; "noisy" marks cases that have fewer of them than asked for.
+
+Every case is first checked against a float64 computation of a few queries, backward with the gradients of all keys
+that they see, within the library's tolerances. Exit status 0 only if every check held.
+)";
+
+struct Settings {
+  bool list = false, quick = false;
+  int samples = 3, best_kernel_samples = 7;
+  NameFilter selects;
+  std::vector<int> threads{1};
+  std::vector<Configuration> configurations;
+};
+
+/// Throws command_line::Error.
+Settings parse(const command_line::Arguments& arguments) {
+  Settings settings{arguments.has("--list"),
+                    arguments.has("--quick"),
+                    3,
+                    7,
+                    NameFilter(arguments.text("--filter")),
+                    {1},
+                    {}};
+  if (ra::num_threads() > 1) settings.threads.push_back(ra::num_threads());
+  std::vector<std::int64_t> head_dims{24, 32, 48, 64, 80, 96, 128};
+  if (settings.quick) head_dims = {64, 128};
+  settings.configurations = {dense(2048, 2, head_dims), longnet(4096, 2, head_dims), gigapath(2500, 4, {48})};
+  if (!settings.quick) {
+    for (Configuration large : {dense(2048, 1, {64, 128}), dense(2048, 8, {64, 128}), dense(1024, 1, {64}),
+                                dense(1024, 8, {64}), longnet(16384, 12, {64}), gigapath(10000, 16, {48})}) {
+      large.best_kernel_only = true;
+      settings.configurations.push_back(large);
+    }
+  }
+  if (arguments.has("--samples")) {
+    settings.samples = settings.best_kernel_samples = *arguments.number<int>("--samples");
+    if (settings.samples < 1) throw command_line::Error("--samples must be positive");
+  }
+  return settings;
+}
+
 struct Case {
-  std::string name;
-  std::string kernel;
+  std::string name, kernel;
   Direction direction;
   int threads;
 };
 
 /// The cases of one problem that the filter lets through.
-std::vector<Case> select_cases(const KernelSettings& settings, const Configuration& configuration,
+std::vector<Case> select_cases(const Settings& settings, const Configuration& configuration,
                                const std::string& scalar, std::int64_t head_dim) {
   std::vector<Case> cases;
   std::vector<std::string> kernels = ra::available_kernels();
@@ -53,140 +120,141 @@ std::vector<Case> select_cases(const KernelSettings& settings, const Configurati
   return cases;
 }
 
-class Run {
- public:
-  Run(const KernelSettings& settings, nlohmann::json about)
-      : settings_(settings), results_(std::move(about)), meter_(settings.probe_seconds) {
-    results_["results"] = nlohmann::json::array();
-  }
+std::string ranged(const Summary& summary, const char* form) {
+  char text[96];
+  std::snprintf(text, sizeof text, form, summary.median, summary.minimum, summary.maximum);
+  return text;
+}
 
-  void measure_peaks() {
-    const auto [probes, skipped] = all_probes();
-    nlohmann::json peaks = nlohmann::json::array();
-    for (const PeakProbe& probe : probes) {
-      for (const int threads : settings_.threads) {
-        std::vector<double> rates;
-        for (int i = 0; i < 5; ++i) rates.push_back(meter_.measure(probe, threads) * 1e-9);
-        const Summary summary = summarize(rates);
-        std::printf("peak %-18s threads %-3d %8.1f GFLOP/s (%.1f to %.1f)\n", probe.name.c_str(), threads,
-                    summary.median, summary.minimum, summary.maximum);
-        peaks.push_back({{"name", probe.name}, {"threads", threads}, {"gflops", to_json(summary)}});
+nlohmann::json measure_peaks(const std::vector<int>& thread_counts, PeakMeter& meter) {
+  nlohmann::json peaks = nlohmann::json::array();
+  for (const auto& [name, probe] : all_probes()) {
+    for (const int threads : thread_counts) {
+      std::vector<double> rates;
+      for (int i = 0; i < 5; ++i) rates.push_back(meter.measure(probe, threads) * 1e-9);
+      const Summary gflops = summarize(rates);
+      std::printf("peak %-18s threads %-3d %s GFLOP/s\n", name.c_str(), threads,
+                  ranged(gflops, "%.1f (%.1f to %.1f)").c_str());
+      peaks.push_back({{"name", name}, {"threads", threads}, {"gflops", gflops}});
+    }
+  }
+  return peaks;
+}
+
+/// Adds the figures of a case to its line.
+template <class Scalar>
+void measure_case(const Case& what, int wanted, KernelProblem<Scalar>& problem, PeakMeter& meter,
+                  nlohmann::json& line) {
+  const PeakProbe probe = matching_probe<Scalar>(what.kernel);
+  const auto call = [&] { problem.call(what.direction); };
+  // Short calls are repeated: the first has to wake up threads that slept during the probe.
+  const double least_sample_seconds = 0.06;
+  const auto calls = static_cast<int>(std::clamp(least_sample_seconds / seconds_of(call), 1.0, 1e6));
+  const auto taken = take_bracketed(
+      wanted, 0.8, meter.best(probe, what.threads),
+      [&] {
+        return seconds_of([&] {
+                 for (int i = 0; i < calls; ++i) call();
+               }) /
+               calls;
+      },
+      [&] { return meter.measure(probe, what.threads); });
+  std::vector<double> gflops, parts;
+  for (std::size_t i = 0; i < taken.samples.size(); ++i) {
+    const double rate = line["flops"].get<double>() / taken.samples[i];
+    gflops.push_back(rate * 1e-9);
+    parts.push_back(rate / taken.peaks[i]);
+  }
+  line["seconds"] = summarize(taken.samples);
+  line["gflops"] = summarize(gflops);
+  line["part_of_peak"] = summarize(parts);
+  line["peak"] = probe.name;
+  line["noisy"] = taken.noisy;
+  std::printf("%-48s %25s %23s %10.0f%s\n", what.name.c_str(),
+              ranged(summarize(gflops), "%.1f (%.1f to %.1f)").c_str(),
+              ranged(summarize(parts), "%.3f (%.3f to %.3f)").c_str(),
+              line["tokens"].get<double>() / summarize(taken.samples).median, taken.noisy ? "  noisy" : "");
+  std::fflush(stdout);
+}
+
+/// Adds a line for each case to `results`, and returns how many failed their check.
+template <class Scalar>
+int measure_problem(const Settings& settings, const Configuration& configuration, std::int64_t head_dim,
+                    const char* scalar, const std::vector<Case>& cases, PeakMeter& meter,
+                    nlohmann::json& results) {
+  KernelProblem<Scalar> problem(configuration, head_dim);
+  const double pairs = count_pairs(configuration.config, configuration.tokens, configuration.heads);
+  int failures = 0;
+  for (const Case& what : cases) {
+    ra::set_num_threads(what.threads);
+    ra::set_kernel(what.kernel);
+    nlohmann::json line{{"name", what.name},
+                        {"kernel", what.kernel},
+                        {"scalar", scalar},
+                        {"configuration", configuration.name},
+                        {"tokens", configuration.tokens},
+                        {"head_dim", head_dim},
+                        {"direction", to_string(what.direction)},
+                        {"threads", what.threads},
+                        {"flops", count_flops(pairs, head_dim, what.direction)}};
+    try {
+      line["worst_error_in_tolerances"] = problem.validate(what.direction);
+      measure_case(what, configuration.best_kernel_only ? settings.best_kernel_samples : settings.samples,
+                   problem, meter, line);
+    } catch (const std::runtime_error& error) {
+      std::fprintf(stderr, "FAILED %s: %s\n", what.name.c_str(), error.what());
+      line["error"] = error.what();
+      ++failures;
+    }
+    results.push_back(std::move(line));
+  }
+  return failures;
+}
+
+/// Calls of one problem per second by several callers at once, each with all threads, and with more threads
+/// than cores, relative to one caller. Measured in turn, so that what disturbs one disturbs all.
+nlohmann::json measure_shared_cores() {
+  struct Way {
+    const char* name;
+    int callers, threads;
+  };
+  const int cores = ra::num_threads(), calls = 40, rounds = 5;
+  const Way ways[]{{"one caller, a thread per core", 1, cores},
+                   {"4 callers, each a thread per core", 4, cores},
+                   {"one caller, 4 threads per core", 1, 4 * cores},
+                   {"4 callers, each 4 threads per core", 4, 4 * cores}};
+  std::deque<KernelProblem<float>> problems;
+  for (int i = 0; i < 4; ++i) problems.emplace_back(dense(1024, 2, {64}), 64).validate(Direction::backward);
+  nlohmann::json results = nlohmann::json::array();
+  for (const Direction direction : {Direction::forward, Direction::backward}) {
+    std::vector<std::vector<double>> rates(std::size(ways));
+    for (int round = 0; round < rounds; ++round) {
+      for (std::size_t way = 0; way < std::size(ways); ++way) {
+        ra::set_num_threads(ways[way].threads);
+        std::barrier start(ways[way].callers + 1);
+        std::vector<std::jthread> callers;
+        for (int i = 0; i < ways[way].callers; ++i) {
+          callers.emplace_back([&, &problem = problems[static_cast<std::size_t>(i)]] {
+            start.arrive_and_wait();
+            for (int call = 0; call < calls / ways[way].callers; ++call) problem.call(direction);
+          });
+        }
+        start.arrive_and_wait();
+        rates[way].push_back(calls / seconds_of([&] { callers.clear(); }) /
+                             (way == 0 ? 1.0 : rates[0].back()));
       }
     }
-    for (const std::string& what : skipped) std::printf("peak %s\n", what.c_str());
-    results_["peaks"] = std::move(peaks);
-    results_["peaks_skipped"] = skipped;
-    std::printf("\n%-48s %25s %23s %10s\n", "case", "GFLOP/s", "part of the peak", "tokens/s");
-  }
-
-  template <class Scalar>
-  void measure(const Configuration& configuration, std::int64_t head_dim, const char* scalar,
-               const std::vector<Case>& cases) {
-    KernelProblem<Scalar> problem(configuration, head_dim);
-    const double pairs = count_pairs(configuration.config, configuration.tokens, configuration.heads);
-    for (const Case& what : cases) {
-      ra::set_num_threads(what.threads);
-      ra::set_kernel(what.kernel);
-      nlohmann::json line{{"name", what.name},
-                          {"kernel", what.kernel},
-                          {"scalar", scalar},
-                          {"configuration", configuration.name},
-                          {"tokens", configuration.tokens},
-                          {"heads", configuration.heads},
-                          {"head_dim", head_dim},
-                          {"direction", to_string(what.direction)},
-                          {"threads", what.threads},
-                          {"pairs", pairs},
-                          {"flops", count_flops(pairs, head_dim, what.direction)}};
-      try {
-        line["worst_error_in_tolerances"] = problem.validate(what.direction);
-        const PeakProbe probe = matching_probe<Scalar>(what.kernel);
-        const BracketedSamples samples =
-            take_samples(meter_, probe, what.threads, wanted_samples(configuration),
-                         [&] { problem.call(what.direction); });
-        line["peak"] = probe.name;
-        line["noisy"] = std::ssize(samples.seconds) < wanted_samples(configuration);
-        summarize_into(line, samples);
-        print(line);
-      } catch (const std::runtime_error& error) {
-        std::fprintf(stderr, "FAILED %s: %s\n", what.name.c_str(), error.what());
-        line["error"] = error.what();
-        ++failures_;
-      }
-      results_["results"].push_back(std::move(line));
+    for (std::size_t way = 1; way < std::size(ways); ++way) {
+      const Summary ratio = summarize(rates[way]);
+      std::printf("%-36s %-9s %s of the work per second of one caller\n", ways[way].name,
+                  to_string(direction).c_str(), ranged(ratio, "%.2f (%.2f to %.2f)").c_str());
+      results.push_back({{"name", ways[way].name},
+                         {"direction", to_string(direction)},
+                         {"calls_per_second_over_one_caller", ratio}});
     }
   }
-
-  void write(const std::filesystem::path& path) const { write_atomically(path, results_.dump(2) + "\n"); }
-  int failures() const { return failures_; }
-  std::size_t count() const { return results_["results"].size() + results_.count("shared_cores"); }
-
-  void measure_shared_cores() { results_["shared_cores"] = benchmarks::measure_shared_cores(5); }
-  void measure_long_sequences() { results_["long"] = benchmarks::measure_long_sequences(failures_); }
-
- private:
-  int wanted_samples(const Configuration& configuration) const {
-    return configuration.best_kernel_only ? settings_.best_kernel_samples : settings_.samples;
-  }
-
-  void summarize_into(nlohmann::json& line, const BracketedSamples& samples) {
-    line["samples_dropped"] = samples.dropped;
-    if (samples.seconds.empty()) return;
-    const double flops = line["flops"];
-    const double tokens = line["tokens"];
-    std::vector<double> gflops, parts, tokens_per_second;
-    for (std::size_t i = 0; i < samples.seconds.size(); ++i) {
-      gflops.push_back(flops / samples.seconds[i] * 1e-9);
-      parts.push_back(flops / samples.seconds[i] / samples.peak[i]);
-      tokens_per_second.push_back(tokens / samples.seconds[i]);
-    }
-    line["seconds"] = to_json(summarize(samples.seconds));
-    line["gflops"] = to_json(summarize(gflops));
-    line["peak_gflops"] = summarize(samples.peak).median * 1e-9;
-    line["part_of_peak"] = to_json(summarize(parts));
-    line["tokens_per_second"] = to_json(summarize(tokens_per_second));
-    const double part = summarize(parts).median;
-    if (line["threads"] == 1) {
-      one_thread_ = {line["name"], part};
-    } else if (is_one_thread_of(line)) {
-      line["thread_gain_over_peak_gain"] = part / one_thread_.second;
-    }
-  }
-
-  /// Whether the last case with one thread is that of this one with more.
-  bool is_one_thread_of(const nlohmann::json& line) const {
-    const std::string name = line["name"];
-    const std::size_t end = name.rfind("/threads");
-    return one_thread_.first.compare(0, one_thread_.first.rfind("/threads"), name, 0, end) == 0;
-  }
-
-  static void print(const nlohmann::json& line) {
-    const auto range = [&line](const char* key, const char* format) -> std::string {
-      if (!line.contains(key)) return "-";
-      char text[64];
-      std::snprintf(text, sizeof text, format, line[key]["median"].get<double>(),
-                    line[key]["minimum"].get<double>(), line[key]["maximum"].get<double>());
-      return text;
-    };
-    std::printf("%-48s %25s %23s %10s", line["name"].get<std::string>().c_str(),
-                range("gflops", "%.1f (%.1f to %.1f)").c_str(),
-                range("part_of_peak", "%.3f (%.3f to %.3f)").c_str(),
-                range("tokens_per_second", "%.0f").c_str());
-    if (line.contains("thread_gain_over_peak_gain")) {
-      std::printf("  threads gain %.2f of what the peak does",
-                  line["thread_gain_over_peak_gain"].get<double>());
-    }
-    if (line["noisy"]) std::printf("  noisy: %d samples dropped", line["samples_dropped"].get<int>());
-    std::printf("\n");
-    std::fflush(stdout);
-  }
-
-  const KernelSettings& settings_;
-  nlohmann::json results_;
-  PeakMeter meter_;
-  std::pair<std::string, double> one_thread_;  ///< the last case with one thread, and its part of the peak
-  int failures_ = 0;
-};
+  return results;
+}
 
 /// Calls action.template operator()<Scalar>(name) for each scalar.
 template <class Action>
@@ -197,35 +265,17 @@ void for_each_scalar(const Action& action) {
   action.template operator()<double>("double");
 }
 
-int run(const KernelSettings& settings) {
-  const std::string timestamp = utc_timestamp();
-  const std::filesystem::path json = !settings.json.empty()
-                                         ? settings.json
-                                         : std::filesystem::read_symlink("/proc/self/exe").parent_path() /
-                                               ("benchmark_attention_kernels_results-" + timestamp + ".json");
-  Run measured(settings, {{"timestamp", timestamp},
-                          {"commit", describe_commit()},
-                          {"machine", describe_machine()},
-                          {"build", describe_build()},
-                          {"settings",
-                           {{"quick", settings.quick},
-                            {"long", settings.long_sequences},
-                            {"filters", settings.filters},
-                            {"samples", settings.samples},
-                            {"best_kernel_samples", settings.best_kernel_samples},
-                            {"class", "RingDilatedAttentionV2"},
-                            {"flops", "4 * d * pairs forward, 2.5 times that backward"},
-                            {"bracket_tolerance", bracket_tolerance},
-                            {"slow_peak", slow_peak},
-                            {"clock", "steady"}}},
-                          {"kernels", ra::available_kernels()}});
-  if (settings.long_sequences) {
-    measured.measure_long_sequences();
-    measured.write(json);
-    std::printf("\nresults: %s\n", json.string().c_str());
-    return measured.failures() == 0 ? 0 : 1;
+int run(const Settings& settings, const std::string& json, nlohmann::json results) {
+  const std::filesystem::path path = results_path(json, results["timestamp"]);
+  const int all_threads = ra::num_threads();
+  const std::string best_kernel = ra::available_kernels().front();
+  PeakMeter meter(0.01);
+  int failures = 0;
+  if (!settings.list) {
+    results["peaks"] = measure_peaks(settings.threads, meter);
+    std::printf("\n%-48s %25s %23s %10s\n", "case", "GFLOP/s", "part of the peak", "tokens/s");
   }
-  if (!settings.list) measured.measure_peaks();
+  results["results"] = nlohmann::json::array();
   for (const Configuration& configuration : settings.configurations) {
     for (const std::int64_t head_dim : configuration.head_dims) {
       for_each_scalar([&]<class Scalar>(const char* scalar) {
@@ -233,40 +283,40 @@ int run(const KernelSettings& settings) {
         if (settings.list) {
           for (const Case& what : cases) std::printf("%s\n", what.name.c_str());
         } else if (!cases.empty()) {
-          measured.measure<Scalar>(configuration, head_dim, scalar, cases);
-          measured.write(json);  // a run takes long: what is there is kept
+          failures += measure_problem<Scalar>(settings, configuration, head_dim, scalar, cases, meter,
+                                              results["results"]);
+          write_results(path, results);  // a run takes long: what is there is kept
         }
       });
     }
   }
-  if (settings.selects("shared-cores")) {
-    if (settings.list) {
-      std::printf("shared-cores\n");
-    } else {
-      measured.measure_shared_cores();
-      measured.write(json);
-    }
-  }
+  if (settings.selects("shared-cores") && settings.list) std::printf("shared-cores\n");
   if (settings.list) return 0;
-  if (measured.count() == 0) {
-    std::fprintf(stderr, "no case matches --filter (see --list)\n");
-    return 1;
+  if (settings.selects("shared-cores")) {
+    ra::set_num_threads(all_threads);
+    ra::set_kernel(best_kernel);
+    results["shared_cores"] = measure_shared_cores();
+  } else if (results["results"].empty()) {
+    throw command_line::Error("no case matches --filter (see --list)");
   }
-  std::printf("\nresults: %s\n", json.string().c_str());
-  return measured.failures() == 0 ? 0 : 1;
+  write_results(path, results);
+  std::printf("\nresults: %s\n", path.string().c_str());
+  return failures == 0 ? 0 : 1;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    if (argc > 1 && argv[1] == long_sequence_argument) return run_long_sequence(argc, argv);
-    const KernelSettings settings = parse_kernel_settings(argc, argv);
-    if (settings.help) {
-      std::fputs(kernel_help_text, stdout);
+    const command_line::Arguments arguments(argc, argv, {"--filter", "--samples", "--json"},
+                                            {"--quick", "--list", "--help", "-h"});
+    if (arguments.has("--help") || arguments.has("-h")) {
+      std::fputs(help_text, stdout);
       return 0;
     }
-    return run(settings);
+    nlohmann::json results = describe_run();
+    results["command"] = command_of("benchmark_attention_kernels", argc, argv);
+    return run(parse(arguments), arguments.text("--json"), std::move(results));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "benchmark_attention_kernels: %s\n", error.what());
     return 1;

@@ -14,6 +14,8 @@
 #include <ring_attention/ring_attention.hpp>
 #include <string>
 
+#include "support/problems.hpp"
+
 namespace {
 
 namespace ra = ring_attention;
@@ -32,13 +34,8 @@ ra::AttentionConfig make_config() {
   return config;
 }
 
-ra::Tensor<float> numbers(std::int64_t count, std::uint32_t seed) {
-  ra::Tensor<float> tensor(1, tokens, count, head_dim);
-  for (std::int64_t i = 0; i < tensor.size(); ++i) {
-    seed = seed * 1664525U + 1013904223U;
-    tensor.data()[i] = static_cast<float>(seed >> 8) * 0x1p-23F - 1.0F;
-  }
-  return tensor;
+ra::Tensor<float> numbers(std::int64_t count, std::uint64_t operand) {
+  return benchmarks::random_numbers<float>(tokens, count, head_dim, examples::Operand{operand});
 }
 
 struct Tensors {

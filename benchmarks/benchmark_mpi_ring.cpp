@@ -1,147 +1,201 @@
 // The ring over MPI: strong and weak scaling, how much of the exchange is hidden, and bytes. `--help` lists
 // cases and options; mpirun starts it.
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <ring_attention/mpi.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "support/machine.hpp"
 #include "support/mpi_group.hpp"
 #include "support/pattern_sharing.hpp"
-#include "support/results_file.hpp"
+#include "support/results.hpp"
 #include "support/ring_scaling.hpp"
-#include "support/ring_settings.hpp"
 
 namespace {
 
 using namespace benchmarks;
 
-struct World {
-  int rank = 0;
-  int size = 1;
-  bool prints() const { return rank == 0; }
+constexpr const char* help_text =
+    R"(benchmark_mpi_ring: the ring over MPI: scaling, how much of the exchange is hidden, and bytes
+
+usage: mpirun -n RANKS benchmark_mpi_ring [--quick] [--filter TEXT[,TEXT...]] [--rounds N] [--threads N] [--json FILE]
+
+On the first 1, 2, 4 ... ranks of the job, and on all, one forward pass in float, heads of 64:
+  strong/longnet-49152x4   segments of 2,048 to 32,768 tokens at rates 1 to 16, longnet_preset; one of
+                           32,768 spans two shards
+  strong/dense-8192x4      every query meets every key, so that every row travels to every rank
+  weak/longnet             24,576 tokens per rank
+and, on all ranks, patterns-per-node: time of the first lookups and memory of the nodes, where the ranks of a node share
+patterns and where every rank computes them.
+In each round it times, in turn, the call; its computing alone (the exchange is turned off: messages are taken from a
+buffer of the rank's own); and its messages alone (those of the call, moved in the same order between buffers).
+
+  --quick          one head in place of 4, dense-4096, 5 rounds
+  --filter TEXT    only cases whose name contains TEXT; of several texts, separated by commas, every one. Names are as
+                   strong/longnet-49152x4/ranks2
+  --list           print the names and end
+  --rounds N       default 9
+  --threads N      threads of a rank (default 1)
+  --layout LAYOUT  contiguous (default) or zigzag
+  --causal         keys after the query are hidden
+  --no-shared-memory
+                   messages between ranks of a machine go through MPI, too
+  --json FILE      where the results go (default: benchmark_mpi_ring_results-<UTC time>.json beside this program)
+  --help
+
+Figures are medians over the rounds. The time of a case is that of the slowest rank. If ranks outnumber cores they share
+them, in all three measurements. The peak rate of multiply-adds is measured on all ranks at once before and after each
+round; rounds whose two peaks differ by more than 7 % are dropped, and "noisy" marks cases that have fewer than asked
+for. The results also hold bytes of payload, those of a dense ring, in which every row of keys and values goes to every
+other rank, and if every thread has a core, the part of the peak over that with one rank and the time over that of the
+model in docs/guides/SCALING.md.
+
+Every case is first checked: against one process at 1/32 of its size, and some rows at full size against a float64
+evaluation; and every rank must send what the plan says, and no more than promised. Exit status 0 only if every check
+held.
+)";
+
+struct Settings {
+  bool list = false, quick = false, shared_memory = true;
+  int rounds = 9, threads = 1;
+  ra::ShardLayout layout = ra::ShardLayout::contiguous;
+  bool causal = false;
+  NameFilter selects;
 };
 
-nlohmann::json describe_run(const RingSettings& settings, const World& world, const std::string& timestamp) {
-  return {{"timestamp", timestamp},
-          {"commit", describe_commit()},
-          {"machine", describe_machine()},
-          {"build", describe_build()},
-          {"settings",
-           {{"quick", settings.quick},
-            {"filters", settings.filters},
-            {"rounds", settings.rounds},
-            {"threads_per_rank", settings.threads},
-            {"layout", settings.layout == ra::ShardLayout::zigzag ? "zigzag" : "contiguous"},
-            {"causal", settings.causal},
-            {"shared_memory", settings.shared_memory},
-            {"scalar", "float"},
-            {"class", "RingDistributedDilatedAttention"},
-            {"seconds", "of the slowest rank, by round"},
-            {"flops", "4 * d * pairs"},
-            {"order", "call, computing alone and messages alone alternate within a round"},
-            {"clock", "steady"}}},
-          {"mpi", {{"library", mpi_library_version()}, {"ranks", world.size}}},
-          {"kernels", ra::available_kernels()}};
+/// Throws command_line::Error.
+Settings parse(const command_line::Arguments& arguments) {
+  Settings settings{.list = arguments.has("--list"),
+                    .quick = arguments.has("--quick"),
+                    .shared_memory = !arguments.has("--no-shared-memory"),
+                    .rounds = arguments.has("--quick") ? 5 : 9,
+                    .causal = arguments.has("--causal"),
+                    .selects = NameFilter(arguments.text("--filter"))};
+  settings.rounds = arguments.number<int>("--rounds").value_or(settings.rounds);
+  settings.threads = arguments.number<int>("--threads").value_or(settings.threads);
+  if (settings.rounds < 1) throw command_line::Error("--rounds must be positive");
+  if (settings.threads < 1) throw command_line::Error("--threads must be positive");
+  arguments.choose<ra::ShardLayout>(
+      "--layout", {{"contiguous", ra::ShardLayout::contiguous}, {"zigzag", ra::ShardLayout::zigzag}},
+      settings.layout);
+  return settings;
 }
 
-/// Measures every case on the ranks that it asks for; `failures` counts those that failed a check. `keep` is
-/// called on rank 0 with what there is so far.
-nlohmann::json measure_scaling(const std::vector<RingCase>& cases, const RingSettings& settings,
-                               const World& world, int& failures,
-                               const std::function<void(const nlohmann::json&)>& keep) {
-  nlohmann::json results = nlohmann::json::array();
-  if (world.prints() && !cases.empty()) print_ring_header();
-  for (const RingCase& what : cases) {
-    const MpiGroup group(what.ranks);
-    if (group.member()) {
-      nlohmann::json line;
-      try {
-        line = measure_ring_case(what, group, settings);
-        compare_with_one_rank(line, results);
-        compare_with_model(line, results, what.problem);
-        if (world.prints()) print_ring_case(line);
-      } catch (const std::runtime_error& error) {
-        if (dynamic_cast<const ra::PeerLost*>(&error) != nullptr ||
-            dynamic_cast<const ra::MemberFailed*>(&error) != nullptr ||
-            dynamic_cast<const ra::MpiError*>(&error) != nullptr) {
-          throw;  // the ranks are no longer where they should be
-        }
-        line = {{"name", what.name}, {"error", error.what()}};
-        if (world.prints()) std::fprintf(stderr, "FAILED %s: %s\n", what.name.c_str(), error.what());
-        ++failures;
-      }
-      results.push_back(std::move(line));
-      if (world.prints()) keep(results);
+/// Every case for a job of `world` ranks that the filters let through.
+std::vector<RingCase> make_cases(const Settings& settings, int world) {
+  const std::int64_t heads = settings.quick ? 1 : 4;
+  std::vector<RingCase> cases;
+  const auto add_series = [&](const std::string& series, const auto& problem_of) {
+    for (int ranks = 1;; ranks = std::min(2 * ranks, world)) {
+      Configuration problem = problem_of(ranks);
+      problem.config.shard_layout = settings.layout;
+      problem.config.causal = settings.causal;
+      const std::string name = series + "/" + problem.name + "/ranks" + std::to_string(ranks);
+      if (settings.selects(name)) cases.push_back({name, series, ranks, problem});
+      if (ranks == world) return;
     }
-    quiet_barrier(MPI_COMM_WORLD, std::chrono::milliseconds(2));
+  };
+  add_series("strong", [&](int) { return longnet(49152, heads, {64}); });
+  add_series("strong", [&](int) { return dense(settings.quick ? 4096 : 8192, heads, {64}); });
+  add_series("weak", [&](int ranks) { return longnet(24576 * ranks, heads, {64}); });
+  return cases;
+}
+
+/// The line of a case, with an error if a check failed. Throws if the ranks are no longer where they should
+/// be.
+nlohmann::json measure(const RingCase& what, const MpiGroup& group, const Settings& settings,
+                       const nlohmann::json& measured) {
+  try {
+    nlohmann::json line = measure_ring_case(what, group, settings.rounds, settings.shared_memory);
+    compare_with_one_rank(line, what.ranks == 1 ? nlohmann::json::array() : measured, what);
+    return line;
+  } catch (const ra::PeerLost&) {
+    throw;
+  } catch (const ra::MemberFailed&) {
+    throw;
+  } catch (const ra::MpiError&) {
+    throw;
+  } catch (const std::runtime_error& error) {
+    return {{"name", what.name}, {"error", error.what()}};
   }
-  return results;
 }
 
-int run(const RingSettings& settings, const World& world) {
-  const std::vector<RingCase> cases = settings.cases(world.size);
-  const bool patterns = settings.selects(PatternSharing::name);
+int run(const Settings& settings, int rank, int world, const std::string& json, const std::string& command) {
+  const std::vector<RingCase> cases = make_cases(settings, world);
+  const bool patterns = settings.selects("patterns-per-node"), prints = rank == 0;
   if (settings.list) {
-    if (world.prints()) {
-      for (const RingCase& what : cases) std::printf("%s\n", what.name.c_str());
-      if (patterns) std::printf("%s\n", PatternSharing::name);
-    }
+    for (const RingCase& what : cases) std::printf("%s", prints ? (what.name + "\n").c_str() : "");
+    if (prints && patterns) std::printf("patterns-per-node\n");
     return EXIT_SUCCESS;
   }
   if (cases.empty() && !patterns) throw command_line::Error("no case matches --filter (see --list)");
+  nlohmann::json results = describe_run();
+  const std::filesystem::path path = results_path(json, results["timestamp"]);
+  char library[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  check_mpi(MPI_Get_library_version(library, &length), "MPI_Get_library_version");
+  const std::string version(library);
+  results["mpi"] = {{"library", version.substr(0, version.find_first_of(",\n"))}, {"ranks", world}};
+  results["command"] = command;
+  results["settings"] = {{"rounds", settings.rounds},
+                         {"threads_per_rank", settings.threads},
+                         {"layout", settings.layout == ra::ShardLayout::zigzag ? "zigzag" : "contiguous"},
+                         {"causal", settings.causal},
+                         {"shared_memory", settings.shared_memory},
+                         {"scalar", "float"},
+                         {"class", "RingDistributedDilatedAttention"}};
+  results["results"] = nlohmann::json::array();
   ra::set_num_threads(settings.threads);
-  const std::string timestamp = utc_timestamp();
-  const std::filesystem::path json = !settings.json.empty()
-                                         ? settings.json
-                                         : std::filesystem::read_symlink("/proc/self/exe").parent_path() /
-                                               ("benchmark_mpi_ring_results-" + timestamp + ".json");
-  nlohmann::json results;
-  if (world.prints()) results = describe_run(settings, world, timestamp);
   int failures = 0;
-  measure_scaling(cases, settings, world, failures, [&](const nlohmann::json& scaling) {
-    results["results"] = scaling;
-    write_atomically(json, results.dump(2) + "\n");  // a run takes long: what is there is kept
-  });
-  if (patterns) {
-    const nlohmann::json sharing = measure_pattern_sharing(MpiGroup(world.size), settings.rounds);
-    if (world.prints()) {
-      results["patterns_per_node"] = sharing;
-      write_atomically(json, results.dump(2) + "\n");
+  for (const RingCase& what : cases) {
+    const MpiGroup group(what.ranks);
+    if (group.member()) {
+      const nlohmann::json line = measure(what, group, settings, results["results"]);
+      results["results"].push_back(line);
+      failures += line.contains("error") ? 1 : 0;
+      if (prints && line.contains("error")) std::fprintf(stderr, "FAILED %s\n", line.dump().c_str());
+      if (prints && !line.contains("error")) print_ring_case(line);
+      if (prints) write_results(path, results);  // a run takes long: what is there is kept
     }
+    quiet_barrier(MPI_COMM_WORLD, std::chrono::milliseconds(2));
   }
-  if (world.prints()) std::printf("\nresults: %s\n", json.string().c_str());
+  if (patterns) results["patterns_per_node"] = measure_pattern_sharing(MpiGroup(world), settings.rounds);
+  if (prints) {
+    write_results(path, results);
+    std::printf("\nresults: %s\n", path.string().c_str());
+  }
   return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  int level = MPI_THREAD_SINGLE;
-  World world;
+  int level = MPI_THREAD_SINGLE, rank = 0, world = 1, status = EXIT_FAILURE;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
-  MPI_Comm_rank(MPI_COMM_WORLD, &world.rank);
-  MPI_Comm_size(MPI_COMM_WORLD, &world.size);
-  int status = EXIT_FAILURE;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &world);
   try {
-    const RingSettings settings = parse_ring_settings(argc, argv);
-    if (settings.help) {
-      if (world.prints()) std::fputs(ring_help_text, stdout);
+    const command_line::Arguments arguments(
+        argc, argv, {"--filter", "--rounds", "--threads", "--layout", "--json"},
+        {"--quick", "--list", "--causal", "--no-shared-memory", "--help", "-h"});
+    if (arguments.has("--help") || arguments.has("-h")) {
+      if (rank == 0) std::fputs(help_text, stdout);
       status = EXIT_SUCCESS;
     } else {
-      status = run(settings, world);
+      const std::string command = "mpirun -n " + std::to_string(world) + " benchmark_mpi_ring";
+      status = run(parse(arguments), rank, world, arguments.text("--json"), command_of(command, argc, argv));
     }
   } catch (const command_line::Error& error) {  // on every rank alike
-    if (world.prints()) std::fprintf(stderr, "benchmark_mpi_ring: %s\n", error.what());
+    if (rank == 0) std::fprintf(stderr, "benchmark_mpi_ring: %s\n", error.what());
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "benchmark_mpi_ring: rank %d: %s\n", world.rank, error.what());
+    std::fprintf(stderr, "benchmark_mpi_ring: rank %d: %s\n", rank, error.what());
     MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
   }
   MPI_Finalize();

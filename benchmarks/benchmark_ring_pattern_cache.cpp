@@ -1,36 +1,80 @@
 // What the pattern cache gains and what it does not: RingDilatedAttentionV2 in full and the other attention
 // classes at one size, with the global cache, local caches and none, cold and warm. `--help` lists the
-// options; the results file holds Google Benchmark's fields and a summary.
+// options; the results file holds Google Benchmark's fields and more.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "support/collecting_reporter.hpp"
-#include "support/comparison.hpp"
-#include "support/lookup_ratio.hpp"
-#include "support/machine.hpp"
-#include "support/memory_cases.hpp"
-#include "support/results_file.hpp"
-#include "support/settings.hpp"
-#include "support/store_timing.hpp"
-#include "support/timed_cases.hpp"
-#include "support/verification.hpp"
+#include "support/cache_cases.hpp"
+#include "support/cache_layers.hpp"
+#include "support/cache_memory.hpp"
+#include "support/google_benchmark.hpp"
+#include "support/measuring.hpp"
+#include "support/results.hpp"
 
 namespace {
 
 using namespace benchmarks;
 
+constexpr double lookup_ratio_limit = 2.0;
+
+constexpr const char* help_text =
+    R"(benchmark_ring_pattern_cache: what the pattern cache of RingDilatedAttentionV2 gains, and what it does not
+
+usage: benchmark_ring_pattern_cache [--quick] [--out DIR] [--threads N] [--repetitions N]
+
+  --quick          fewer heads, smaller heads, fewer repetitions; every sequence length is kept (a minute or two on 2 cores)
+  --out DIR        where the results go (default: beside this program)
+  --threads N      threads of a forward call (default: every core)
+  --repetitions N  of every case
+  --benchmark_filter=REGEX      time only the cases whose name matches
+  --benchmark_context=KEY=TEXT  a remark for the results
+  --help
+
+It checks that use_pattern_cache (global), use_local_cache (local) and use_no_cache (none) give bitwise equal outputs,
+then measures peak memory (a process per case), patterns, lookups, a model's first forward, and cold and warm forward
+calls. Results: benchmark_ring_pattern_cache_results-<UTC time>.json, in Google Benchmark's format with more members.
+Exit status 0 only if every output was right and a warm lookup of the global cache takes at most twice as long as one
+of a local cache.
+)";
+
+/// Throws command_line::Error.
+CacheSettings parse(const command_line::Arguments& arguments) {
+  CacheSettings settings;
+  settings.quick = arguments.has("--quick");
+  settings.filter = arguments.text("--benchmark_filter");
+  if (settings.quick) {
+    settings.heads = 3;
+    settings.head_dim = 8;
+    settings.forward_seconds = 35.0;
+    settings.model_seconds = 20.0;
+    settings.small_repetitions = 5;
+    settings.small_seconds = 0.02;
+  }
+  if (arguments.has("--repetitions")) {
+    const int repetitions = *arguments.number<int>("--repetitions");
+    if (repetitions < 1) throw command_line::Error("--repetitions must be positive");
+    settings.forward_repetitions = settings.model_repetitions = settings.small_repetitions = repetitions;
+  }
+  if (arguments.has("--threads")) ra::set_num_threads(*arguments.number<int>("--threads"));
+  settings.threads = ra::num_threads();
+  return settings;
+}
+
 /// Google Benchmark reads its settings from a command line, and keeps a pointer to the program's name: no
 /// path, since it goes into the results.
-void initialize_google_benchmark(const Settings& settings) {
+void initialize_google_benchmark(const std::string& context) {
   static std::vector<std::string> words{"benchmark_ring_pattern_cache",
                                         "--benchmark_enable_random_interleaving=true"};
-  words.insert(words.end(), settings.for_benchmark.begin(), settings.for_benchmark.end());
+  if (!context.empty()) words.push_back("--benchmark_context=" + context);
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   auto count = static_cast<int>(arguments.size());
@@ -40,79 +84,71 @@ void initialize_google_benchmark(const Settings& settings) {
 
 void announce(const std::string& what) { std::fprintf(stderr, "== %s\n", what.c_str()); }
 
-void choose_repetitions(Settings& settings, const Verification& verified) {
-  constexpr int policies = 3, cache_states = 2;
-  double all = 0.0;
-  for (const auto& [unused, call] : verified) all += call.seconds;
-  const double layer = verified.at({settings.lengths.front(), settings.ring_sizes.front()}).seconds;
-  settings.choose_repetitions(all * policies * cache_states, layer * settings.model_layers * policies);
+/// As many repetitions of the long cases as their seconds allow, from what a call of each problem took.
+void choose_repetitions(CacheSettings& settings, double seconds_of_all, double seconds_of_layer) {
+  const auto choose = [](int& repetitions, double seconds, double round, int least, int most) {
+    if (repetitions == 0)
+      repetitions = std::clamp(static_cast<int>(seconds / std::max(round, 1e-9)), least, most);
+  };
+  const int cases = 2 * static_cast<int>(policies.size());  // cold and warm
+  choose(settings.forward_repetitions, settings.forward_seconds, seconds_of_all * cases, 5, 9);
+  choose(settings.model_repetitions, settings.model_seconds, seconds_of_layer * settings.model_layers * 3, 3,
+         7);
 }
 
-int run(Settings settings) {
-  initialize_google_benchmark(settings);
-  Buffers buffers(settings.workload, settings.lengths.back());
-  Fixture fixture{
-      settings, buffers, {}, {}, keys_of_forward(settings.lengths.front(), settings.workload.heads)};
-
-  announce("the policies give equal bits");
-  fixture.verified = verify_policies(settings, buffers);
+int run(CacheSettings settings, const command_line::Arguments& arguments, const std::string& command) {
+  nlohmann::json results = describe_run();
+  initialize_google_benchmark(arguments.text("--benchmark_context"));
+  Buffers buffers(settings.lengths.back(), settings.heads, settings.head_dim);
   announce("every class gives equal bits under every policy, and what V2 gives");
-  fixture.class_digests = verify_classes(settings, buffers);
-  choose_repetitions(settings, fixture.verified);
+  const auto [problems, seconds] = verify_problems(settings, buffers);
+  const Layer layer = policies.front().make_layer("V2", settings.ring_sizes.front(), buffers);
+  choose_repetitions(settings, seconds, seconds_of([&] { layer.forward(settings.lengths.front()); }));
+
   announce("peak memory, one process per case");
   const nlohmann::json memory = measure_memory(settings);
-  announce("warm lookups, global against local");
-  const LookupRatio lookups = measure_lookup_ratio(settings, fixture.keys);
-  std::fprintf(stderr, "  global %s, local %s, ratio %.3f\n", format_seconds(lookups.global.median).c_str(),
-               format_seconds(lookups.local.median).c_str(), lookups.ratio.median);
-
   announce("a large pattern, made and loaded");
   const nlohmann::json store = measure_pattern_store(settings.small_repetitions);
-
-  const std::vector<std::string> groups = register_cases(fixture);
-  CollectingReporter reporter;
-  for (std::size_t i = 0; i < groups.size(); ++i) {
-    announce("case group " + std::to_string(i + 1) + " of " + std::to_string(groups.size()) + ": " +
-             groups[i]);
-    benchmark::RunSpecifiedBenchmarks(&reporter, "^" + groups[i]);
+  CacheCases cases(settings, buffers, problems);
+  Collector collector;
+  for (const std::string& group : cases.groups()) {
+    announce(group);
+    benchmark::RunSpecifiedBenchmarks(&collector, "^" + group);
   }
 
-  const std::vector<PolicyComparison> comparisons = compare_policies(reporter, groups);
-  const nlohmann::json memory_reduction = compare_memory(memory);
-  nlohmann::json speedups = nlohmann::json::array();
-  for (const PolicyComparison& comparison : comparisons) speedups.push_back(comparison.to_json());
-  nlohmann::json results = reporter.json();
+  std::vector<std::string> errors = collector.errors();
+  const Summary global = collector.of("lookup/contenders:1/cache:warm/policy:global");
+  const Summary local = collector.of("lookup/contenders:1/cache:warm/policy:local");
+  if (global.count > 0 && local.count > 0) {  // minima, which a busy machine disturbs least
+    std::printf("\nwarm lookup, global / local: %.3f (limit %.1f)\n", global.minimum / local.minimum,
+                lookup_ratio_limit);
+    if (!(global.minimum <= lookup_ratio_limit * local.minimum)) {
+      errors.push_back("warm lookup ratio above the limit");
+    }
+  }
+  results.update(collector.json());
   results["context"]["host_name"] = "withheld";
-  const std::string timestamp = utc_timestamp();
-  results["ring_attention"] = {{"timestamp", timestamp},
-                               {"version", std::to_string(RING_ATTENTION_VERSION_MAJOR) + "." +
-                                               std::to_string(RING_ATTENTION_VERSION_MINOR) + "." +
-                                               std::to_string(RING_ATTENTION_VERSION_PATCH)},
-                               {"commit", describe_commit()},
-                               {"machine", describe_machine()},
-                               {"build", describe_build()},
-                               {"settings", settings.to_json()},
-                               {"verification",
-                                {{"policies_bitwise_equal", true},
-                                 {"every_timed_forward_compared", true},
-                                 {"errors", reporter.errors()}}},
-                               {"pattern_lookup_ratio", lookups.to_json()},
-                               {"patterns_of_one_forward", fixture.keys.size()},
-                               {"pattern_store", store},
-                               {"policies", speedups},
-                               {"cold_and_warm", compare_cold_and_warm(reporter)},
-                               {"memory", memory},
-                               {"memory_reduction", memory_reduction}};
+  results["command"] = command;
+  results["errors"] = errors;
+  results["memory"] = memory;
+  results["pattern_store"] = store;
+  results["patterns_of_one_forward"] = cases.patterns_of_one_call();
+  const ra::AttentionConfig config = cache_config(1);
+  results["settings"] = {{"class", "RingDilatedAttentionV2<float>"},
+                         {"segment_lengths", config.segment_lengths},
+                         {"dilation_rates", config.dilation_rates},
+                         {"sequence_lengths", settings.lengths},
+                         {"ring_sizes", settings.ring_sizes},
+                         {"heads", settings.heads},
+                         {"head_dim", settings.head_dim},
+                         {"threads", settings.threads}};
 
-  const std::string file_name = "benchmark_ring_pattern_cache_results-" + timestamp + ".json";
-  print_table(comparisons, memory_reduction);
-  std::printf("\nwarm lookup, global / local: %.3f (limit %.1f)\n", lookups.ratio.median, lookup_ratio_limit);
-  write_atomically(settings.out / file_name, results.dump(2) + "\n");
-  std::printf("results: %s\n", (settings.out / file_name).string().c_str());
-
-  for (const std::string& error : reporter.errors()) std::fprintf(stderr, "FAILED %s\n", error.c_str());
-  if (!lookups.within_limit()) std::fprintf(stderr, "FAILED warm lookup ratio above the limit\n");
-  return reporter.errors().empty() && lookups.within_limit() ? 0 : 1;
+  std::filesystem::path path = results_path("", results["timestamp"]);
+  if (arguments.has("--out")) path = std::filesystem::path(arguments.text("--out")) / path.filename();
+  write_results(path, results);
+  std::printf("results: %s\n", path.string().c_str());
+  for (const std::string& error : errors) std::fprintf(stderr, "FAILED %s\n", error.c_str());
+  return errors.empty() ? 0 : 1;
 }
 
 }  // namespace
@@ -120,12 +156,14 @@ int run(Settings settings) {
 int main(int argc, char** argv) {
   try {
     if (argc > 1 && argv[1] == memory_case_argument) return run_memory_case(argc, argv);
-    const Settings settings = parse_settings(argc, argv);
-    if (settings.help) {
+    const command_line::Arguments arguments(
+        argc, argv, {"--out", "--threads", "--repetitions", "--benchmark_filter", "--benchmark_context"},
+        {"--quick", "--help", "-h"});
+    if (arguments.has("--help") || arguments.has("-h")) {
       std::fputs(help_text, stdout);
       return 0;
     }
-    return run(settings);
+    return run(parse(arguments), arguments, command_of("./benchmarks/run", argc, argv));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "benchmark_ring_pattern_cache: %s\n", error.what());
     return 1;

@@ -1,11 +1,7 @@
 #!/usr/bin/env python3
 """Times this library against PyTorch on the CPU: the same inputs, call by call in turn, in one run."""
 
-import argparse
 import dataclasses
-import datetime
-import json
-import os
 import pathlib
 import sys
 import tempfile
@@ -14,25 +10,10 @@ import time
 sys.dont_write_bytecode = True
 
 from support import safetensors_file  # noqa: E402
-from support.attention_server import AttentionServer  # noqa: E402
-from support.comparison_cases import SCALARS, make_cases, normal_numbers  # noqa: E402
-from support.machine import describe_commit, describe_machine  # noqa: E402
-from support.samples import PAUSE, summarize  # noqa: E402
-
-try:
-    import torch
-    from support import pytorch_attention
-    from support.pytorch_peer import PytorchPeer
-
-    torch_missing = None
-except (ImportError, OSError) as error:
-    torch, torch_missing = None, str(error)
-
-PROJECT = pathlib.Path(__file__).resolve().parent.parent
-PROGRAM = PROJECT / "build" / "measure" / "benchmarks" / "attention_for_comparison"
-
-TOLERANCES = {"float32": 2e-5, "bfloat16": 2.5e-2}
-LSE_TOLERANCE = 2e-5
+from support.comparison import (  # noqa: E402
+    PAUSE, RATES, SCALARS, SEGMENTS, Case, attention_server, cores, make_parser, pytorch_version, ranged, require_program,
+)
+from support.results import describe_run, summarize, write_results  # noqa: E402
 
 EPILOG = """\
 cases, each in float32 and bfloat16, with one thread and with all:
@@ -52,180 +33,107 @@ of the same round; above 1 the library is faster. GFLOP/s count 4 * d * query-ke
 The program attention_for_comparison makes the library's calls. To build it where the default expects it:
   cmake -S . -B build/measure -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF
   cmake --build build/measure --target attention_for_comparison
-PyTorch: pip install torch. Without it the library is measured alone. Exit status 0 only where all outputs agree.
+PyTorch: pip install torch. Without it the library is measured alone. Exit status 0 only if all outputs agree.
 """
 
 
-def worst_error(case, scalar, peer, outputs):
-    """Largest difference in units of the tolerance, huge for NaN, and the output it was found in."""
-    worst = (0.0, "")
-    for name, reference in peer.outputs().items():
-        actual = pytorch_attention.tensor_of(outputs[name]).double()
-        reference = reference.double()
-        tolerance = LSE_TOLERANCE if name == "lse" else TOLERANCES[scalar] * (5 if case.backward else 1)
-        unit = min(1.0, reference.abs().max().item())
-        errors = (actual - reference).abs() / (tolerance * reference.abs().clamp(min=unit))
-        worst = max(worst, (errors.nan_to_num(nan=torch.finfo(errors.dtype).max).max().item(), name))
-    return worst
+def make_cases(quick):
+    return [
+        Case("sdpa/d64/forward", 2048, 8, 64, segments=(2048,)),
+        Case("sdpa/d128/forward", 2048, 8, 128, segments=(2048,)),
+        Case("sdpa/d64/backward", 1024, 8, 64, segments=(1024,), backward=True),
+        Case("longnet/d64/forward", 4096 if quick else 16384, 12, 64, "longnet", SEGMENTS, RATES),
+        Case("gigapath/d48/forward", 2500 if quick else 10000, 16, 48, "torchscale",
+             (1024, 5792, 32768, 185363, 1048576), RATES),
+    ]
 
 
 def take_turns(sides, threads, rounds):
     """Seconds of every side, by round; the first round warms up and does not count."""
     taken = [[] for _ in sides]
     for _ in range(rounds + 1):
-        for side, seconds in zip(sides, taken):
+        for seconds_of, seconds in zip(sides, taken):
             time.sleep(PAUSE)
-            seconds.append(side.seconds(threads))
+            seconds.append(seconds_of(threads))
     return [seconds[1:] for seconds in taken]
 
 
-def measure(case, scalar, thread_counts, options, folder):
-    """One line of the results for each number of threads."""
-    inputs = {}
-    for seed, name in enumerate(["q", "k", "v"] + ["grad_out"] * case.backward):
-        count = case.tokens * case.heads * case.head_dim
-        inputs[name] = (SCALARS[scalar], case.shape, normal_numbers(count, scalar, seed))
-    safetensors_file.write(folder / "inputs", inputs)
-    with AttentionServer(
-        options.program, case, folder / "inputs", folder / "outputs", options.kernel
-    ) as library:
-        peer, agreement = None, {}
-        if torch:
-            inputs = safetensors_file.read(folder / "inputs")
-            peer = PytorchPeer(case, inputs)
-            worst, where = worst_error(case, scalar, peer, safetensors_file.read(folder / "outputs"))
-            agreement = {"worst_difference_in_tolerances": worst, "worst_in": where, "agree": worst <= 1}
+def measure(case, scalar, thread_counts, options, peers, folder):
+    """One line of the results for each number of threads. `peers`: support.pytorch_peer, or None."""
+    case.write_inputs(folder / "inputs", scalar)
+    words = ["--input", folder / "inputs", "--output", folder / "outputs"] + ["--backward"] * case.backward
+    if options.kernel:
+        words += ["--kernel", options.kernel]
+    with attention_server(options.program, case.preset, case.segments, case.rates, *words) as library:
+        about, sides = {key: library.about[key] for key in ("kernel", "flops")}, [lambda n: library.ask(n)["seconds"]]
+        if peers:
+            peer = peers.PytorchPeer(case, safetensors_file.read(folder / "inputs"))
+            worst, where = peers.worst_error(case, scalar, peer, safetensors_file.read(folder / "outputs"))
+            about |= {"worst_difference_in_tolerances": worst, "worst_in": where, "agree": worst <= 1}
+            sides.append(peer.seconds)
         for threads in thread_counts:
-            line = (
-                dataclasses.asdict(case) | {"scalar": scalar, "threads": threads} | library.about | agreement
-            )
+            line = dataclasses.asdict(case) | {"scalar": scalar, "threads": threads} | about
             line["name"] = f"{case.name}/{scalar}/threads{threads}"
-            if agreement and not agreement["agree"]:
-                yield line
-                continue
-            ours, *theirs = take_turns([library, peer] if peer else [library], threads, options.rounds)
-            line["library_seconds"] = summarize(ours)
-            line["library_gflops"] = summarize([line["flops"] / s * 1e-9 for s in ours])
-            if theirs:
-                line["pytorch_seconds"] = summarize(theirs[0])
-                line["pytorch_gflops"] = summarize([line["flops"] / s * 1e-9 for s in theirs[0]])
-                line["ratio"] = summarize([b / a for a, b in zip(ours, theirs[0])])
+            if line.get("agree", True):
+                taken = take_turns(sides, threads, options.rounds)
+                for side, seconds in zip(("library", "pytorch"), taken):
+                    line[f"{side}_seconds"] = summarize(seconds)
+                    line[f"{side}_gflops"] = summarize([line["flops"] / s * 1e-9 for s in seconds])
+                if peers:
+                    line["ratio"] = summarize([b / a for a, b in zip(*taken)])
             yield line
 
 
 def show(line):
-    def figures(key, digits):
-        if key not in line:
-            return "-"
-        return "{median:.{0}f} ({minimum:.{0}f} to {maximum:.{0}f})".format(digits, **line[key])
-
     if not line.get("agree", True):
         worst = f"{line['worst_in']} differs by {line['worst_difference_in_tolerances']:g} tolerances"
         print(f"FAILED {line['name']}: {worst}", flush=True)
         return
-    columns = (figures("library_gflops", 1), figures("pytorch_gflops", 1), figures("ratio", 2))
+    columns = [ranged(line, f"{side}_gflops", ".1f") for side in ("library", "pytorch")] + [ranged(line, "ratio", ".2f")]
     print("{:<38} {:>25} {:>25} {:>21}".format(line["name"], *columns), flush=True)
 
 
-def describe_pytorch():
-    if not torch:
-        return None
-    return {
-        "version": torch.__version__,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "attention_with_lse": pytorch_attention.find_attention_with_lse()[1],
-    }
-
-
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, EPILOG)
+    parser.add_argument("--quick", action="store_true", help="shorter dilated sequences, and fewer calls of them")
     parser.add_argument(
-        "--quick", action="store_true", help="shorter dilated sequences, and fewer calls of them"
-    )
-    parser.add_argument(
-        "--filter",
-        metavar="TEXT[,TEXT...]",
-        default="",
-        help="only cases whose name contains TEXT; of several texts every one",
+        "--filter", metavar="TEXT[,TEXT...]", default="", help="only cases whose name contains each TEXT"
     )
     parser.add_argument("--rounds", type=int, help="calls of each side that count (default: 9; quick: 7)")
     parser.add_argument("--threads", type=int, nargs="+", help="numbers of threads (default: 1 and all)")
-    parser.add_argument(
-        "--kernel", help="the library's kernel (default: its best; the program's --kernels lists them)"
-    )
-    parser.add_argument(
-        "--program", type=pathlib.Path, default=PROGRAM, help="attention_for_comparison, where it is built"
-    )
-    parser.add_argument(
-        "--json",
-        type=pathlib.Path,
-        help="results (default: compare_pytorch_results-<UTC time>.json beside the program)",
-    )
+    parser.add_argument("--kernel", help="the library's kernel (default: its best; --about of the program lists them)")
     options = parser.parse_args()
     options.rounds = options.rounds or (7 if options.quick else 9)
     if options.rounds < 1:
         parser.error("--rounds must be positive")
-    if not options.program.exists():
-        parser.error(f"{options.program} does not exist: build it (see --help), or name it with --program")
+    require_program(parser, options.program)
     return options
 
 
 def main():
     options = parse_arguments()
-    timestamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    path = options.json or options.program.parent / f"compare_pytorch_results-{timestamp}.json"
-    cores = len(os.sched_getaffinity(0))
-    thread_counts = options.threads or sorted({1, cores})
-    if torch_missing:
-        print(
-            f"PyTorch is missing ({torch_missing}): the library is measured alone. pip install torch",
-            flush=True,
-        )
-    elif describe_pytorch()["attention_with_lse"].startswith("scores"):
-        print(
-            "PyTorch has no operator that gives the log-sum-exp: dilated cases use an explicit softmax",
-            flush=True,
-        )
+    results, pytorch, peers, lines = describe_run(options.program), pytorch_version(), None, []
+    if pytorch:
+        from support import pytorch_peer as peers
+
+        pytorch["attention_with_lse"] = peers.find_attention_with_lse()[1]
+        print(f"PyTorch's dilated cases use {pytorch['attention_with_lse']}", flush=True)
     print("{:<38} {:>25} {:>25} {:>21}".format("case, GFLOP/s", "library", "PyTorch", "ratio"))
-    lines = []
     for case in make_cases(options.quick):
         for scalar in SCALARS:
             chosen = [
                 threads
-                for threads in thread_counts
+                for threads in options.threads or sorted({1, cores()})
                 if all(text in f"{case.name}/{scalar}/threads{threads}" for text in options.filter.split(","))
             ]
-            if not chosen:
-                continue
             with tempfile.TemporaryDirectory() as folder:
-                for line in measure(case, scalar, chosen, options, pathlib.Path(folder)):
+                for line in measure(case, scalar, chosen, options, peers, pathlib.Path(folder)) if chosen else ():
                     show(line)
                     lines.append(line)
     if not lines:
         sys.exit("no case matches --filter")
-    results = {
-        "timestamp": timestamp,
-        "commit": describe_commit(),
-        "machine": describe_machine(),
-        "build": lines[0]["build"],
-        "pytorch": describe_pytorch(),
-        "quick": options.quick,
-        "rounds": options.rounds,
-        "settings": {
-            "filters": [text for text in options.filter.split(",") if text],
-            "threads": thread_counts,
-            "kernel": options.kernel,
-        },
-        "order": "library and PyTorch in turn; ratio: PyTorch's seconds / the library's, by round",
-        "results": lines,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n")
-    partial.replace(path)
-    print(f"\nresults: {path}")
+    settings = {"rounds": options.rounds}
+    write_results(results | {"pytorch": pytorch, "settings": settings, "results": lines}, options.json)
     sys.exit(0 if all(line.get("agree", True) for line in lines) else 1)
 
 

@@ -3,46 +3,82 @@
 
 import argparse
 import pathlib
+import re
 import shlex
 import sys
 
 sys.dont_write_bytecode = True
 
-from support.report import index  # noqa: E402
-from support.report.changes import print_changes  # noqa: E402
+from support.report import cache, kernels, lengths, mpi_ring, slide_encoder  # noqa: E402
+from support.report.files import ReportError, ResultsFile, kept_files, print_changes, provenance  # noqa: E402
 from support.report.plots import Plots  # noqa: E402
-from support.report.reports import REPORTS  # noqa: E402
-from support.report.results_files import ReportError, ResultsFile  # noqa: E402
+from support.report.text import day, listed, table  # noqa: E402
+from support.results import write_atomically  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = PROJECT / "docs" / "benchmarks"
 
+# The report of each kind of results: STEM of its files, TITLE, sections(files, plots) of its page, figures(file) that
+# --compare compares, and BLOCKS, parts of the project's texts by name.
+REPORTS = {
+    "cache": cache,
+    "lengths": lengths,
+    "kernels": kernels,
+    "long": kernels,
+    "pytorch": kernels,
+    "mpi_ring": mpi_ring,
+    "slide_encoder": slide_encoder,
+}
+
 EPILOG = """\
 RESULTS is the JSON of benchmark_ring_pattern_cache, _attention_kernels or _mpi_ring, of compare_pytorch.py,
-compare_slide_encoder.py or compare_lengths.py: the file itself tells which. The page NAME-<UTC time>.md and its plots,
-each as SVG and PNG, are written beside it. Results of compare_pytorch.py and of benchmark_attention_kernels --long
-belong to the report of the kernels; given together with its results they make one page.
+compare_slide_encoder.py or compare_lengths.py: the command in the file tells which. The page NAME-<UTC time>.md and its
+plots, each as SVG and PNG, are written beside it. Results of compare_pytorch.py and of compare_lengths.py --long belong
+to the report of the kernels; given together with its results they make one page.
 
-Plots need matplotlib (Debian and Ubuntu: apt-get install python3-matplotlib). Without it, or where one cannot be drawn,
+Plots need matplotlib (Debian and Ubuntu: apt-get install python3-matplotlib). Without it, or if one cannot be drawn,
 the page has its tables alone, and --publish refuses. It also refuses results of a run that failed.
+
+Texts of README.md and docs quote results between <!-- measured: NAME --> and <!-- end of measured -->. --publish and
+--remake write these parts, from the newest published file that is neither of a quick nor of a partial run; the test
+benchmarks.report refuses others.
+"""
+
+INDEX = """\
+# Measured
+
+Reports that `benchmarks/report.py` made of results: every number in them is computed from the file beside it, and none
+is typed. Each page names its machine; figures of another will differ.
+
+<!-- not run: the first measures for minutes, and the others need its results -->
+```sh
+./benchmarks/run --publish                           # runs the benchmark of the pattern cache and keeps its report here
+python3 benchmarks/report.py --publish RESULTS.json  # keeps the report of any other benchmark's results
+python3 benchmarks/report.py --compare OLD.json RESULTS.json
+python3 benchmarks/report.py --remake                # makes all of this anew, and the parts of texts that quote it
+```
+
 """
 
 
-def write_atomically(path, content):
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+def page_name(file):
+    return f"{REPORTS[file.kind].STEM}-{file.timestamp}.md"
 
 
 def make_report(files):
     """The page and the plots of one or more files of one report: bytes by name, and why there are no plots, or None."""
     report = REPORTS[files[0].kind]
-    stem = f"{report.STEM}-{files[0].timestamp}"
-    plots = Plots(stem)
-    page = report.page(files, plots)
+    plots = Plots(page_name(files[0]).removesuffix(".md"))
+
+    def make_page(plots):
+        first, *rest = report.sections(files, plots)
+        parts = [f"# {report.TITLE}, measured {files[0].timestamp}\n", first, provenance(files), *rest]
+        return "\n".join(part for part in parts if part)
+
+    page = make_page(plots)
     if plots.problem:
-        page = report.page(files, Plots(stem, plots.problem))  # one that shows none
-    return {index.page_name(report, files[0]): page.encode("utf-8")} | plots.files, plots.problem
+        page = make_page(Plots(plots.stem, plots.problem))  # one that shows none
+    return {page_name(files[0]): page.encode("utf-8")} | plots.files, plots.problem
 
 
 def write_report(files, folder, complete=False):
@@ -50,57 +86,99 @@ def write_report(files, folder, complete=False):
     made, problem = make_report(files)
     if problem and complete:
         raise ReportError(f"a page without plots is not kept: {problem}")
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in made.items():
         write_atomically(folder / name, content)
-    return folder / next(iter(made)), problem
+    print(f"report: {folder / next(iter(made))}", flush=True)
+    return problem
+
+
+def files_of(page):
+    """The files that a kept page was made of, in order."""
+    names = re.findall(r"^- Results: \[.*?\]\((.*?)\)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [ResultsFile(KEPT / name) for name in names]
 
 
 def write_index():
-    write_atomically(KEPT / "README.md", index.render(KEPT, REPORTS).encode("utf-8"))
+    """docs/benchmarks/README.md: the newest report of each benchmark, and all results."""
+    pages = {}  # the files of each kept page, by its name
+    for report in dict.fromkeys(REPORTS.values()):
+        for page in sorted(KEPT.glob(f"{report.STEM}-*.md"), reverse=True):
+            pages[page.name] = files_of(page)
+    newest, rows = {}, []
+    for name, files in pages.items():
+        commands = listed(f"`{file.data['command']}`" for file in files)
+        title = REPORTS[files[0].kind].TITLE
+        newest.setdefault(title, f"- **{title}**: [{day(files[0].timestamp)}]({name}), by {commands}\n")
+        rows += [(name, file) for file in files]
+    everything = table(
+        rows,
+        ("report", lambda row: f"[{row[0].removesuffix('.md')}]({row[0]})"),
+        ("measured", lambda row: day(row[1].timestamp)),
+        ("results", lambda row: f"[{row[1].path.name.split('_results')[0]}]({row[1].path.name})"),
+        ("processor", lambda row: row[1].data["machine"]["cpu_model"]),
+        ("cores", lambda row: row[1].data["machine"]["cpus_usable"]),
+        ("commit", lambda row: ((row[1].data.get("commit") or {}).get("id") or "unknown")[:12]),
+        left=4,
+    )
+    text = INDEX + "## The newest\n\n" + "".join(newest.values()) + "\n## All\n\n" + everything
+    write_atomically(KEPT / "README.md", text.encode("utf-8"))
 
 
-def remake_all():
-    """Every kept page and its plots, and the list of them."""
+def write_texts():
+    """The parts of README.md and docs that quote results."""
+    newest = {}
+    for file in kept_files(KEPT):
+        if file.is_full():
+            newest.setdefault(file.kind, file)
+    blocks = {name: (kind, make) for kind, report in REPORTS.items() for name, make in getattr(report, "BLOCKS", {}).items()}
+
+    def quote(match):
+        if match[2] not in blocks:
+            raise ReportError(f"<!-- measured: {match[2]} -->: no report has such a part")
+        kind, make = blocks[match[2]]
+        return match[1] + (make(newest[kind]) if kind in newest else "") + match[3]
+
+    marks = re.compile(r"(^<!-- measured: (\w+) -->\n).*?(^<!-- end of measured -->$)", re.MULTILINE | re.DOTALL)
+    for page in [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]:
+        if page.exists():
+            old = page.read_text(encoding="utf-8")
+            new = marks.sub(quote, old)
+            if new != old:
+                write_atomically(page, new.encode("utf-8"))
+                print(f"numbers of {page}")
+
+
+def remake():
+    """Every kept page and its plots, the list of them, and the texts that quote them."""
+    write_index()
+    write_texts()
     for report in dict.fromkeys(REPORTS.values()):
         for page in sorted(KEPT.glob(f"{report.STEM}-*.md")):
-            made_of = [ResultsFile(KEPT / name) for name in index.results_of(page)]
-            path, _ = write_report(made_of, KEPT, complete=True)
-            print(f"report: {path}")
+            write_report(files_of(page), KEPT, complete=True)
+
+
+def publish(files):
+    """Keeps results, page and plots in docs/benchmarks: all of them, or none."""
+    for file in files:
+        if failures := file.failures():
+            raise ReportError(f"{file.path}: not published, since the run failed: {failures[0]}")
+    write_report(files, KEPT, complete=True)
+    for file in files:
+        if file.path.resolve().parent != KEPT:
+            write_atomically(KEPT / file.path.name, file.path.read_bytes())
     write_index()
-
-
-def report_of_all(files):
-    """The files of one report, the one it is named after first; refuses others."""
-    files.sort(key=lambda file: (file.kind == "pytorch", "long" in file.data))
-    main = files[0]
-    reports = {REPORTS[file.kind] for file in files}
-    if len(reports) > 1:
-        raise ReportError("these results belong to different reports: name those of one")
-    if len(files) > 1 and not hasattr(REPORTS[main.kind], "TAKES_SEVERAL"):
-        raise ReportError("only the report of the kernels takes several files")
-    return files
+    write_texts()
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "results", type=pathlib.Path, nargs="*", metavar="RESULTS", help="JSON of a benchmark"
-    )
-    parser.add_argument(
-        "--publish",
-        action="store_true",
-        help="keep results, page and plots in docs/benchmarks, and rewrite its README.md",
-    )
+    parser.add_argument("results", type=pathlib.Path, nargs="*", metavar="RESULTS", help="JSON of a benchmark")
+    parser.add_argument("--publish", action="store_true", help="keep results, page and plots in docs/benchmarks")
     parser.add_argument("--compare", type=pathlib.Path, metavar="OLD.json", help="print what changed since")
-    parser.add_argument(
-        "--out", type=pathlib.Path, help="folder of page and plots (default: that of the results)"
-    )
-    parser.add_argument(
-        "--remake", action="store_true", help="make all pages of docs/benchmarks anew from their results"
-    )
+    parser.add_argument("--out", type=pathlib.Path, help="folder of page and plots (default: that of the results)")
+    parser.add_argument("--remake", action="store_true", help="make all of docs/benchmarks anew from its results")
     options = parser.parse_args()
     if options.remake == bool(options.results):
         parser.error("results are needed, or --remake alone")
@@ -109,35 +187,22 @@ def parse_arguments():
     return options
 
 
-def publish(files):
-    """Keeps results, page and plots in docs/benchmarks: all of them, or none."""
-    for file in files:
-        if failures := file.failures():
-            raise ReportError(f"{file.path}: not published, since the run failed: {failures[0]}")
-    path, _ = write_report(files, KEPT, complete=True)
-    for file in files:
-        if file.path.resolve().parent != KEPT:
-            write_atomically(KEPT / file.path.name, file.path.read_bytes())
-    print(f"report: {path}")
-    write_index()
-
-
 def run(options):
     if options.remake:
-        remake_all()
+        remake()
         return
-    files = report_of_all([ResultsFile(path) for path in options.results])
+    order = list(REPORTS)
+    files = sorted(map(ResultsFile, options.results), key=lambda file: order.index(file.kind))
+    if len({REPORTS[file.kind] for file in files}) > 1 or len({file.kind for file in files}) < len(files):
+        raise ReportError("one page takes one file, or one of each benchmark that belongs to the kernels' report")
     old = ResultsFile(options.compare) if options.compare else None
     if old and old.kind != files[0].kind:
         raise ReportError(f"{old.path}: results of another benchmark")
     if options.publish:
         publish(files)
-    else:
-        path, problem = write_report(files, options.out or files[0].path.parent)
-        print(f"report: {path}", flush=True)
-        if problem:
-            again = shlex.join([str(pathlib.Path(__file__).resolve()), *map(str, options.results)])
-            print(f"no plots: {problem}; this adds them later: python3 {again}", file=sys.stderr)
+    elif problem := write_report(files, options.out or files[0].path.parent):
+        again = shlex.join([str(pathlib.Path(__file__).resolve()), *map(str, options.results)])
+        print(f"no plots: {problem}; this adds them later: python3 {again}", file=sys.stderr)
     if old:
         print()
         print_changes(REPORTS[old.kind].figures, old, files[0])

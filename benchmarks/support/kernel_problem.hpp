@@ -1,34 +1,62 @@
-// The tensors of one timed problem, its calls, and their checks.
+// The tensors of one timed problem, its calls, and their checks against the tests' float64 oracle on a few
+// query rows: outputs and log-sum-exps, and the gradients of a loss that depends on these rows alone, which
+// reach every key that they see.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <limits>
+#include <numeric>
 #include <ring_attention/ring_attention.hpp>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
-#include "attention_patterns.hpp"
-#include "sampled_oracle.hpp"
+#include "../../tests/support/compare.hpp"
+#include "../../tests/support/oracle.hpp"
+#include "../../tests/support/oracle_adapter.hpp"
+#include "problems.hpp"
 
 namespace benchmarks {
 
+/// The largest error in units of the tolerance. Attention averages, so that results may be small: below 1 the
+/// largest reference takes the place of 1 in the tolerance, or nothing would be checked. Throws
+/// std::runtime_error if the error is more than 1, or NaN.
+inline double worst_error(const std::string& name, std::vector<double> actual, std::vector<double> reference,
+                          double tolerance) {
+  double unit = 0.0;
+  for (const double value : reference) unit = std::max(unit, std::abs(value));
+  unit = unit > 0.0 ? std::min(unit, 1.0) : 1.0;
+  for (double& value : actual) value /= unit;
+  for (double& value : reference) value /= unit;
+  const test::Comparison compared = test::compare_all(name, actual, reference, tolerance);
+  if (!compared.passed()) throw std::runtime_error(compared.message());
+  return compared.worst();
+}
+
+/// Batch size 1, without grouped heads.
 template <class Scalar>
 class KernelProblem {
  public:
   KernelProblem(const Configuration& configuration, std::int64_t head_dim)
       : attention_(configuration.config),
-        q_(1, configuration.tokens, configuration.heads, head_dim),
-        k_(q_.shape()),
-        v_(q_.shape()),
-        grad_out_(q_.shape()),
+        q_(numbers(configuration, head_dim, examples::Operand::query)),
+        k_(numbers(configuration, head_dim, examples::Operand::key)),
+        v_(numbers(configuration, head_dim, examples::Operand::value)),
+        grad_out_(numbers(configuration, head_dim, examples::Operand{4})),
         sampled_grad_out_(q_.shape()),
-        result_{ra::Tensor<Scalar>(q_.shape()),
-                ra::Tensor<ra::accumulator_t<Scalar>>(1, configuration.heads, configuration.tokens, 1)} {
-    std::uint32_t seed = 20231;
-    for (ra::Tensor<Scalar>* tensor : {&q_, &k_, &v_, &grad_out_}) fill(*tensor, seed);
-    oracle_.emplace(configuration.config, q_, k_, v_);
-    for (const std::int64_t t : oracle_->rows()) {
-      std::copy_n(grad_out_.view().row(0, t, 0), configuration.heads * head_dim,
-                  sampled_grad_out_.view().row(0, t, 0));
+        result_(attention_.forward_with_lse(q_, k_, v_)),
+        problem_(test::to_problem(configuration.config, q_.shape(), k_.shape())),
+        inputs_(test::to_inputs<Scalar>(q_, k_, v_)) {
+    const std::int64_t n = configuration.tokens;
+    expected_ = oracle::forward(problem_, inputs_, {0, n / 5, n / 3, n / 2, 3 * n / 4 + 1, n - 1});
+    tolerance_ = test::tolerance_of<Scalar>(expected_.tolerance_factor());
+    for (const std::int64_t t : expected_.rows) {
+      std::copy_n(grad_out_.view().row(0, t, 0), row_size(), sampled_grad_out_.view().row(0, t, 0));
     }
+    compute_gradients();
   }
 
   void call(Direction direction) {
@@ -42,20 +70,72 @@ class KernelProblem {
   /// The largest error in units of the tolerance; call() has what it needs from then on. Throws
   /// std::runtime_error that says what is wrong.
   double validate(Direction direction) {
+    result_ = attention_.forward_with_lse(q_, k_, v_);
     std::fill_n(result_.out.data(), result_.out.size(), std::numeric_limits<Scalar>::quiet_NaN());
-    attention_.forward(q_, k_, v_, result_.out, result_.lse);
-    const double forward = oracle_->check_forward(result_.out, result_.lse);
+    attention_.forward(q_, k_, v_, result_.out);
+    std::vector<double> out, lse;
+    for (const std::int64_t t : expected_.rows) {
+      const Scalar* row = result_.out.view().row(0, t, 0);
+      std::transform(row, row + row_size(), std::back_inserter(out), &test::to_double<Scalar>);
+    }
+    for (std::int64_t head = 0; head < problem_.heads; ++head) {
+      for (const std::int64_t t : expected_.rows)
+        lse.push_back(test::to_double(result_.lse.view()(0, head, t, 0)));
+    }
+    const test::Comparison sums = test::compare_all("lse", lse, expected_.lse, tolerance_.lse);
+    if (!sums.passed()) throw std::runtime_error(sums.message());
+    const double forward = std::max(sums.worst(), worst_error("out", out, expected_.out, tolerance_.out));
     if (direction == Direction::forward) return forward;
+
     gradients_ = attention_.backward(q_, k_, v_, result_, sampled_grad_out_);
-    return oracle_->check_backward(gradients_, sampled_grad_out_);
+    double worst = forward;
+    const char* const names[]{"dQ", "dK", "dV"};
+    const ra::Tensor<Scalar>* const found[]{&gradients_.q, &gradients_.k, &gradients_.v};
+    for (std::size_t i = 0; i < 3; ++i) {
+      const std::vector<double> actual = test::to_float64(ra::TensorView<const Scalar>(*found[i]));
+      worst = std::max(worst, worst_error(names[i], actual, expected_gradients_[i], tolerance_.gradient));
+    }
+    return worst;
   }
 
  private:
-  /// Uniform numbers of mean 0 and variance 1.
-  static void fill(ra::Tensor<Scalar>& tensor, std::uint32_t& seed) {
-    for (std::int64_t i = 0; i < tensor.size(); ++i) {
-      seed = seed * 1664525U + 1013904223U;
-      tensor.data()[i] = static_cast<Scalar>((static_cast<float>(seed >> 8) * 0x1p-23F - 1.0F) * 1.7320508F);
+  static ra::Tensor<Scalar> numbers(const Configuration& of, std::int64_t head_dim,
+                                    examples::Operand operand) {
+    return random_numbers<Scalar>(of.tokens, of.heads, head_dim, operand);
+  }
+  std::int64_t row_size() const { return problem_.heads * problem_.dim; }
+
+  /// With P the probability of a key over all branches: dS = P (grad_out . v - grad_out . out),
+  /// dQ += scale dS K, dK += scale dS Q, dV += P grad_out.
+  void compute_gradients() {
+    expected_gradients_.assign(3, std::vector<double>(problem_.query_size()));
+    const auto dim = static_cast<std::size_t>(problem_.dim);
+    const auto dot = [dim](const double* x, const double* y) {
+      return std::inner_product(x, x + dim, y, 0.0);
+    };
+    for (const std::int64_t t : expected_.rows) {
+      for (std::int64_t head = 0; head < problem_.heads; ++head) {
+        const oracle::Row row = oracle::attend_row(problem_, inputs_, 0, head, t);
+        const std::size_t query = problem_.query_row(0, t, head);
+        const Scalar* const grad_row = sampled_grad_out_.view().row(0, t, head);
+        std::vector<double> grad(dim);
+        std::transform(grad_row, grad_row + dim, grad.begin(), &test::to_double<Scalar>);
+        const double grad_dot_out = dot(grad.data(), row.out.data());
+        for (std::size_t i = 0; i < row.branches.size(); ++i) {
+          const oracle::BranchRow& branch = row.branches[i];
+          for (std::size_t j = 0; j < branch.keys.tokens.size(); ++j) {
+            const std::size_t key = problem_.key_row(0, branch.keys.tokens[j], head);
+            const double probability = row.weights[i] * branch.probabilities[j];
+            const double score_grad =
+                problem_.scale * probability * (dot(grad.data(), inputs_.v.data() + key) - grad_dot_out);
+            for (std::size_t c = 0; c < dim; ++c) {
+              expected_gradients_[0][query + c] += score_grad * inputs_.k[key + c];
+              expected_gradients_[1][key + c] += score_grad * inputs_.q[query + c];
+              expected_gradients_[2][key + c] += probability * grad[c];
+            }
+          }
+        }
+      }
     }
   }
 
@@ -64,7 +144,11 @@ class KernelProblem {
   ra::Tensor<Scalar> sampled_grad_out_;  ///< 0 but in the rows that are checked
   ra::AttentionResult<Scalar> result_;
   ra::Gradients<Scalar> gradients_;
-  std::optional<SampledOracle<Scalar>> oracle_;
+  oracle::Problem problem_;
+  oracle::Inputs inputs_;
+  oracle::Result expected_;
+  test::Tolerance tolerance_;
+  std::vector<std::vector<double>> expected_gradients_;  ///< of q, k and v
 };
 
 }  // namespace benchmarks

@@ -5,7 +5,6 @@
 #include <malloc.h>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -17,10 +16,9 @@
 #include <string>
 #include <vector>
 
-#include "clock.hpp"
-#include "format.hpp"
+#include "measuring.hpp"
 #include "mpi_group.hpp"
-#include "statistics.hpp"
+#include "problems.hpp"
 
 namespace benchmarks {
 
@@ -32,99 +30,65 @@ inline double proportional_memory() {
     double kibibytes = 0.0;
     if (word == "Pss:" && file >> kibibytes) return 1024.0 * kibibytes;
   }
-  throw std::runtime_error("/proc/self/smaps_rollup: does not tell the proportional set size");
+  throw std::runtime_error("/proc/self/smaps_rollup: does not name the proportional set size");
 }
 
-/// LongNet's branches over 2^26 tokens, four heads: nine patterns of 2^20 rows.
-class PatternSharing {
- public:
-  struct Samples {
-    std::vector<double> seconds;          ///< of the slowest rank, for the lookups of one call's plan
-    std::vector<double> node_bytes;       ///< what the ranks hold more after them, all together
-    std::size_t patterns = 0, bytes = 0;  ///< of one rank
+/// Collective over the group; prints on its first rank. LongNet's branches over 2^26 tokens, four heads: nine
+/// patterns of 2^20 rows, computed once per node or by every rank, in turn.
+inline nlohmann::json measure_pattern_sharing(const MpiGroup& group, int rounds) {
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);  // else the threshold grows with what was freed
+  constexpr std::int64_t tokens = 1 << 26;
+  ra::AttentionConfig config = ra::longnet_preset();
+  config.segment_lengths = {1 << 20, 1 << 23, 1 << 26};
+  config.dilation_rates = {1, 8, 64};
+  const std::vector<ra::PatternKey> keys = keys_of_call(config, tokens, 4);
+  struct Way {
+    const char* name;
+    MPI_Comm node;
+    std::vector<double> seconds = {};     // of the slowest rank
+    std::vector<double> node_bytes = {};  // what the ranks hold more after the lookups, all together
   };
-  static constexpr std::size_t once_per_node = 0, by_every_rank = 1;
-  static constexpr const char* name = "patterns-per-node";
-
-  explicit PatternSharing(const MpiGroup& group) : group_(&group) {
-    ::mallopt(M_MMAP_THRESHOLD, 1 << 20);  // else the threshold grows with what was freed
-    config_ = ra::longnet_preset();
-    config_.segment_lengths = {1 << 20, 1 << 23, 1 << 26};
-    config_.dilation_rates = {1, 8, 64};
-  }
-
-  /// Collective.
-  std::array<Samples, 2> take(int rounds) const {
-    std::array<Samples, 2> samples;
-    for (int round = 0; round < rounds; ++round) {
-      for (std::size_t i = 0; i < samples.size(); ++i) {
-        const std::size_t way = (i + static_cast<std::size_t>(round)) % samples.size();
-        look_up(way == once_per_node, samples[way]);
-      }
-    }
-    return samples;
-  }
-
- private:
-  void look_up(bool share, Samples& samples) const {
-    ra::MpiCommunicator ring(group_->communicator(), {}, {.node = share ? MPI_COMM_NULL : MPI_COMM_SELF});
+  Way ways[]{{"once_per_node", MPI_COMM_NULL}, {"by_every_rank", MPI_COMM_SELF}};
+  std::size_t patterns = 0, bytes = 0;  // of one rank
+  for (int i = 0; i < 2 * rounds; ++i) {
+    Way& way = ways[(i + i / 2) % 2];
+    ra::MpiCommunicator ring(group.communicator(), {}, {.node = way.node});
     ra::PatternCache cache;
     const ra::use_pattern_cache policy(cache);
-    const auto compute = [&ring](const ra::PatternKey& key) { return ring.dilated_indices(key); };
     // As in a process that starts: memory that was used before would be used again.
     ::malloc_trim(0);
     const double before = proportional_memory();
-    quiet_barrier(group_->communicator());
+    quiet_barrier(group.communicator());
     const double seconds = seconds_of([&] {
-      (void)ra::detail::make_plan(config_, {1, 1 << 26, 4, 4, 64}, {}, [&](const ra::PatternKey& key) {
-        return policy.dilated_indices(key, compute);
-      });
+      for (const ra::PatternKey& key : keys) {
+        (void)policy.dilated_indices(
+            key, [&](const ra::PatternKey& missing) { return ring.dilated_indices(missing); });
+      }
     });
-    quiet_barrier(group_->communicator());
-    const std::vector<double> more = group_->gather(proportional_memory() - before);
-    const std::vector<double> times = group_->gather(seconds);
-    samples.seconds.push_back(*std::ranges::max_element(times));
-    samples.node_bytes.push_back(std::accumulate(more.begin(), more.end(), 0.0));
-    samples.patterns = samples.bytes = 0;
+    quiet_barrier(group.communicator());
+    const std::vector<double> more = group.gather(proportional_memory() - before);
+    way.seconds.push_back(std::ranges::max(group.gather(seconds)));
+    way.node_bytes.push_back(std::accumulate(more.begin(), more.end(), 0.0));
+    patterns = bytes = 0;
     for (const auto& [key, pattern] : cache.entries()) {
       if (*pattern != *ra::make_indices(key)) throw std::runtime_error("a shared pattern is another one");
-      ++samples.patterns;
-      samples.bytes += pattern->all_rows().size_bytes();
+      ++patterns;
+      bytes += pattern->all_rows().size_bytes();
     }
-    quiet_barrier(group_->communicator());
+    quiet_barrier(group.communicator());
   }
-
-  const MpiGroup* group_;
-  ra::AttentionConfig config_;
-};
-
-/// Collective over the group; prints on its first rank.
-inline nlohmann::json measure_pattern_sharing(const MpiGroup& group, int rounds) {
-  const auto samples = PatternSharing(group).take(rounds);
-  const auto& [shared, apart] = samples;
-  const auto median = [](const std::vector<double>& values) { return summarize(values).median; };
-  if (group.rank() == 0) {
-    std::printf("\npatterns of 2^26 tokens, %zu of %s, %d ranks on %d node%s\n", shared.patterns,
-                format_bytes(static_cast<double>(shared.bytes)).c_str(), group.size(), group.nodes(),
-                group.nodes() == 1 ? "" : "s");
-    std::printf("%-28s %14s %14s\n", "", "first lookups", "memory, nodes");
-    std::printf("%-28s %14s %14s\n", "computed once per node", format_seconds(median(shared.seconds)).c_str(),
-                format_bytes(median(shared.node_bytes)).c_str());
-    std::printf("%-28s %14s %14s\n", "computed by every rank", format_seconds(median(apart.seconds)).c_str(),
-                format_bytes(median(apart.node_bytes)).c_str());
-    std::fflush(stdout);
+  nlohmann::json results{
+      {"tokens", tokens}, {"patterns", patterns}, {"pattern_bytes", bytes}, {"ranks", group.size()}};
+  if (group.rank() == 0) std::printf("\n%zu patterns of 2^26 tokens, %d ranks\n", patterns, group.size());
+  for (const Way& way : ways) {
+    const Summary seconds = summarize(way.seconds), node_bytes = summarize(way.node_bytes);
+    results[way.name] = {{"seconds", seconds}, {"bytes_of_all_ranks", node_bytes}};
+    if (group.rank() == 0) {
+      std::printf("%-16s first lookups %.4f s, memory of the nodes %.1f MiB\n", way.name, seconds.median,
+                  node_bytes.median / 1048576);
+    }
   }
-  const auto describe = [](const PatternSharing::Samples& way) {
-    return nlohmann::json{{"seconds", to_json(summarize(way.seconds))},
-                          {"bytes_of_all_ranks", to_json(summarize(way.node_bytes))}};
-  };
-  return {{"tokens", 1 << 26},
-          {"patterns", shared.patterns},
-          {"pattern_bytes", shared.bytes},
-          {"ranks", group.size()},
-          {"nodes", group.nodes()},
-          {"once_per_node", describe(shared)},
-          {"by_every_rank", describe(apart)}};
+  return results;
 }
 
 }  // namespace benchmarks

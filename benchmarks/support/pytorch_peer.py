@@ -1,10 +1,26 @@
-"""PyTorch's side of a comparison."""
+"""PyTorch's side of a comparison; as a program, one length of compare_lengths.py in a process of its own.
 
+usage: pytorch_peer.py pytorch_dense|pytorch_dilated TOKENS HEADS HEAD_DIM
+Prints a line of JSON when it is ready and one for each number of threads that it reads, as attention_for_comparison.
+"""
+
+import json
+import pathlib
+import sys
 import time
 
-import torch
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from support import pytorch_attention
+import torch  # noqa: E402
+
+from support.comparison import RATES, SEGMENTS  # noqa: E402
+from support.pytorch_attention import (  # noqa: E402
+    DilatedAttention, find_attention_with_lse, heads_first, tensor_of,
+)
+
+TOLERANCES = {"float32": 2e-5, "bfloat16": 2.5e-2}
+LSE_TOLERANCE = 2e-5
 
 
 class PytorchPeer:
@@ -12,22 +28,18 @@ class PytorchPeer:
 
     def __init__(self, case, inputs):
         self._case = case
-        q, k, v = (pytorch_attention.tensor_of(inputs[name]) for name in "qkv")
+        q, k, v = (tensor_of(inputs[name]) for name in "qkv")
         if case.preset != "ring":
-            dilated = pytorch_attention.DilatedAttention(
-                case.tokens,
-                case.heads,
-                case.segments,
-                case.rates,
-                block_offsets=case.preset == "torchscale",
-                padding=case.preset == "torchscale",
+            torchscale = case.preset == "torchscale"
+            dilated = DilatedAttention(
+                case.tokens, case.heads, case.segments, case.rates, block_offsets=torchscale, padding=torchscale
             )
             self.call = lambda: dilated(q, k, v)
             return
-        q, k, v = (pytorch_attention.heads_first(x) for x in (q, k, v))
+        q, k, v = (heads_first(x) for x in (q, k, v))
         attend = torch.nn.functional.scaled_dot_product_attention
         if case.backward:
-            grad_out = pytorch_attention.heads_first(pytorch_attention.tensor_of(inputs["grad_out"]))
+            grad_out = heads_first(tensor_of(inputs["grad_out"]))
             leaves = [x.requires_grad_() for x in (q, k, v)]
             out = attend(*leaves)
             self.call = lambda: torch.autograd.grad(out, leaves, grad_out, retain_graph=True)
@@ -49,3 +61,60 @@ class PytorchPeer:
         start = time.perf_counter()
         self.call()
         return time.perf_counter() - start
+
+
+def worst_error(case, scalar, peer, outputs):
+    """Largest difference in units of the tolerance, huge for NaN, and the output it was found in."""
+    worst = (0.0, "")
+    for name, reference in peer.outputs().items():
+        actual = tensor_of(outputs[name]).double()
+        reference = reference.double()
+        tolerance = LSE_TOLERANCE if name == "lse" else TOLERANCES[scalar] * (5 if case.backward else 1)
+        unit = min(1.0, reference.abs().max().item())
+        errors = (actual - reference).abs() / (tolerance * reference.abs().clamp(min=unit))
+        worst = max(worst, (errors.nan_to_num(nan=torch.finfo(errors.dtype).max).max().item(), name))
+    return worst
+
+
+def peak_bytes():
+    """Largest resident size since the last reset, or None if the system does not say."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+
+
+@torch.inference_mode()
+def main():
+    side, *numbers = sys.argv[1:]
+    tokens, heads, head_dim = map(int, numbers)
+    find_attention_with_lse()
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")  # importing PyTorch may have taken more for a moment than it holds
+    except OSError:
+        pass
+    about = {"bytes_before": peak_bytes(), "tensor_bytes": 4 * 4 * tokens * heads * head_dim}
+    torch.manual_seed(1)
+    dense = side == "pytorch_dense"
+    # As each likes it best.
+    shape = (1, heads, tokens, head_dim) if dense else (1, tokens, heads, head_dim)
+    q, k, v = (torch.empty(shape).uniform_(-1, 1) for _ in range(3))
+    attend = torch.nn.functional.scaled_dot_product_attention
+    if not dense:
+        attend = DilatedAttention(tokens, heads, SEGMENTS, RATES, block_offsets=False, padding=False)
+
+    def timed():
+        start = time.perf_counter()
+        attend(q, k, v)
+        return time.perf_counter() - start
+
+    print(json.dumps(about | {"first_seconds": timed(), "peak_bytes": peak_bytes()}), flush=True)
+    for line in sys.stdin:
+        torch.set_num_threads(int(line))
+        print(json.dumps({"seconds": timed(), "peak_bytes": peak_bytes()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,11 +4,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/plan_report.hpp>
-#include <ring_attention/pattern/make_indices.hpp>
 #include <string>
 #include <vector>
 
+#include "benchmarks/support/problems.hpp"
 #include "support/catch.hpp"
 #include "support/random_case.hpp"
 
@@ -19,12 +18,6 @@ namespace ra = ring_attention;
 struct Problem {
   ra::AttentionConfig config;
   std::int64_t tokens, heads, ranks;
-
-  ra::PlanReport report() const {
-    const ra::CallShape shape{1, tokens, heads, heads, 1};
-    return ra::engine::report_plan(ra::detail::make_plan(config, shape, {}, &ra::make_indices), ranks,
-                                   ra::ShardLayout::contiguous);
-  }
 };
 
 /// Each rule of the plan with lengths, rates and shards that divide each other and that do not.
@@ -56,13 +49,14 @@ TEST_CASE("the ring model counts what the plan reports", "[benchmarks]") {
   double remote_pairs = 0, rows = 0;
   for (const Problem& problem : problems()) {
     const benchmarks::RingModel model(problem.config, problem.tokens, problem.heads, problem.ranks);
-    const ra::PlanReport report = problem.report();
+    const std::vector<ra::MemberReport> members =
+        benchmarks::report_members(problem.config, problem.tokens, problem.heads, problem.ranks);
     INFO(problem.tokens << " tokens, " << problem.ranks << " ranks, w = " << problem.config.segment_lengths[1]
                         << ", query rule " << static_cast<int>(problem.config.query_rule) << ", offset rule "
                         << static_cast<int>(problem.config.offset_rule));
     for (std::int64_t rank = 0; rank < problem.ranks; ++rank) {
       INFO("rank " << rank);
-      const ra::MemberReport& member = report.members[static_cast<std::size_t>(rank)];
+      const ra::MemberReport& member = members[static_cast<std::size_t>(rank)];
       double pairs = model.own_pairs(rank), sent = 0, received = 0;
       for (std::int64_t s = 1; s < problem.ranks; ++s) {
         const benchmarks::RingStep step = model.step(rank, s);

@@ -1,136 +1,73 @@
-"""The report of benchmark_attention_kernels, its --long run, and compare_pytorch.py."""
+"""The report of benchmark_attention_kernels, compare_lengths.py --long and compare_pytorch.py."""
 
-from .plots import COLOURS, grouped_bars, plain_ticks
+from .plots import BLUE, BROWN, GREEN, GREY, grouped_bars
 from .text import (
-    binary_bytes,
-    branches,
-    command_line,
-    counted,
-    percent,
-    provenance,
-    ranged,
-    seconds,
-    significant,
-    table,
+    binary_bytes, branches, counted, percent, ranged, seconds, significant, table, two_decimals,
 )
 
 STEM = "attention-kernels"
 TITLE = "Kernels and PyTorch"
-TAKES_SEVERAL = True  # files for one page
+SCALARS = {"float": BLUE, "bfloat16": GREEN, "half": BROWN, "double": GREY}
 
 
-def options(file):
-    """What the command line said, as far as results tell: options that differ from the defaults, with values."""
-    settings = file.data.get("settings", {})
-    if settings.get("quick") or file.data.get("quick"):
-        yield "--quick", True
-    if "long" in file.data:
-        yield "--long", True
-    if settings.get("filters"):
-        yield "--filter", ",".join(settings["filters"])
-    if file.kind == "kernels":
-        if (settings["samples"], settings["best_kernel_samples"]) != (3, 7):
-            yield "--samples", settings["samples"]
-        return
-    if file.data["rounds"] != (7 if file.data["quick"] else 9):
-        yield "--rounds", file.data["rounds"]
-    machine = file.about.get("machine")
-    threads = settings.get("threads") or sorted({line["threads"] for line in file.data["results"]})
-    if machine and threads != sorted({1, machine["cpus_usable"]}):
-        yield "--threads", threads
-    if settings.get("kernel"):
-        yield "--kernel", settings["kernel"]
-
-
-def command(file):
-    name = "benchmark_attention_kernels" if file.kind == "kernels" else "python3 benchmarks/compare_pytorch.py"
-    return command_line(name, options(file))
-
-
-def shortened_by(file):
-    """Besides options: why these results are not those of a full run."""
-    return [] if file.kind == "kernels" or file.data["pytorch"] else ["no PyTorch"]
-
-
-def lines_of(files, key, kind="kernels"):
-    return [line for file in files if file.kind == kind for line in file.data.get(key) or []]
-
-
-def two_decimals(value):
-    return f"{value:.2f}"
-
-
-def good(files):
-    return [line for line in lines_of(files, "results") if "gflops" in line]
-
-
-def kernel_table(lines):
-    rows = []
-    for line in lines:
-        gain = line.get("thread_gain_over_peak_gain")
-        rows.append(
-            [
-                line["name"] + (" (noisy)" if line["noisy"] else ""),
-                ranged(line["gflops"]),
-                ranged(line["part_of_peak"], percent),
-                f"{line['tokens_per_second']['median']:,.0f}",
-                two_decimals(gain) if gain is not None else "-",
-            ]
-        )
-    return table(["case", "GFLOP/s", "part of the peak", "tokens/s", "gain of all threads"], rows)
+def lines_of(files, kind, key="results"):
+    return [line for file in files if file.kind == kind for line in file.data.get(key, []) if "error" not in line]
 
 
 def best_by_kernel(lines):
-    """Part of the peak, GFLOP/s: the best of each kernel, scalar and direction over cases with one thread."""
+    """The line with the largest part of the peak of each kernel, scalar and direction over cases with one thread."""
     best = {}
-    for line in lines:
+    for line in sorted(lines, key=lambda line: line["part_of_peak"]["median"]):
         if line["threads"] == 1:
-            key = line["kernel"], line["scalar"], line["direction"]
-            if key not in best or line["part_of_peak"]["median"] > best[key]["part_of_peak"]["median"]:
-                best[key] = line
+            best[line["kernel"], line["scalar"], line["direction"]] = line
     return best
 
 
 def kernel_summary(lines):
     """The best of each kernel, in a list."""
-    text = []
+    best, text = best_by_kernel(lines), ""
     for kernel in dict.fromkeys(line["kernel"] for line in lines):
         words = []
-        for (name, scalar, direction), line in best_by_kernel(lines).items():
-            if name == kernel:
-                part = percent(line["part_of_peak"]["median"])
-                words.append(f"{scalar} {direction} {part} ({line['configuration']}, d = {line['head_dim']})")
-        if words:
-            text.append(f"- `{kernel}`: {', '.join(words)}.\n")
-    return "".join(text)
+        for scalar in SCALARS:
+            for direction in ("forward", "backward"):
+                if line := best.get((kernel, scalar, direction)):
+                    part = percent(line["part_of_peak"]["median"])
+                    words.append(f"{scalar} {direction} {part} ({line['configuration']}, d = {line['head_dim']})")
+        text += f"- `{kernel}`: {', '.join(words)}.\n" if words else ""
+    return text
+
+
+def kernel_table(lines):
+    alone = {line["name"].rsplit("/", 1)[0]: line for line in lines if line["threads"] == 1}
+
+    def gain(line):
+        one = alone.get(line["name"].rsplit("/", 1)[0])
+        if one and line["threads"] > 1:
+            return two_decimals(line["part_of_peak"]["median"] / one["part_of_peak"]["median"])
+
+    return table(
+        lines,
+        ("case", lambda line: line["name"] + (" (noisy)" if line["noisy"] else "")),
+        ("GFLOP/s", lambda line: ranged(line["gflops"])),
+        ("part of the peak", lambda line: ranged(line["part_of_peak"], percent)),
+        ("tokens/s", lambda line: f"{line['tokens'] / line['seconds']['median']:,.0f}"),
+        ("gain of all threads", gain),
+    )
 
 
 def draw_kernels(lines):
     best = best_by_kernel(lines)
     kernels = list(dict.fromkeys(line["kernel"] for line in lines))
-    scalars = [s for s in ("float", "bfloat16", "half", "double") if any(key[1] == s for key in best)]
-    colours = dict(
-        zip(
-            ("float", "bfloat16", "half", "double"),
-            (COLOURS["library"], COLOURS["third"], COLOURS["pytorch"], COLOURS["none"]),
-        )
-    )
 
     def draw(axes):
         for panel, direction in zip(axes, ("forward", "backward")):
-            series = [
-                (
-                    s,
-                    colours[s],
-                    None,
-                    [
-                        best[k, s, direction]["part_of_peak"] if (k, s, direction) in best else None
-                        for k in kernels
-                    ],
-                )
-                for s in scalars
-            ]
-            grouped_bars(panel, kernels, series, 100)
+            series = []
+            for scalar in SCALARS:
+                chosen = [best.get((kernel, scalar, direction)) for kernel in kernels]
+                if any(chosen):
+                    series.append((scalar, SCALARS[scalar], None, [line and line["part_of_peak"] for line in chosen]))
+            if series:
+                grouped_bars(panel, kernels, series, 100)
             panel.set_title(direction)
             panel.set_ylim(0, 118)
             panel.set_yticks(range(0, 101, 20))
@@ -144,17 +81,15 @@ def draw_pytorch(lines, threads):
     chosen = [line for line in lines if line["threads"] == threads]
 
     def draw(axes):
-        names = [
-            line["name"]
-            .rsplit("/", 1)[0]
-            .replace("/forward", "")
-            .replace("float32", "fp32")
-            .replace("bfloat16", "bf16")
-            for line in chosen
-        ]
+        short = {"/forward": "", "float32": "fp32", "bfloat16": "bf16"}
+        names = []
+        for name in (line["name"].rsplit("/", 1)[0] for line in chosen):
+            for word, shorter in short.items():
+                name = name.replace(word, shorter)
+            names.append(name)
         series = [
-            ("this library", COLOURS["library"], None, [line["library_gflops"] for line in chosen]),
-            ("PyTorch", COLOURS["pytorch"], None, [line["pytorch_gflops"] for line in chosen]),
+            ("this library", BLUE, None, [line["library_gflops"] for line in chosen]),
+            ("PyTorch", BROWN, None, [line["pytorch_gflops"] for line in chosen]),
         ]
         grouped_bars(axes, names, series)
         axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
@@ -165,136 +100,91 @@ def draw_pytorch(lines, threads):
     return draw
 
 
-def pytorch_table(lines):
-    rows = []
-    for line in lines:
-        rows.append(
-            [
-                line["name"],
-                ranged(line["library_gflops"]),
-                ranged(line["pytorch_gflops"]),
-                ranged(line["ratio"], two_decimals),
-                f"{line['worst_difference_in_tolerances']:.2f}",
-            ]
-        )
-    return table(
-        ["case", "library, GFLOP/s", "PyTorch, GFLOP/s", "ratio by round", "difference in tolerances"], rows
-    )
-
-
 def pytorch_summary(lines):
     faster = [line for line in lines if line["ratio"]["minimum"] > 1]
-    slower = [line for line in lines if line["ratio"]["maximum"] < 1]
+    slower = [line["name"] for line in lines if line["ratio"]["maximum"] < 1]
     ratios = [line["ratio"]["median"] for line in lines]
-    text = (
-        f"In {len(faster)} of {len(lines)} cases the library is faster in every round, in {len(slower)} "
-        f"PyTorch is; the median ratio is between {two_decimals(min(ratios))} and "
-        f"{two_decimals(max(ratios))}."
-    )
-    if slower:
-        text += " PyTorch is faster in: " + ", ".join(line["name"] for line in slower) + "."
-    return text + "\n"
-
-
-LONG_BRANCHES = {"segment_lengths": [2048, 4096, 8192, 16384, 32768], "dilation_rates": [1, 2, 4, 8, 16]}
-
-
-def long_setup(line):
-    """What was computed. Results that do not tell segments and rates are of runs that knew no others."""
     return (
-        f"{branches(LONG_BRANCHES | line)}, {line['heads']} heads of {line['head_dim']}, {line['scalar']}, "
-        f"{counted(line['threads'], 'thread')}"
+        f"In {len(faster)} of {len(lines)} cases the library is faster in every round, in {len(slower)} PyTorch is"
+        f"{' (' + ', '.join(slower) + ')' if slower else ''}; the median ratio is between {two_decimals(min(ratios))} "
+        f"and {two_decimals(max(ratios))}.\n"
     )
 
 
-def long_table(lines):
-    rows = []
-    for line in lines:
-        rows.append(
-            [
-                f"{line['tokens']:,}",
-                ranged(line["seconds"], seconds),
-                f"{line['tokens_per_second']:,.0f}",
-                significant(line["gflops"]),
-                binary_bytes(line["peak_bytes"]),
-                f"{line['peak_over_tensors']:.3f}" if line["peak_over_tensors"] is not None else "unknown",
-            ]
+def sections(files, plots):
+    yield "Operations: 4 * d * query-key pairs forward, 2.5 times that backward. Medians with minimum and maximum.\n"
+    if lines := [line for line in lines_of(files, "kernels") if "gflops" in line]:
+        yield "## Kernels against the peak of their instructions\n"
+        yield "Peak: a loop of multiply-adds on registers, measured before and after each sample.\n"
+        yield table(
+            lines_of(files, "kernels", "peaks"),
+            ("peak", lambda line: line["name"]),
+            ("threads", lambda line: line["threads"]),
+            ("GFLOP/s", lambda line: ranged(line["gflops"])),
         )
-    return table(["tokens", "time", "tokens/s", "GFLOP/s", "peak memory", "of q, k, v and out"], rows)
-
-
-def shared_table(lines):
-    rows = [
-        [line["name"], line["direction"], ranged(line["calls_per_second_over_one_caller"], two_decimals)]
-        for line in lines
-    ]
-    return table(["who shares the cores", "direction", "work per second against one caller"], rows, left=2)
-
-
-def page(files, plots):
-    main = files[0]
-    lines, long_lines = good(files), lines_of(files, "long")
-    pytorch = [line for line in lines_of(files, "results", "pytorch") if "ratio" in line]
-    parts = [
-        f"# {TITLE}, measured {main.timestamp}\n",
-        "Operations: 4 * d * query-key pairs forward, 2.5 times that backward. Medians with minimum and maximum.\n",
-        provenance(files, command),
-    ]
-    if lines:
-        peaks = [[line["name"], line["threads"], ranged(line["gflops"])] for line in lines_of(files, "peaks")]
-        parts += [
-            "## Kernels against the peak of their instructions\n",
-            "Peak: a loop of multiply-adds on registers, measured before and after each sample.\n",
-            table(["peak", "threads", "GFLOP/s"], peaks),
-            "The best case of each with one thread, in parts of the peak:\n",
-            kernel_summary(lines),
-            plots.show("peak", "Part of the peak by kernel and scalar", draw_kernels(lines), 2, (9, 3.6)),
-            kernel_table(lines),
-        ]
-    shared = lines_of(files, "shared_cores")
-    if shared:
-        parts += ["## Shared cores\n", shared_table(shared)]
-    if long_lines:
-        parts += [
-            "## Long sequences\n",
-            f"Forward passes, {long_setup(long_lines[0])}.\n",
-            long_table(long_lines),
-        ]
+        yield "The best case of each with one thread, in parts of the peak:\n"
+        yield kernel_summary(lines)
+        yield plots.show("peak", "Part of the peak by kernel and scalar", draw_kernels(lines), 2, (9, 3.6))
+        yield kernel_table(lines)
+    if shared := lines_of(files, "kernels", "shared_cores"):
+        yield "## Shared cores\n"
+        yield table(
+            shared,
+            ("who shares the cores", lambda line: line["name"]),
+            ("direction", lambda line: line["direction"]),
+            ("work per second against one caller",
+             lambda line: ranged(line["calls_per_second_over_one_caller"], two_decimals)),
+            left=2,
+        )
+    if long := lines_of(files, "long"):
+        yield "## Long sequences\n"
+        yield (
+            f"Forward passes, {branches(long[0])}, {long[0]['heads']} heads of {long[0]['head_dim']}, "
+            f"{long[0]['scalar']}, {counted(long[0]['threads'], 'thread')}.\n"
+        )
+        yield table(
+            long,
+            ("tokens", lambda line: f"{line['tokens']:,}"),
+            ("time", lambda line: ranged(line["seconds"], seconds)),
+            ("tokens/s", lambda line: f"{line['tokens'] / line['seconds']['median']:,.0f}"),
+            ("GFLOP/s", lambda line: significant(line["gflops"])),
+            ("peak memory", lambda line: binary_bytes(line["peak_bytes"])),
+            ("of q, k, v and out",
+             lambda line: f"{line['peak_bytes'] / line['tensor_bytes']:.3f}" if line["peak_bytes"] else None),
+        )
+    pytorch = [line for line in lines_of(files, "pytorch") if "ratio" in line]
     if pytorch:
-        parts += [
-            "## Against PyTorch\n",
-            "The same inputs, call by call in turn; a ratio is PyTorch's time over the library's of the "
-            "same round, above 1 the library is faster.\n",
-            pytorch_summary(pytorch),
-            *(
-                plots.show(
-                    f"pytorch-{threads}",
-                    f"GFLOP/s against PyTorch, {counted(threads, 'thread')}",
-                    draw_pytorch(pytorch, threads),
-                    size=(8, 3.8),
-                )
-                for threads in sorted({line["threads"] for line in pytorch})
-            ),
-            pytorch_table(pytorch),
-        ]
-    elif any(file.kind == "pytorch" for file in files):
-        parts.append("PyTorch was not there when compare_pytorch.py ran: nothing is compared.\n")
-    return "\n".join(part for part in parts if part)
+        yield "## Against PyTorch\n"
+        yield (
+            "The same inputs, call by call in turn; a ratio is PyTorch's time over the library's of the same round, "
+            "above 1 the library is faster.\n"
+        )
+        yield pytorch_summary(pytorch)
+        for threads in sorted({line["threads"] for line in pytorch}):
+            title = f"GFLOP/s against PyTorch, {counted(threads, 'thread')}"
+            yield plots.show(f"pytorch-{threads}", title, draw_pytorch(pytorch, threads), size=(8, 3.8))
+        yield table(
+            pytorch,
+            ("case", lambda line: line["name"]),
+            ("library, GFLOP/s", lambda line: ranged(line["library_gflops"])),
+            ("PyTorch, GFLOP/s", lambda line: ranged(line["pytorch_gflops"])),
+            ("ratio by round", lambda line: ranged(line["ratio"], two_decimals)),
+            ("difference in tolerances", lambda line: two_decimals(line["worst_difference_in_tolerances"])),
+        )
+    elif lines_of(files, "pytorch"):
+        yield "PyTorch was not there when compare_pytorch.py ran: nothing is compared.\n"
 
 
 def figures(file):
-    if file.kind == "pytorch":
-        for line in file.data["results"]:
-            for key, form in (
-                ("library_gflops", significant),
-                ("pytorch_gflops", significant),
-                ("ratio", two_decimals),
-            ):
-                if key in line:
-                    yield f"{line['name']}, {key.replace('_', ' ')}", line[key], form
-        return
-    for line in good([file]):
-        yield f"{line['name']}, part of the peak", line["part_of_peak"], percent
-        yield f"{line['name']}, GFLOP/s", line["gflops"], significant
-    for line in lines_of([file], "long"):
-        yield f"LongNet, {line['tokens']:,} tokens", line["seconds"], seconds
+    forms = {
+        "part_of_peak": percent,
+        "gflops": significant,
+        "library_gflops": significant,
+        "pytorch_gflops": significant,
+        "ratio": two_decimals,
+        "seconds": seconds,
+    }
+    for line in file.data["results"]:
+        for key, form in forms.items():
+            if isinstance(line.get(key), dict):
+                yield f"{line.get('name', line['tokens'])}, {key.replace('_', ' ')}", line[key], form

@@ -2,16 +2,7 @@
 
 import io
 
-COLOURS = {
-    "local": "#b3541e",
-    "global": "#1f5fa8",
-    "none": "#7a7a7a",
-    "library": "#1f5fa8",
-    "pytorch": "#b3541e",
-    "dense": "#7a7a7a",
-    "third": "#3d7d3d",
-    "light": "#9dbfe3",
-}
+BLUE, BROWN, GREY, GREEN = "#1f5fa8", "#b3541e", "#7a7a7a", "#3d7d3d"
 
 STYLE = {
     "svg.hashsalt": "ring_attention",  # else the names inside an SVG change from run to run
@@ -33,18 +24,6 @@ STYLE = {
 }
 
 
-def start():
-    """matplotlib's pyplot, with the style of all plots."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot
-
-    matplotlib.rcdefaults()  # whatever a matplotlibrc says
-    matplotlib.rcParams.update(STYLE)
-    return matplotlib.pyplot
-
-
 class Plots:
     """Draws plots NAME-TIMESTAMP-subject as SVG and PNG, and gives the lines of Markdown that show them. `problem` is
     None, or why there are no plots: then nothing is drawn and nothing shown. `files` are the bytes by name."""
@@ -53,34 +32,36 @@ class Plots:
         self.stem, self.problem, self.files = stem, problem, {}
         if problem is None:
             try:
-                self._pyplot = start()
+                import matplotlib
+
+                matplotlib.use("Agg")
+                import matplotlib.pyplot
+
+                matplotlib.rcdefaults()  # whatever a matplotlibrc says
+                matplotlib.rcParams.update(STYLE)
+                self._pyplot = matplotlib.pyplot
             except ImportError as error:
                 self.problem = f"matplotlib is missing ({error}); apt-get install python3-matplotlib"
             except Exception as error:  # of another version than the one this was written for, or broken
                 self.problem = f"matplotlib fails: {type(error).__name__}: {error}"
 
     def show(self, subject, alternative, draw, panels=1, size=(7.2, 3.6)):
-        """`draw` takes the axes: one, or a list where there are several panels."""
+        """`draw` takes the axes: one, or a list if there are several panels."""
         if self.problem is not None:
             return ""
         try:
-            self._draw(subject, draw, panels, size)
-        except Exception as error:  # whatever it is: the tables are worth keeping
-            self.problem = f"{subject} cannot be drawn: {type(error).__name__}: {error}"
-            self.files.clear()
-            return ""
-        return f"![{alternative}]({self.stem}-{subject}.svg)\n"
-
-    def _draw(self, subject, draw, panels, size):
-        figure, axes = self._pyplot.subplots(1, panels, figsize=size, layout="constrained")
-        try:
+            figure, axes = self._pyplot.subplots(1, panels, figsize=size, layout="constrained")
             draw(axes)
             for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 144})):
                 picture = io.BytesIO()
                 figure.savefig(picture, format=ending, **options)
                 self.files[f"{self.stem}-{subject}.{ending}"] = picture.getvalue()
-        finally:
             self._pyplot.close(figure)
+        except Exception as error:  # whatever it is: the tables are worth keeping
+            self.problem = f"{subject} cannot be drawn: {type(error).__name__}: {error}"
+            self.files.clear()
+            return ""
+        return f"![{alternative}]({self.stem}-{subject}.svg)\n"
 
 
 def error_bars(summaries, scale=1.0):
@@ -92,25 +73,15 @@ def error_bars(summaries, scale=1.0):
 
 
 def grouped_bars(axes, groups, series, scale=1.0):
-    """`series`: (label, colour, hatch, summaries, one per group, None where there is none)."""
+    """`series`: (label, colour, hatch, summaries, one per group, None if there is none)."""
     width = 0.82 / len(series)
     for i, (label, colour, hatch, summaries) in enumerate(series):
         places = [g + (i - (len(series) - 1) / 2) * width for g, s in enumerate(summaries) if s]
         heights, spread = error_bars([s for s in summaries if s], scale)
-        axes.bar(
-            places,
-            heights,
-            width * 0.92,
-            label=label,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            linewidth=0.5,
-            yerr=spread,
-            error_kw={"elinewidth": 0.8, "capsize": 1.5, "ecolor": "#333333"},
-        )
+        axes.bar(places, heights, width * 0.92, label=label, color=colour, hatch=hatch, edgecolor="white",
+                 linewidth=0.5, yerr=spread, error_kw={"elinewidth": 0.8, "capsize": 1.5, "ecolor": "#333333"})
     axes.set_xticks(range(len(groups)), groups)
-    axes.set_xlim(-0.6, len(groups) - 0.4)  # also where bars are missing
+    axes.set_xlim(-0.6, len(groups) - 0.4)  # also if bars are missing
     axes.grid(axis="x", visible=False)
 
 

@@ -1,7 +1,5 @@
 """Figures and tables as Markdown."""
 
-import re
-import shlex
 import textwrap
 
 
@@ -15,10 +13,7 @@ def significant(value, digits=3):
 
 def scaled(value, units):
     """`units`: (size, name), ascending. The largest that leaves 1 or more."""
-    size, name = units[0]
-    for other_size, other_name in units[1:]:
-        if abs(value) >= other_size * 0.9995:
-            size, name = other_size, other_name
+    size, name = next((unit for unit in reversed(units) if abs(value) >= unit[0] * 0.9995), units[0])
     return f"{significant(value / size)} {name}"
 
 
@@ -30,8 +25,16 @@ def binary_bytes(value):
     return "unknown" if value is None else scaled(value, ((1024, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB")))
 
 
+def megabytes(value):
+    return f"{value / 1e6:.1f} MB"
+
+
 def percent(part, digits=2):
     return f"{significant(100 * part, digits)}%"
+
+
+def two_decimals(value):
+    return f"{value:.2f}"
 
 
 def ranged(summary, form=significant):
@@ -39,15 +42,19 @@ def ranged(summary, form=significant):
     return f"{form(summary['median'])} ({form(summary['minimum'])} to {form(summary['maximum'])})"
 
 
-def table(header, rows, left=1):
-    """A Markdown table; the first `left` columns are text, the others numbers."""
-    marks = ["---" if i < left else "---:" for i in range(len(header))]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [header, marks, *rows]) + "\n"
+def table(lines, *columns, left=1):
+    """A Markdown table. `columns`: (header, function of a line); None becomes a dash. The first `left` are text."""
+    rows = [[header for header, _ in columns], ["---" if i < left else "---:" for i in range(len(columns))]]
+    for line in lines:
+        cells = [form(line) for _, form in columns]
+        rows.append(["-" if cell is None else str(cell) for cell in cells])
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
-def paragraph(text):
-    """Lines of 120 characters at most."""
-    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
+def paragraph(*sentences):
+    """Lines of 120 characters at most; empty sentences are left out."""
+    text = " ".join(" ".join(filter(None, sentences)).split())
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n" if text else ""
 
 
 def listed(words):
@@ -67,59 +74,6 @@ def counted(count, noun):
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def system_version(kernel):
-    """Linux 6.1.0, of Linux 6.1.0-13-amd64: what follows the number is a distributor's or a host's own."""
-    return re.sub(r"(\d+(?:\.\d+)+)\S*", r"\1", kernel)
-
-
 def day(timestamp):
     """2026-11-22 18:45 UTC, of 20261122T184501Z."""
     return f"{timestamp[:4]}-{timestamp[4:6]}-{timestamp[6:8]} {timestamp[9:11]}:{timestamp[11:13]} UTC"
-
-
-def provenance(files, command):
-    """What was measured where, when and with what: a list of Markdown lines. `command(file)` made the results."""
-    lines = []
-    for file in files:
-        about = file.about
-        commit = about.get("commit") or {}
-        where = f" of commit {commit['id'][:12]}" if commit.get("id") else ""
-        if commit.get("modified"):
-            where += ", modified"
-        lines.append(f"- Results: [{file.path.name}]({file.path.name}), {day(file.timestamp)}{where}.")
-    about = files[0].about
-    machine = about.get("machine")
-    if machine:
-        lines.append(
-            f"- Machine: {machine['cpu_model']}, {counted(machine['cpus_usable'], 'core')}, "
-            f"{binary_bytes(machine['memory_bytes'])} of memory, {machine['os']}, "
-            f"{system_version(machine['kernel'])}."
-        )
-    build = about.get("build")
-    if build:
-        lines.append(f"- Build: {build['compiler']}, `{build['flags']}`.")
-    if about.get("kernels"):
-        lines.append(f"- Kernels: {', '.join(about['kernels'])}.")
-    if about.get("mpi"):
-        lines.append(f"- MPI: {about['mpi']['library'].split(',')[0]}, {counted(about['mpi']['ranks'], 'rank')}.")
-    torch = next((file.data["pytorch"] for file in files if file.data.get("pytorch")), None)
-    if torch:
-        lines.append(f"- PyTorch {torch['version']}, {torch['cpu_capability']}.")
-    if about.get("settings", {}).get("quick") or about.get("quick"):
-        lines.append("- A `--quick` run: smaller problems and fewer repetitions than a full one.")
-    lines += [f"- Command: `{command(file)}`." for file in files]
-    return "\n".join(lines) + "\n"
-
-
-def command_line(command, options):
-    """`options`: (name, value) of those that differ from the defaults; a value of True takes no word."""
-    words = [command]
-    for name, value in options:
-        words.append(name)
-        if value is not True:
-            words += [shlex.quote(f"{one:g}" if isinstance(one, float) else str(one)) for one in as_list(value)]
-    return " ".join(words)
-
-
-def as_list(value):
-    return value if isinstance(value, (list, tuple)) else [value]

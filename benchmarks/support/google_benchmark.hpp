@@ -1,4 +1,4 @@
-// Keeps what Google Benchmark reports: its own JSON, unchanged, and seconds per case for summaries.
+// Google Benchmark's JSON of several runs as one, with seconds by case. A case that did not run is an error.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -12,17 +12,14 @@
 #include <utility>
 #include <vector>
 
-#include "format.hpp"
-#include "progress.hpp"
+#include "measuring.hpp"
 #include "skipped_run.hpp"
-#include "statistics.hpp"
 
 namespace benchmarks {
 
-/// Takes several runs of Google Benchmark as one, and prints a line per case to standard error.
-class CollectingReporter : public benchmark::BenchmarkReporter {
+class Collector : public benchmark::BenchmarkReporter {
  public:
-  CollectingReporter() {
+  Collector() {
     json_.SetOutputStream(&text_);
     json_.SetErrorStream(&text_);
   }
@@ -32,10 +29,10 @@ class CollectingReporter : public benchmark::BenchmarkReporter {
     return true;
   }
 
+  /// Keeps every repetition; what Google Benchmark derives from them, reports derive again.
   void ReportRuns(const std::vector<Run>& runs) override {
-    json_.ReportRuns(runs);
-    end_open_line();
-    std::set<std::string> reported;
+    std::vector<Run> repetitions;
+    std::set<std::string> names;
     for (const Run& run : runs) {
       const std::string& name = run.run_name.function_name;
       if (const auto reason = reason_skipped(run)) {
@@ -43,30 +40,30 @@ class CollectingReporter : public benchmark::BenchmarkReporter {
         std::fprintf(stderr, "  %s: ERROR: %s\n", name.c_str(), reason->c_str());
       } else if (run.run_type == Run::RT_Iteration) {
         seconds_[name].push_back(run.real_accumulated_time / static_cast<double>(run.iterations));
-        reported.insert(name);
+        names.insert(name);
+        repetitions.push_back(run);
       }
     }
-    for (const std::string& name : reported) {
-      const Summary summary = of(name);
-      std::fprintf(stderr, "  %s: %s (%s to %s, %zu repetitions)\n", name.c_str(),
-                   format_seconds(summary.median).c_str(), format_seconds(summary.minimum).c_str(),
-                   format_seconds(summary.maximum).c_str(), summary.count);
+    if (!repetitions.empty()) json_.ReportRuns(repetitions);
+    for (const std::string& name : names) {
+      const Summary seconds = of(name);
+      std::fprintf(stderr, "  %-60s %.4g s (%.4g to %.4g, %zu repetitions)\n", name.c_str(), seconds.median,
+                   seconds.minimum, seconds.maximum, seconds.count);
     }
   }
 
-  /// Google Benchmark's JSON of everything reported; call once, at the end.
+  /// Call once, at the end.
   nlohmann::json json() {
     json_.Finalize();
     return nlohmann::json::parse(text_.str());
   }
 
-  /// Seconds per iteration of a case; nothing measured gives a count of 0.
+  /// Seconds per iteration of a case; a count of 0 if it was not measured.
   Summary of(const std::string& name) const {
     const auto found = seconds_.find(name);
     return found == seconds_.end() ? Summary{} : summarize(found->second);
   }
 
-  const std::map<std::string, std::vector<double>>& seconds() const { return seconds_; }
   const std::vector<std::string>& errors() const { return errors_; }
 
  private:
