@@ -6,10 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <ring_attention/ring_attention.hpp>
 #include <string>
-#include <utility>
-#include <vector>
+#include <type_traits>
 
-#include "../examples/support/command_line.hpp"
 #include "../examples/support/ring_shard.hpp"
 #include "../examples/support/safetensors.hpp"
 #include "support/measuring.hpp"
@@ -23,90 +21,29 @@ using namespace benchmarks;
 constexpr const char* help_text =
     R"(attention_for_comparison: one attention problem, called on demand
 
-usage: attention_for_comparison --input FILE --output FILE --segments W,W,... --rates R,R,... [options]
-       attention_for_comparison --tokens N --segments W,W,... --rates R,R,... [options]
+usage: attention_for_comparison --tokens N --segments W,W,... --rates R,R,... [options]
        attention_for_comparison --about
 
-The first reads q, k and v ([batch, tokens, heads, dim] of F32, BF16, F16 or F64; with --backward also grad_out),
-computes once and writes out and lse, or with --backward dq, dk and dv. The second makes q, k and v of random numbers,
-calls forward once and checks some rows of the output against a float64 evaluation. Then it prints one line of JSON
-(kernel, flops of a call, seconds of the first call, resident memory before there were tensors, machine, build). From
+Makes q, k and v of random numbers and calls forward, with --backward also backward. It prints one line of JSON: kernel,
+flops of a call, seconds of the first call, resident memory before there were tensors and its peak, machine, build. From
 then on every line of standard input that holds a number of threads makes one call with that many, and is answered by a
-line with its seconds and the peak resident memory so far. It ends with its input.
+line with its seconds and the peak memory so far. It ends with its input.
 
   --preset NAME    ring (default), longnet or torchscale
-  --backward       calls are of backward; forward has been computed before
+  --heads N        default 4
+  --head-dim N     default 64
+  --scalar NAME    float (default) or bfloat16
+  --backward       calls are of backward
   --kernel NAME    one of the kernels of this processor (default: the best)
-  --heads N        with --tokens (default 4)
-  --head-dim N     with --tokens (default 64)
-  --scalar NAME    with --tokens: float (default) or bfloat16
+  --output FILE    write the inputs, out and lse (with --backward: grad_out, dq, dk and dv, too) to a safetensors file;
+                   otherwise some rows of out are compared with a float64 evaluation
   --about          print machine, build, commit and kernels as JSON and end
   --help
 )";
 
-template <class Scalar>
-ra::Tensor<Scalar> read(const safetensors::File& file, const std::string& name) {
-  const safetensors::Shape& shape = file.tensor(name).shape;
-  if (shape.size() != 4) {
-    throw safetensors::Error(file.path() + ": tensor \"" + name + "\" has shape " +
-                             safetensors::to_string(shape) + ", expected [batch, tokens, heads, dim]");
-  }
-  ra::Tensor<Scalar> tensor(shape[0], shape[1], shape[2], shape[3]);
-  file.read_into(name, tensor.data());
-  return tensor;
-}
-
 template <class T>
 void add(safetensors::Writer& writer, const std::string& name, const ra::Tensor<T>& tensor) {
   writer.add(name, {tensor.shape().begin(), tensor.shape().end()}, tensor.data());
-}
-
-/// Prints `ready`, then answers each line with what call() took.
-template <class Call>
-void serve(const nlohmann::json& ready, const Call& call) {
-  std::cout << ready.dump() << std::endl;
-  for (std::string line; std::getline(std::cin, line);) {
-    ra::set_num_threads(command_line::parse_number<int>("threads", line));
-    const double seconds = seconds_of(call);
-    nlohmann::json answer{{"seconds", seconds}, {"peak_bytes", nullptr}};
-    if (const auto peak = peak_resident_bytes()) answer["peak_bytes"] = *peak;
-    std::cout << answer.dump() << std::endl;
-  }
-}
-
-template <class Scalar>
-void serve_file(const command_line::Arguments& arguments, const ra::AttentionConfig& config,
-                const safetensors::File& file, nlohmann::json ready) {
-  const auto q = read<Scalar>(file, "q"), k = read<Scalar>(file, "k"), v = read<Scalar>(file, "v");
-  const auto direction = arguments.has("--backward") ? Direction::backward : Direction::forward;
-  const ra::RingDilatedAttentionV2<Scalar> attention(config);
-  ra::AttentionResult<Scalar> result = attention.forward_with_lse(q, k, v);
-  ra::Tensor<Scalar> grad_out;
-  ra::Gradients<Scalar> gradients;
-  if (direction == Direction::backward) grad_out = read<Scalar>(file, "grad_out");
-  const auto call = [&] {
-    if (direction == Direction::backward) {
-      gradients = attention.backward(q, k, v, result, grad_out);
-    } else {
-      attention.forward(q, k, v, result.out);
-    }
-  };
-
-  call();
-  safetensors::Writer writer;
-  if (direction == Direction::backward) {
-    add(writer, "dq", gradients.q);
-    add(writer, "dk", gradients.k);
-    add(writer, "dv", gradients.v);
-  } else {
-    add(writer, "out", result.out);
-    add(writer, "lse", result.lse);
-  }
-  writer.save(arguments.text("--output"));
-  const auto [batch, tokens, heads, dim] = q.shape();
-  ready["flops"] =
-      static_cast<double>(batch) * count_flops(count_pairs(config, tokens, heads), dim, direction);
-  serve(ready, call);
 }
 
 /// The largest error of three rows, in units of the scalar's tolerance; infinite for NaN.
@@ -115,10 +52,10 @@ double worst_of_sampled_rows(const ra::AttentionConfig& config, const ra::Tensor
   const auto [batch, n, heads, dim] = out.shape();
   const examples::TokenRanges rows{{0, 1}, {n / 3, n / 3 + 1}, {n - 1, n}};
   ra::Tensor<float> sampled(1, 3, heads, dim);
-  for (std::int64_t i = 0; i < 3; ++i) {
-    const Scalar* const row = out.data() + rows[static_cast<std::size_t>(i)].first * heads * dim;
-    for (std::int64_t j = 0; j < heads * dim; ++j)
-      sampled.data()[i * heads * dim + j] = static_cast<float>(row[j]);
+  float* next = sampled.data();
+  for (const auto& [begin, end] : rows) {
+    for (std::int64_t i = begin * heads * dim; i < end * heads * dim; ++i)
+      *next++ = static_cast<float>(out.data()[i]);
   }
   const double in_float =
       examples::check_rows(sampled, rows, examples::DirectRow(config, n, heads, dim), 3).worst;
@@ -126,30 +63,60 @@ double worst_of_sampled_rows(const ra::AttentionConfig& config, const ra::Tensor
 }
 
 template <class Scalar>
-void serve_tokens(const command_line::Arguments& arguments, const ra::AttentionConfig& config,
-                  nlohmann::json ready) {
-  const std::int64_t tokens = *arguments.number<std::int64_t>("--tokens");
+void serve(const command_line::Arguments& arguments, const ra::AttentionConfig& config,
+           nlohmann::json ready) {
+  const std::int64_t tokens = arguments.number<std::int64_t>("--tokens").value_or(0);
   const std::int64_t heads = arguments.number<std::int64_t>("--heads").value_or(4);
   const std::int64_t dim = arguments.number<std::int64_t>("--head-dim").value_or(64);
   if (tokens < 1 || heads < 1 || dim < 1)
     throw command_line::Error("--tokens, --heads and --head-dim must be positive");
-  const auto before = peak_resident_bytes();
-  const auto q = random_numbers<Scalar>(tokens, heads, dim, examples::Operand::query);
-  const auto k = random_numbers<Scalar>(tokens, heads, dim, examples::Operand::key);
-  const auto v = random_numbers<Scalar>(tokens, heads, dim, examples::Operand::value);
-  ra::Tensor<Scalar> out(q.shape());
+  const auto direction = arguments.has("--backward") ? Direction::backward : Direction::forward;
+  const bool backward = direction == Direction::backward;
+  ready["bytes_before"] = peak_resident_bytes().value_or(0);
+  const auto numbers = [&](std::uint64_t operand) {
+    return random_numbers<Scalar>(tokens, heads, dim, examples::Operand{operand});
+  };
+  const ra::Tensor<Scalar> q = numbers(1), k = numbers(2), v = numbers(3);
   const ra::RingDilatedAttentionV2<Scalar> attention(config);
-  const auto call = [&] { attention.forward(q, k, v, out); };
+  ra::AttentionResult<Scalar> result{ra::Tensor<Scalar>(q.shape()), {}};
+  ra::Tensor<Scalar> grad_out;
+  ra::Gradients<Scalar> gradients;
+  if (backward || arguments.has("--output")) result = attention.forward_with_lse(q, k, v);
+  if (backward) grad_out = numbers(4);
+  const auto call = [&] {
+    if (backward) {
+      gradients = attention.backward(q, k, v, result, grad_out);
+    } else {
+      attention.forward(q, k, v, result.out);
+    }
+  };
+
   ready["first_seconds"] = seconds_of(call);
-  const auto after = peak_resident_bytes();
-  if (before && after) {
-    ready["bytes_before"] = *before;
-    ready["peak_bytes"] = *after;
-  }
+  ready["peak_bytes"] = peak_resident_bytes().value_or(0);
   ready["tensor_bytes"] = 4 * q.size() * static_cast<std::int64_t>(sizeof(Scalar));
-  ready["worst_error_in_tolerances"] = worst_of_sampled_rows(config, out);
-  ready["flops"] = count_flops(count_pairs(config, tokens, heads), dim, Direction::forward);
-  serve(ready, call);
+  ready["flops"] = count_flops(count_pairs(config, tokens, heads), dim, direction);
+  if (arguments.has("--output")) {
+    safetensors::Writer writer;
+    for (const auto& [name, tensor] : {std::pair("q", &q), {"k", &k}, {"v", &v}}) add(writer, name, *tensor);
+    add(writer, "out", result.out);
+    add(writer, "lse", result.lse);
+    if (backward) {
+      add(writer, "grad_out", grad_out);
+      add(writer, "dq", gradients.q);
+      add(writer, "dk", gradients.k);
+      add(writer, "dv", gradients.v);
+    }
+    writer.save(arguments.text("--output"));
+  } else {
+    ready["worst_error_in_tolerances"] = worst_of_sampled_rows(config, result.out);
+  }
+  std::cout << ready.dump() << std::endl;
+  for (std::string line; std::getline(std::cin, line);) {
+    ra::set_num_threads(command_line::parse_number<int>("threads", line));
+    const double seconds = seconds_of(call);
+    const nlohmann::json answer{{"seconds", seconds}, {"peak_bytes", peak_resident_bytes().value_or(0)}};
+    std::cout << answer.dump() << std::endl;
+  }
 }
 
 void run(const command_line::Arguments& arguments) {
@@ -166,28 +133,11 @@ void run(const command_line::Arguments& arguments) {
                                         config);
   config.segment_lengths = arguments.list("--segments");
   config.dilation_rates = arguments.list("--rates");
-  if (arguments.has("--kernel")) ra::set_kernel(arguments.text("--kernel"));
   ready["kernel"] = arguments.has("--kernel") ? arguments.text("--kernel") : ra::available_kernels().front();
-  if (arguments.has("--tokens")) {
-    bool bfloat16 = false;
-    arguments.choose<bool>("--scalar", {{"float", false}, {"bfloat16", true}}, bfloat16);
-    return bfloat16 ? serve_tokens<Eigen::bfloat16>(arguments, config, ready)
-                    : serve_tokens<float>(arguments, config, ready);
-  }
-  if (!arguments.has("--input") || !arguments.has("--output")) {
-    throw command_line::Error("--input and --output are needed, or --tokens (see --help)");
-  }
-  const safetensors::File file(arguments.text("--input"));
-  switch (file.tensor("q").dtype) {
-    case safetensors::Dtype::bf16:
-      return serve_file<Eigen::bfloat16>(arguments, config, file, ready);
-    case safetensors::Dtype::f16:
-      return serve_file<Eigen::half>(arguments, config, file, ready);
-    case safetensors::Dtype::f64:
-      return serve_file<double>(arguments, config, file, ready);
-    default:
-      return serve_file<float>(arguments, config, file, ready);
-  }
+  ra::set_kernel(ready["kernel"].get<std::string>());
+  bool bfloat16 = false;
+  arguments.choose<bool>("--scalar", {{"float", false}, {"bfloat16", true}}, bfloat16);
+  bfloat16 ? serve<Eigen::bfloat16>(arguments, config, ready) : serve<float>(arguments, config, ready);
 }
 
 }  // namespace
@@ -195,8 +145,8 @@ void run(const command_line::Arguments& arguments) {
 int main(int argc, char** argv) {
   try {
     const command_line::Arguments arguments(argc, argv,
-                                            {"--input", "--output", "--preset", "--segments", "--rates",
-                                             "--kernel", "--tokens", "--heads", "--head-dim", "--scalar"},
+                                            {"--tokens", "--preset", "--segments", "--rates", "--heads",
+                                             "--head-dim", "--scalar", "--kernel", "--output"},
                                             {"--backward", "--about", "--help", "-h"});
     if (arguments.has("--help") || arguments.has("-h")) {
       std::fputs(help_text, stdout);

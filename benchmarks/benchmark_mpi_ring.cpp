@@ -57,9 +57,8 @@ for. The results also hold bytes of payload, those of a dense ring, in which eve
 other rank, and if every thread has a core, the part of the peak over that with one rank and the time over that of the
 model in docs/guides/SCALING.md.
 
-Every case is first checked: against one process at 1/32 of its size, and some rows at full size against a float64
-evaluation; and every rank must send what the plan says, and no more than promised. Exit status 0 only if every check
-held.
+Every case is first checked against a float64 evaluation: all rows at 1/32 of its size, and some at full size; and every
+rank must send what the plan says, and no more than promised. Exit status 0 only if every check held.
 )";
 
 struct Settings {

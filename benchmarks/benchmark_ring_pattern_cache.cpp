@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
@@ -16,7 +18,6 @@
 #include "support/cache_cases.hpp"
 #include "support/cache_layers.hpp"
 #include "support/cache_memory.hpp"
-#include "support/google_benchmark.hpp"
 #include "support/measuring.hpp"
 #include "support/results.hpp"
 
@@ -31,7 +32,7 @@ constexpr const char* help_text =
 
 usage: benchmark_ring_pattern_cache [--quick] [--out DIR] [--threads N] [--repetitions N]
 
-  --quick          fewer heads, smaller heads, fewer repetitions; every sequence length is kept (a minute or two on 2 cores)
+  --quick          fewer and smaller heads, fewer repetitions, every sequence length (a minute or two on 2 cores)
   --out DIR        where the results go (default: beside this program)
   --threads N      threads of a forward call (default: every core)
   --repetitions N  of every case
@@ -69,17 +70,69 @@ CacheSettings parse(const command_line::Arguments& arguments) {
   return settings;
 }
 
-/// Google Benchmark reads its settings from a command line, and keeps a pointer to the program's name: no
-/// path, since it goes into the results.
-void initialize_google_benchmark(const std::string& context) {
+/// Without the description of the machine, which would come before every group.
+class Console : public benchmark::ConsoleReporter {
+ public:
+  Console() : ConsoleReporter(OO_None) {}
+  bool ReportContext(const Context& context) override {
+    name_field_width_ = context.name_field_width;
+    return true;
+  }
+};
+
+/// Google Benchmark's JSON of all cases, a group at a time, so that the repetitions of cases that are
+/// compared are interleaved at random. What it derives from repetitions, reports derive again.
+nlohmann::json run_cases(const CacheCases& cases, const std::string& context,
+                         const std::filesystem::path& scratch) {
+  // It reads its settings from a command line, and keeps a pointer to the program's name: no path, since that
+  // goes into the results.
   static std::vector<std::string> words{"benchmark_ring_pattern_cache",
-                                        "--benchmark_enable_random_interleaving=true"};
+                                        "--benchmark_enable_random_interleaving=true",
+                                        "--benchmark_display_aggregates_only=true",
+                                        "--benchmark_out_format=json", "--benchmark_out=" + scratch.string()};
   if (!context.empty()) words.push_back("--benchmark_context=" + context);
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   auto count = static_cast<int>(arguments.size());
   arguments.push_back(nullptr);
   benchmark::Initialize(&count, arguments.data());
+  nlohmann::json all{{"benchmarks", nlohmann::json::array()}};
+  for (const std::string& group : cases.groups()) {
+    Console console;
+    benchmark::RunSpecifiedBenchmarks(&console, nullptr, "^" + group);
+    const nlohmann::json made = nlohmann::json::parse(std::ifstream(scratch));
+    all["context"] = made["context"];
+    for (const nlohmann::json& line : made["benchmarks"]) {
+      if (line["run_type"] == "iteration") all["benchmarks"].push_back(line);
+    }
+  }
+  std::filesystem::remove(scratch);
+  all["context"]["host_name"] = "withheld";
+  return all;
+}
+
+/// What went wrong: cases that stopped, and a warm lookup of the global cache that takes too long beside one
+/// of a local cache; minima, which a busy machine disturbs least.
+std::vector<std::string> find_errors(const nlohmann::json& results) {
+  std::vector<std::string> errors;
+  std::map<std::string, double> fastest;
+  for (const nlohmann::json& line : results["benchmarks"]) {
+    const std::string name = line["name"];
+    if (line.value("error_occurred", false)) {
+      errors.push_back(name + ": " + line.value("error_message", ""));
+    } else if (name.starts_with("lookup/contenders:1/")) {
+      const std::string policy = name.substr(0, name.find('/', name.find("policy:")));
+      const double time = line["real_time"];
+      double& least = fastest.try_emplace(policy.substr(policy.find("policy:")), time).first->second;
+      least = std::min(least, time);
+    }
+  }
+  if (fastest.contains("policy:global")) {
+    const double ratio = fastest["policy:global"] / fastest["policy:local"];
+    std::printf("\nwarm lookup, global / local: %.3f (limit %.1f)\n", ratio, lookup_ratio_limit);
+    if (!(ratio <= lookup_ratio_limit)) errors.push_back("warm lookup ratio above the limit");
+  }
+  return errors;
 }
 
 void announce(const std::string& what) { std::fprintf(stderr, "== %s\n", what.c_str()); }
@@ -98,7 +151,6 @@ void choose_repetitions(CacheSettings& settings, double seconds_of_all, double s
 
 int run(CacheSettings settings, const command_line::Arguments& arguments, const std::string& command) {
   nlohmann::json results = describe_run();
-  initialize_google_benchmark(arguments.text("--benchmark_context"));
   Buffers buffers(settings.lengths.back(), settings.heads, settings.head_dim);
   announce("every class gives equal bits under every policy, and what V2 gives");
   const auto [problems, seconds] = verify_problems(settings, buffers);
@@ -110,24 +162,11 @@ int run(CacheSettings settings, const command_line::Arguments& arguments, const 
   announce("a large pattern, made and loaded");
   const nlohmann::json store = measure_pattern_store(settings.small_repetitions);
   CacheCases cases(settings, buffers, problems);
-  Collector collector;
-  for (const std::string& group : cases.groups()) {
-    announce(group);
-    benchmark::RunSpecifiedBenchmarks(&collector, "^" + group);
-  }
-
-  std::vector<std::string> errors = collector.errors();
-  const Summary global = collector.of("lookup/contenders:1/cache:warm/policy:global");
-  const Summary local = collector.of("lookup/contenders:1/cache:warm/policy:local");
-  if (global.count > 0 && local.count > 0) {  // minima, which a busy machine disturbs least
-    std::printf("\nwarm lookup, global / local: %.3f (limit %.1f)\n", global.minimum / local.minimum,
-                lookup_ratio_limit);
-    if (!(global.minimum <= lookup_ratio_limit * local.minimum)) {
-      errors.push_back("warm lookup ratio above the limit");
-    }
-  }
-  results.update(collector.json());
-  results["context"]["host_name"] = "withheld";
+  std::filesystem::path path = results_path("", results["timestamp"]);
+  if (arguments.has("--out")) path = std::filesystem::path(arguments.text("--out")) / path.filename();
+  std::filesystem::create_directories(path.parent_path());
+  results.update(run_cases(cases, arguments.text("--benchmark_context"), path.string() + ".partial"));
+  const std::vector<std::string> errors = find_errors(results);
   results["command"] = command;
   results["errors"] = errors;
   results["memory"] = memory;
@@ -143,8 +182,6 @@ int run(CacheSettings settings, const command_line::Arguments& arguments, const 
                          {"head_dim", settings.head_dim},
                          {"threads", settings.threads}};
 
-  std::filesystem::path path = results_path("", results["timestamp"]);
-  if (arguments.has("--out")) path = std::filesystem::path(arguments.text("--out")) / path.filename();
   write_results(path, results);
   std::printf("results: %s\n", path.string().c_str());
   for (const std::string& error : errors) std::fprintf(stderr, "FAILED %s\n", error.c_str());

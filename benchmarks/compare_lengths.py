@@ -10,7 +10,7 @@ sys.dont_write_bytecode = True
 
 from support import safetensors_file  # noqa: E402
 from support.comparison import (  # noqa: E402
-    RATES, SEGMENTS, Case, LineServer, attention_server, cores, make_parser, pytorch_version, require_program,
+    RATES, SEGMENTS, Case, LineServer, cores, make_parser, pytorch_version, require_program,
 )
 from support.results import describe_run, summarize, write_results  # noqa: E402
 
@@ -46,18 +46,15 @@ def compare_outputs(options):
 
     case = Case("lengths", CHECKED_TOKENS, HEADS, HEAD_DIM, "longnet", SEGMENTS, RATES)
     with tempfile.TemporaryDirectory() as name:
-        inputs, outputs = pathlib.Path(name) / "inputs", pathlib.Path(name) / "outputs"
-        case.write_inputs(inputs, "float32")
-        words = ("--input", inputs, "--output", outputs)
-        with attention_server(options.program, case.preset, SEGMENTS, RATES, *words):
-            peer = PytorchPeer(case, safetensors_file.read(inputs))
-            return worst_error(case, "float32", peer, safetensors_file.read(outputs))
+        path = pathlib.Path(name) / "tensors"
+        with case.serve(options.program, "float32", "--output", path):
+            tensors = safetensors_file.read(path)
+            return worst_error(case, "float32", PytorchPeer(case, tensors), tensors)
 
 
-def measure(side, tokens, options, heads=HEADS, scalar="float"):
+def measure(side, tokens, options, heads=HEADS, scalar="float32"):
     if side == "library":
-        words = ("--tokens", tokens, "--heads", heads, "--head-dim", HEAD_DIM, "--scalar", scalar)
-        server = attention_server(options.program, "longnet", SEGMENTS, RATES, *words)
+        server = Case(side, tokens, heads, HEAD_DIM, "longnet", SEGMENTS, RATES).serve(options.program, scalar)
     else:
         server = LineServer(sys.executable, PEER, side, tokens, heads, HEAD_DIM)
     with server:
@@ -65,7 +62,7 @@ def measure(side, tokens, options, heads=HEADS, scalar="float"):
         worst = about.get("worst_error_in_tolerances", 0.0)
         if not (worst is not None and worst <= 1):
             sys.exit(f"FAILED: {tokens} tokens: outputs differ by {worst} tolerances")
-        seconds, peak = [about["first_seconds"]], about.get("peak_bytes")
+        seconds, peak = [about["first_seconds"]], about["peak_bytes"]
         if seconds[0] < LONG_CALL or options.threads != cores():  # the first call was with all
             seconds = []
             while len(seconds) < 3 or (sum(seconds) < TOTAL and len(seconds) < 9):
@@ -78,11 +75,11 @@ def measure(side, tokens, options, heads=HEADS, scalar="float"):
         "seconds": summarize(seconds),
         "tokens_per_second": summarize([tokens / s for s in seconds]),
         "tensor_bytes": about["tensor_bytes"],
-        "peak_bytes": peak,
-        "peak_minus_baseline_bytes": peak and peak - about["bytes_before"],
+        "peak_bytes": peak or None,  # 0 if the system does not say
+        "peak_minus_baseline_bytes": peak - about["bytes_before"] if peak else None,
         "worst_error_in_tolerances": worst,
     }
-    memory = "unknown" if peak is None else f"{line['peak_minus_baseline_bytes'] / 2**20:,.0f} MiB"
+    memory = "unknown" if not peak else f"{line['peak_minus_baseline_bytes'] / 2**20:,.0f} MiB"
     rate = "{median:,.0f} ({minimum:,.0f} to {maximum:,.0f})".format(**line["tokens_per_second"])
     print(f"{side:<16} {tokens:>9,} {rate:>36} {memory:>12}", flush=True)
     return line | ({"gflops": about["flops"] / line["seconds"]["median"] * 1e-9} if "flops" in about else {})

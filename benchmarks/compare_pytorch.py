@@ -11,7 +11,7 @@ sys.dont_write_bytecode = True
 
 from support import safetensors_file  # noqa: E402
 from support.comparison import (  # noqa: E402
-    PAUSE, RATES, SCALARS, SEGMENTS, Case, attention_server, cores, make_parser, pytorch_version, ranged, require_program,
+    PAUSE, RATES, SCALARS, SEGMENTS, Case, cores, make_parser, pytorch_version, ranged, require_program,
 )
 from support.results import describe_run, summarize, write_results  # noqa: E402
 
@@ -60,15 +60,13 @@ def take_turns(sides, threads, rounds):
 
 def measure(case, scalar, thread_counts, options, peers, folder):
     """One line of the results for each number of threads. `peers`: support.pytorch_peer, or None."""
-    case.write_inputs(folder / "inputs", scalar)
-    words = ["--input", folder / "inputs", "--output", folder / "outputs"] + ["--backward"] * case.backward
-    if options.kernel:
-        words += ["--kernel", options.kernel]
-    with attention_server(options.program, case.preset, case.segments, case.rates, *words) as library:
+    words = ("--output", folder / "tensors") + (("--kernel", options.kernel) if options.kernel else ())
+    with case.serve(options.program, scalar, *words) as library:
         about, sides = {key: library.about[key] for key in ("kernel", "flops")}, [lambda n: library.ask(n)["seconds"]]
         if peers:
-            peer = peers.PytorchPeer(case, safetensors_file.read(folder / "inputs"))
-            worst, where = peers.worst_error(case, scalar, peer, safetensors_file.read(folder / "outputs"))
+            tensors = safetensors_file.read(folder / "tensors")
+            peer = peers.PytorchPeer(case, tensors)
+            worst, where = peers.worst_error(case, scalar, peer, tensors)
             about |= {"worst_difference_in_tolerances": worst, "worst_in": where, "agree": worst <= 1}
             sides.append(peer.seconds)
         for threads in thread_counts:
@@ -89,7 +87,8 @@ def show(line):
         worst = f"{line['worst_in']} differs by {line['worst_difference_in_tolerances']:g} tolerances"
         print(f"FAILED {line['name']}: {worst}", flush=True)
         return
-    columns = [ranged(line, f"{side}_gflops", ".1f") for side in ("library", "pytorch")] + [ranged(line, "ratio", ".2f")]
+    forms = {"library_gflops": ".1f", "pytorch_gflops": ".1f", "ratio": ".2f"}
+    columns = [ranged(line, key, form) for key, form in forms.items()]
     print("{:<38} {:>25} {:>25} {:>21}".format(line["name"], *columns), flush=True)
 
 

@@ -31,8 +31,8 @@ scatters, and mixes branches by their log-sum-exps.
 Embeddings are compared first: in float they may differ by 1e-4, in bfloat16 the cosine similarity to PyTorch's
 embedding in float must be above 0.9995. Then calls alternate. A ratio is PyTorch's time divided by the program's of the
 same round; above 1 the program is faster. Seconds are those of encoding, without loading. PyTorch stays loaded and one
-call warms it up; the program starts anew for every call. Peak memory is the resident memory of each process, weights and
-PyTorch's own libraries included.
+call warms it up; the program starts anew for every call. Peak memory is the resident memory of each process, weights
+and PyTorch's own libraries included.
 
 To build the programs where the defaults expect them:
   cmake -S . -B build/measure -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF
@@ -140,7 +140,8 @@ def show(line):
               f"{line['cosine']:.6f}", flush=True)
         return
     columns = [ranged(line, key, ".2f") for key in ("seconds", "pytorch_seconds", "ratio")]
-    for key, form in (("mebibytes", ".0f"), ("pytorch_mebibytes", ".0f"), ("largest_difference", ".1e"), ("cosine", ".6f")):
+    forms = {"mebibytes": ".0f", "pytorch_mebibytes": ".0f", "largest_difference": ".1e", "cosine": ".6f"}
+    for key, form in forms.items():
         columns.append(format(line[key], form) if key in line else "-")
     print("{:>6} {:<9} {:>22} {:>22} {:>21} {:>8} {:>8} {:>10} {:>9}".format(line["tiles"], line["scalar"], *columns),
           flush=True)
@@ -157,8 +158,8 @@ def parse_arguments():
     if min(options.tiles, options.rounds, options.threads, *options.alone) < 1:
         parser.error("--tiles, --rounds, --threads and --alone must be positive")
     if options.tiles > 185_362:
-        parser.error("--tiles: with more than 185,362, rate 8 does not divide the segments of 185,363 tokens, which the "
-                     "gathering of rows in PyTorch cannot serve")
+        parser.error("--tiles: with more than 185,362, rate 8 does not divide the segments of 185,363 tokens, which "
+                     "PyTorch's side cannot gather")
     require_program(parser, options.encoder, options.program)
     return options
 

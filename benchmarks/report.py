@@ -10,7 +10,7 @@ import sys
 sys.dont_write_bytecode = True
 
 from support.report import cache, kernels, lengths, mpi_ring, slide_encoder  # noqa: E402
-from support.report.files import ReportError, ResultsFile, kept_files, print_changes, provenance  # noqa: E402
+from support.report.files import ReportError, ResultsFile, figures, kept_files, print_changes, provenance  # noqa: E402
 from support.report.plots import Plots  # noqa: E402
 from support.report.text import day, listed, table  # noqa: E402
 from support.results import write_atomically  # noqa: E402
@@ -18,8 +18,8 @@ from support.results import write_atomically  # noqa: E402
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = PROJECT / "docs" / "benchmarks"
 
-# The report of each kind of results: STEM of its files, TITLE, sections(files, plots) of its page, figures(file) that
-# --compare compares, and BLOCKS, parts of the project's texts by name.
+# The report of each kind of results: STEM of its files, TITLE, sections(files, plots) of its page, and if it has them
+# BLOCKS, parts of the project's texts by name, and figures(file) that --compare compares.
 REPORTS = {
     "cache": cache,
     "lengths": lengths,
@@ -130,7 +130,9 @@ def write_texts():
     for file in kept_files(KEPT):
         if file.is_full():
             newest.setdefault(file.kind, file)
-    blocks = {name: (kind, make) for kind, report in REPORTS.items() for name, make in getattr(report, "BLOCKS", {}).items()}
+    blocks = {}
+    for kind, report in REPORTS.items():
+        blocks |= {name: (kind, make) for name, make in getattr(report, "BLOCKS", {}).items()}
 
     def quote(match):
         if match[2] not in blocks:
@@ -205,7 +207,7 @@ def run(options):
         print(f"no plots: {problem}; this adds them later: python3 {again}", file=sys.stderr)
     if old:
         print()
-        print_changes(REPORTS[old.kind].figures, old, files[0])
+        print_changes(getattr(REPORTS[old.kind], "figures", figures), old, files[0])
 
 
 def main():

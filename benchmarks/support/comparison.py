@@ -1,19 +1,16 @@
-"""What the comparisons have in common: problems, their inputs, and processes that make a call when they are asked."""
+"""What the comparisons have in common: problems, and processes that make a call when they are asked."""
 
 import argparse
-import array
 import dataclasses
 import json
 import os
 import pathlib
-import random
 import subprocess
 import sys
 
-from . import safetensors_file
 from .results import PROGRAMS
 
-SCALARS = {"float32": "F32", "bfloat16": "BF16"}  # names as safetensors files spell them
+SCALARS = {"float32": "float", "bfloat16": "bfloat16"}  # by PyTorch's names, the program's
 PAUSE = 0.02  # seconds before a call: the other side's threads may still be spinning
 SEGMENTS, RATES = (2048, 4096, 8192, 16384, 32768), (1, 2, 4, 8, 16)  # LongNet's
 
@@ -29,19 +26,14 @@ class Case:
     rates: tuple = (1,)
     backward: bool = False
 
-    def write_inputs(self, path, scalar):
-        """Normal numbers: a block of a prime length, repeated, so that no two rows are alike."""
-        shape = (1, self.tokens, self.heads, self.head_dim)
-        count = self.tokens * self.heads * self.head_dim
-        tensors = {}
-        for seed, name in enumerate(["q", "k", "v"] + ["grad_out"] * self.backward):
-            source = random.Random(seed)
-            block = array.array("f", (source.gauss(0, 1) for _ in range(262139)))
-            if scalar == "bfloat16":
-                block = array.array("H", block.tobytes())[1 if sys.byteorder == "little" else 0 :: 2]
-            data = block.tobytes() * (count // len(block) + 1)
-            tensors[name] = (SCALARS[scalar], shape, data[: count * block.itemsize])
-        safetensors_file.write(path, tensors)
+    def serve(self, program, scalar="float32", *words):
+        """attention_for_comparison with this problem; `words`: what else stands on its command line."""
+        words += ("--backward",) * self.backward
+        for name in ("tokens", "heads", "head_dim", "preset", "segments", "rates"):
+            value = getattr(self, name)
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += ("--" + name.replace("_", "-"), text)
+        return LineServer(program, "--scalar", SCALARS[scalar], *words)
 
 
 class LineServer:
@@ -70,12 +62,6 @@ class LineServer:
     def __exit__(self, *_):
         self._process.stdin.close()
         self._process.wait()
-
-
-def attention_server(program, preset, segments, rates, *words):
-    """attention_for_comparison; `words`: what else stands on its command line."""
-    lists = [",".join(map(str, numbers)) for numbers in (segments, rates)]
-    return LineServer(program, "--preset", preset, "--segments", lists[0], "--rates", lists[1], *words)
 
 
 def pytorch_version():

@@ -7,16 +7,18 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
-#include <numeric>
 #include <ring_attention/ring_attention.hpp>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "../../tests/support/compare.hpp"
 #include "../../tests/support/oracle.hpp"
 #include "../../tests/support/oracle_adapter.hpp"
+#include "../../tests/support/oracle_backward.hpp"
 #include "problems.hpp"
 
 namespace benchmarks {
@@ -56,7 +58,8 @@ class KernelProblem {
     for (const std::int64_t t : expected_.rows) {
       std::copy_n(grad_out_.view().row(0, t, 0), row_size(), sampled_grad_out_.view().row(0, t, 0));
     }
-    compute_gradients();
+    expected_gradients_ = oracle::backward(problem_, inputs_, test::to_float64<Scalar>(sampled_grad_out_), {},
+                                           {}, expected_.rows);
   }
 
   void call(Direction direction) {
@@ -89,11 +92,11 @@ class KernelProblem {
 
     gradients_ = attention_.backward(q_, k_, v_, result_, sampled_grad_out_);
     double worst = forward;
-    const char* const names[]{"dQ", "dK", "dV"};
-    const ra::Tensor<Scalar>* const found[]{&gradients_.q, &gradients_.k, &gradients_.v};
-    for (std::size_t i = 0; i < 3; ++i) {
-      const std::vector<double> actual = test::to_float64(ra::TensorView<const Scalar>(*found[i]));
-      worst = std::max(worst, worst_error(names[i], actual, expected_gradients_[i], tolerance_.gradient));
+    for (const auto& [name, found, expected] : {std::tuple("dQ", &gradients_.q, &expected_gradients_.q),
+                                                {"dK", &gradients_.k, &expected_gradients_.k},
+                                                {"dV", &gradients_.v, &expected_gradients_.v}}) {
+      worst = std::max(worst,
+                       worst_error(name, test::to_float64<Scalar>(*found), *expected, tolerance_.gradient));
     }
     return worst;
   }
@@ -105,40 +108,6 @@ class KernelProblem {
   }
   std::int64_t row_size() const { return problem_.heads * problem_.dim; }
 
-  /// With P the probability of a key over all branches: dS = P (grad_out . v - grad_out . out),
-  /// dQ += scale dS K, dK += scale dS Q, dV += P grad_out.
-  void compute_gradients() {
-    expected_gradients_.assign(3, std::vector<double>(problem_.query_size()));
-    const auto dim = static_cast<std::size_t>(problem_.dim);
-    const auto dot = [dim](const double* x, const double* y) {
-      return std::inner_product(x, x + dim, y, 0.0);
-    };
-    for (const std::int64_t t : expected_.rows) {
-      for (std::int64_t head = 0; head < problem_.heads; ++head) {
-        const oracle::Row row = oracle::attend_row(problem_, inputs_, 0, head, t);
-        const std::size_t query = problem_.query_row(0, t, head);
-        const Scalar* const grad_row = sampled_grad_out_.view().row(0, t, head);
-        std::vector<double> grad(dim);
-        std::transform(grad_row, grad_row + dim, grad.begin(), &test::to_double<Scalar>);
-        const double grad_dot_out = dot(grad.data(), row.out.data());
-        for (std::size_t i = 0; i < row.branches.size(); ++i) {
-          const oracle::BranchRow& branch = row.branches[i];
-          for (std::size_t j = 0; j < branch.keys.tokens.size(); ++j) {
-            const std::size_t key = problem_.key_row(0, branch.keys.tokens[j], head);
-            const double probability = row.weights[i] * branch.probabilities[j];
-            const double score_grad =
-                problem_.scale * probability * (dot(grad.data(), inputs_.v.data() + key) - grad_dot_out);
-            for (std::size_t c = 0; c < dim; ++c) {
-              expected_gradients_[0][query + c] += score_grad * inputs_.k[key + c];
-              expected_gradients_[1][key + c] += score_grad * inputs_.q[query + c];
-              expected_gradients_[2][key + c] += probability * grad[c];
-            }
-          }
-        }
-      }
-    }
-  }
-
   ra::RingDilatedAttentionV2<Scalar> attention_;
   ra::Tensor<Scalar> q_, k_, v_, grad_out_;
   ra::Tensor<Scalar> sampled_grad_out_;  ///< 0 but in the rows that are checked
@@ -148,7 +117,7 @@ class KernelProblem {
   oracle::Inputs inputs_;
   oracle::Result expected_;
   test::Tolerance tolerance_;
-  std::vector<std::vector<double>> expected_gradients_;  ///< of q, k and v
+  oracle::Gradients expected_gradients_;
 };
 
 }  // namespace benchmarks

@@ -77,12 +77,12 @@ def worst_error(case, scalar, peer, outputs):
 
 
 def peak_bytes():
-    """Largest resident size since the last reset, or None if the system does not say."""
+    """Largest resident size since the last reset; 0 if the system does not say."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
-        return None
+        return 0
 
 
 @torch.inference_mode()

@@ -2,10 +2,7 @@
 // checks.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <limits>
 #include <ring_attention/mpi.hpp>
 #include <span>
 
@@ -46,36 +43,11 @@ class RingProblem {
            sizeof(float);
   }
 
-  /// The largest error of some of the member's rows after a call, in units of the tolerance. Collective.
-  double worst_error() {
+  /// The largest error of `rows` of the member's rows after a call, in units of the tolerance. Collective.
+  double worst_error(std::int64_t rows) {
     call();
     const examples::DirectRow direct(problem_->config, problem_->tokens, problem_->heads, dim());
-    return examples::check_rows(out_, ranges_, direct, 3).worst;
-  }
-
-  /// The largest difference from one process that has the whole tensors, in units of the tolerance.
-  /// Collective; for small problems, since every member computes all of it.
-  double worst_difference_from_one_process() {
-    call();
-    const auto whole = [&](examples::Operand operand) {
-      return examples::make_shard(operand, {{0, problem_->tokens}}, problem_->heads, dim());
-    };
-    const ra::Tensor<float> expected =
-        ra::RingDilatedAttentionV2<float>(problem_->config)
-            .forward(whole(examples::Operand::query), whole(examples::Operand::key),
-                     whole(examples::Operand::value));
-    double largest = 0.0, worst = 0.0;
-    const std::int64_t row_size = problem_->heads * dim();
-    for (std::int64_t i = 0; i < out_.size(); ++i) {
-      const std::int64_t token = examples::token_of_row(ranges_, i / row_size);
-      const auto reference = static_cast<double>(expected.data()[token * row_size + i % row_size]);
-      const double difference = std::abs(static_cast<double>(out_.data()[i]) - reference);
-      if (std::isnan(difference)) return std::numeric_limits<double>::infinity();
-      largest = std::max(largest, std::abs(reference));
-      worst = std::max(worst, difference);
-    }
-    // Each of the two may be wrong by the tolerance.
-    return worst > 0.0 ? worst / (2 * 2e-5 * std::min(1.0, largest)) : 0.0;
+    return examples::check_rows(out_, ranges_, direct, rows).worst;
   }
 
  private:

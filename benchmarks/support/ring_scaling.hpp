@@ -85,9 +85,9 @@ inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& gr
                                         bool shared_memory) {
   const Configuration small = shrunk(what.problem);
   RingProblem small_problem(small, group.communicator(), shared_memory);
-  double worst = require_right(group, "1/32 of the size", small_problem.worst_difference_from_one_process());
+  double worst = require_right(group, "1/32 of the size", small_problem.worst_error(small.tokens));
   RingProblem problem(what.problem, group.communicator(), shared_memory);
-  worst = std::max(worst, require_right(group, "sampled rows", problem.worst_error()));
+  worst = std::max(worst, require_right(group, "sampled rows", problem.worst_error(3)));
 
   // What the plan says that each rank sends, and the most that the library promises: kept rows times the
   // other ranks whose shards hold queries of their segment, kept or not.
@@ -112,7 +112,7 @@ inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& gr
   }
 
   const Bracketed<RingRound> taken = take_rounds(group, problem, rounds);
-  worst = std::max(worst, require_right(group, "sampled rows after timing", problem.worst_error()));
+  worst = std::max(worst, require_right(group, "sampled rows after timing", problem.worst_error(3)));
   std::array<std::vector<double>, 3> slowest;  // rank, by round
   std::vector<double> over_compute, parts;
   const double flops = count_flops(pairs, head_dim, Direction::forward);

@@ -1,29 +1,9 @@
-"""Writes and reads safetensors files with nothing but Python: 8 bytes of header length, a JSON header, then the bytes
-of the tensors back to back."""
+"""Reads safetensors files with nothing but Python: 8 bytes of header length, a JSON header, then the bytes of the
+tensors back to back."""
 
 import json
-import math
 import mmap
 import struct
-
-BYTES = {"F32": 4, "BF16": 2}
-
-
-def write(path, tensors):
-    """`tensors`: (dtype, shape, bytes) by name."""
-    header, begin = {}, 0
-    for name, (dtype, shape, data) in tensors.items():
-        end = begin + BYTES[dtype] * math.prod(shape)
-        assert len(data) == end - begin, name
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-        begin = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for _, _, data in tensors.values():
-            file.write(data)
-
 
 def read(path):
     """(dtype, shape, bytes) by name; the bytes are the file's, mapped."""

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "support/oracle.hpp"
@@ -23,15 +24,22 @@ struct Gradients {
 ///   d score_k = p_k (d out_i . (v_k - out_i) + d lse_i)
 ///   dQ += scale d score_k K_k,   dK_k += scale d score_k Q,   dV_k += p_k d out_i
 /// `out` takes the place of the oracle's own output where it is given: backward in a 16-bit type is fed an
-/// output that was rounded to that type. Zero keys hold a share of the probability and take no gradient.
+/// output that was rounded to that type. Zero keys hold a share of the probability and take no gradient. If
+/// `rows` is not empty, only queries at these positions count.
 inline Gradients backward(const Problem& p, const Inputs& in, const std::vector<double>& grad_out,
-                          const std::vector<double>& grad_lse = {}, const std::vector<double>& out = {}) {
+                          const std::vector<double>& grad_lse = {}, const std::vector<double>& out = {},
+                          std::vector<std::int64_t> rows = {}) {
   Gradients grad{std::vector<double>(p.query_size()), std::vector<double>(p.key_size()),
                  std::vector<double>(p.key_size())};
   const auto dim = static_cast<std::size_t>(p.dim);
+  const bool every_row = rows.empty();
   for (std::int64_t b = 0; b < p.batches; ++b) {
+    if (every_row) {
+      rows.resize(static_cast<std::size_t>(p.length(b)));
+      std::iota(rows.begin(), rows.end(), 0);
+    }
     for (std::int64_t head = 0; head < p.heads; ++head) {
-      for (std::int64_t t = 0; t < p.length(b); ++t) {
+      for (const std::int64_t t : rows) {
         const Row row = attend_row(p, in, b, head, t);
         const std::size_t query = p.query_row(b, t, head);
         const double* row_grad = grad_out.data() + query;

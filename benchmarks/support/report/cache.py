@@ -3,7 +3,7 @@
 import re
 
 from .files import differ, single
-from .plots import BLUE, BROWN, GREY, error_bars, grouped_bars, plain_ticks
+from .plots import BLUE, BROWN, GREY, grouped_bars, label, ranged_line
 from .text import (
     binary_bytes, branches, counted, paragraph, percent, ranged, seconds, significant, table, two_decimals,
 )
@@ -88,79 +88,50 @@ def ratio(case):
     return case["local"]["median"] / case["global"]["median"]
 
 
-def expected_generation(cases):
-    """What the plan of the cache expected, what was measured, and why."""
-    what = "pattern generation 2 to 3 times as fast"
-    if not cases.model():
-        return what, "not measured", ""
-    layers, model = cases.model()
-    met = f"met: {significant(ratio(model))} times" if ratio(model) >= 2 else f"not met: {significant(ratio(model))} times"
-    why = (
-        f"For the first forward pass of {layers} layers local caches make {cases.patterns} patterns in each layer, "
-        f"{layers * cases.patterns} in all, the global one makes {cases.patterns} and finds them "
-        f"{(layers - 1) * cases.patterns} times: {seconds(model['local']['median'])} against "
-        f"{seconds(model['global']['median'])}."
-    )
-    if single_layer := cases.generation(cases.lengths[0]):
-        why += (
-            " A single layer's cold call has nothing to share: global takes "
-            f"{seconds(single_layer['global']['median'])} against {seconds(single_layer['local']['median'])} "
-            f"({verdict(single_layer['local'], single_layer['global'], 'global')})."
-        )
-    return what, met, why
+def met(value, least, text):
+    return f"{'met' if value >= least else 'not met'}: {text}"
 
 
-def expected_latency(cases):
-    what = "10% to 15% of the latency of a forward pass"
+def expectations(cases):
+    """What the plan of the cache expected, before anything was measured, and what was."""
+    if cases.model():
+        layers, model = cases.model()
+        times = [seconds(model[policy]["median"]) for policy in ("local", "global")]
+        yield "pattern generation 2 to 3 times as fast", met(ratio(model), 2, (
+            f"{significant(ratio(model))} times for the first forward pass of {layers} layers ({times[0]} against "
+            f"{times[1]}), for which local caches make {layers * cases.patterns} patterns and the global one "
+            f"{cases.patterns}; a single layer has nothing to share"
+        ))
     forwards = cases.starting_with("forward/") | cases.starting_with("model_first_forward/")
-    if not forwards:
-        return what, "not measured", ""
-    saved = {name: 1 - 1 / ratio(case) for name, case in forwards.items()}
-    faster = [name for name, case in forwards.items() if verdict(case["local"], case["global"], "") == " faster"]
-    if faster:
-        best = max(faster, key=saved.get)
-        met = f"{'met' if saved[best] >= 0.1 else 'not met'}: {percent(saved[best])} ({readable(best)})"
-    else:
-        met = (
-            f"not met: in none of {len(forwards)} cases is global measurably faster than local (its medians are "
-            f"between {percent(max(saved.values()))} below and {percent(-min(saved.values()))} above)"
-        )
-    shares = [
-        (cases.generation(n)["local"]["median"] / cases.forward(n, ring, "warm")["local"]["median"], n, ring)
-        for n in cases.lengths
-        for ring in cases.rings
-        if cases.generation(n) and cases.forward(n, ring, "warm")
-    ]
-    if not shares:
-        return what, met, ""
-    share, n, ring = max(shares)
-    why = (
-        f"Making the patterns of a call takes {seconds(cases.generation(n)['local']['median'])} and the call itself "
-        f"{seconds(cases.forward(n, ring, 'warm')['local']['median'])} (n = {n:,}, ring size {ring}, the largest share "
-        f"of all sizes): a cache that cost nothing could save {percent(share)} at most."
-    )
-    return what, met, why
-
-
-def expected_memory(cases):
-    pairs = [pair for pair in cases.layers_pairs() if pair[0]["layers"] > 1]
-    if not pairs:
-        return "less memory", "not measured", ""
-    local, shared = pairs[-1]
-    less = all(b["cache_bytes"] < a["cache_bytes"] for a, b in pairs)
-    met = (
-        f"{'met' if less else 'not met'}: {binary_bytes(shared['cache_bytes'])} against "
-        f"{binary_bytes(local['cache_bytes'])} with {local['layers']} layers, "
-        f"{significant(local['cache_bytes'] / shared['cache_bytes'])} times less"
-    )
-    why = ""
-    if local["peak_minus_baseline_bytes"] and shared["peak_minus_baseline_bytes"]:
-        why = (
-            f"The peak memory of the process above its inputs, with {local['layers']} layers and tensors of "
-            f"{local['heads']} heads of {local['head_dim']}, is {binary_bytes(shared['peak_minus_baseline_bytes'])} "
-            f"against {binary_bytes(local['peak_minus_baseline_bytes'])}."
-        )
-    return "less memory", met, why
+    if forwards:
+        saved = {name: 1 - 1 / ratio(case) for name, case in forwards.items()}
+        faster = [name for name, case in forwards.items() if verdict(case["local"], case["global"], "") == " faster"]
+        best = max(faster or saved, key=saved.get)
+        text = f"{percent(saved[best])} ({readable(best)})"
+        if not faster:
+            text = f"global is measurably faster in none of {len(forwards)} cases ({text} is the most)"
+        shares = [
+            (cases.generation(n)["local"]["median"] / cases.forward(n, ring, "warm")["local"]["median"], n)
+            for n in cases.lengths
+            for ring in cases.rings
+            if cases.generation(n) and cases.forward(n, ring, "warm")
+        ]
+        if shares:
+            share, n = max(shares)
+            text += (
+                f"; making the patterns of a call takes {seconds(cases.generation(n)['local']['median'])} and "
+                f"{percent(share)} of the call at most, whatever caches save"
+            )
+        yield "10% to 15% of the latency of a forward pass", met(saved[best] if faster else 0, 0.1, text)
+    if cases.layers_pairs():
+        local, shared = cases.layers_pairs()[-1]
+        held = [binary_bytes(line["cache_bytes"]) for line in (shared, local)]
+        peaks = [binary_bytes(line["peak_minus_baseline_bytes"]) for line in (shared, local)]
+        yield "less memory", met(local["cache_bytes"] - shared["cache_bytes"], 1, (
+            f"{held[0]} against {held[1]} with {local['layers']} layers, "
+            f"{significant(local['cache_bytes'] / shared['cache_bytes'])} times less; the peak of a process with "
+            f"tensors of {local['heads']} heads of {local['head_dim']} is {peaks[0]} above its inputs against {peaks[1]}"
+        ))
 
 
 def hit_rate_table(cases):
@@ -231,11 +202,9 @@ def draw_memory(cases):
             axes.plot(layers, kibibytes, "o-", color=COLOURS[policy], label=policy)
             axes.annotate(binary_bytes(pairs[-1][i]["cache_bytes"]), (layers[-1], kibibytes[-1]),
                           textcoords="offset points", xytext=(-4, 7), ha="right")
-        plain_ticks(axes.xaxis, layers)
+        label(axes, "layers of a model", "held by pattern caches, KiB", layers)
         axes.set_ylim(bottom=0)
         axes.margins(y=0.15)
-        axes.set_xlabel("layers of a model")
-        axes.set_ylabel("held by pattern caches, KiB")
         axes.legend(loc="upper left")
 
     return draw
@@ -245,15 +214,12 @@ def draw_contention(cases):
     def draw(axes):
         lookups = cases.starting_with("lookup/")
         threads = [int(re.search(r"contenders:(\d+)", what)[1]) for what in lookups]
-        for policy, label in (("none", "no cache: made at each lookup"), ("local", "local (one per thread)"),
-                              ("global", "global (shared by all)")):
-            medians, spread = error_bars([case[policy] for case in lookups.values()], 1e9)
-            axes.errorbar(threads, medians, spread, marker="o", capsize=2, color=COLOURS[policy], label=label)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        plain_ticks(axes.xaxis, threads)
-        axes.set_xlabel("threads that look patterns up at once")
-        axes.set_ylabel("wall time per lookup, ns")
+        names = {"none": "no cache: made at each lookup", "local": "local (one per thread)",
+                 "global": "global (shared by all)"}
+        for policy, name in names.items():
+            summaries = [case[policy] for case in lookups.values()]
+            ranged_line(axes, threads, summaries, 1e9, marker="o", color=COLOURS[policy], label=name)
+        label(axes, "threads that look patterns up at once", "wall time per lookup, ns", threads, None, "xy", 2)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
 
     return draw
@@ -294,9 +260,7 @@ def sections(files, plots):
     ) + (f"FAILED: {'; '.join(file.failures())}.\n" if file.failures() else
          "All give the same bits; every timed output was compared.\n")
     yield "## What was expected\n"
-    rows = [expected_generation(cases), expected_latency(cases), expected_memory(cases)]
-    yield table(rows, ("expected", lambda row: row[0]), ("measured", lambda row: row[1]), ("why", lambda row: row[2]),
-                left=3)
+    yield table(expectations(cases), ("expected", lambda row: row[0]), ("measured", lambda row: row[1]), left=2)
     yield (
         "Figures are medians with minimum and maximum. Two count as different if these ranges do not overlap and the "
         f"medians are further apart than either range is wide. Of {len(words)} cases global is faster than local in "
@@ -359,14 +323,13 @@ def sections(files, plots):
 
 
 def figures(file):
-    """(name, summary, form) of everything that --compare compares."""
+    """(name, summary) of everything that --compare compares."""
     cases = Cases(file)
     for what, case in cases.cases.items():
         for policy in COLOURS:
-            yield f"{readable(what)}, {policy}", case[policy], seconds
+            yield f"{readable(what)}, {policy}", case[policy]
     for line in cases.memory:
-        name = f"held, {line['class']}, n = {line['n']:,}, ring size {line['ring_size']}, {line['layers']} layers, "
-        name += f"{line['heads']} x {line['head_dim']}, {line['policy']}"
-        yield name, single(line["cache_bytes"]), binary_bytes
+        name = ", ".join(str(line[key]) for key in ("class", "policy", "n", "ring_size", "layers", "heads", "head_dim"))
+        yield f"bytes held, {name}", single(line["cache_bytes"])
     for what in ("making", "saving", "loading"):
-        yield f"pattern store, {what}", cases.store[f"{what}_seconds"], seconds
+        yield f"pattern store, {what}", cases.store[f"{what}_seconds"]

@@ -107,19 +107,29 @@ def single(value):
     return {"median": value, "minimum": value, "maximum": value, "repetitions": 1}
 
 
+def figures(file):
+    """(name, summary) of everything that --compare compares: what the lines of the results hold."""
+    for line in file.data["results"]:
+        parts = (line[key] for key in ("name", "side", "scalar", "tokens", "tiles") if key in line)
+        name = ", ".join(map(str, parts))
+        for key, value in line.items():
+            if isinstance(value, dict) and "median" in value:
+                yield f"{name}, {key.replace('_', ' ')}", value
+
+
 def print_changes(figures, old, new):
-    """`figures(file)` gives (name, summary, form). Prints a line for each figure that differs and counts the rest."""
+    """`figures(file)` gives (name, summary). Prints a line for each figure that differs and counts the rest."""
     print(f"{new.path.name} against {old.path.name}")
     for part in ("machine", "build", "settings", "pytorch", "command"):
         if old.data.get(part) != new.data.get(part):
             print(f"  {part}: {old.data.get(part)} before, {new.data.get(part)} now")
-    before, after = ({name: (summary, form) for name, summary, form in figures(file)} for file in (old, new))
+    before, after = (dict(figures(file)) for file in (old, new))
     both = [name for name in after if name in before]
-    changed = [name for name in both if differ(before[name][0], after[name][0])]
+    changed = [name for name in both if differ(before[name], after[name])]
     for name in changed:
-        (was, form), (now, _) = before[name], after[name]
-        ratio = f"{significant(now['median'] / was['median'])} of it" if was["median"] else "from zero"
-        print(f"  {name}: {form(was['median'])} before, {form(now['median'])} now, {ratio}")
+        was, now = before[name]["median"], after[name]["median"]
+        ratio = f"{significant(now / was)} of it" if was else "from zero"
+        print(f"  {name}: {was:g} before, {now:g} now, {ratio}")
     print(f"  {len(both) - len(changed)} of {len(both)} figures in both do not differ beyond their ranges")
     for names, where in ((after.keys() - before.keys(), "new"), (before.keys() - after.keys(), "no longer there")):
         for name in sorted(names):

@@ -173,18 +173,3 @@ def sections(files, plots):
         )
     elif lines_of(files, "pytorch"):
         yield "PyTorch was not there when compare_pytorch.py ran: nothing is compared.\n"
-
-
-def figures(file):
-    forms = {
-        "part_of_peak": percent,
-        "gflops": significant,
-        "library_gflops": significant,
-        "pytorch_gflops": significant,
-        "ratio": two_decimals,
-        "seconds": seconds,
-    }
-    for line in file.data["results"]:
-        for key, form in forms.items():
-            if isinstance(line.get(key), dict):
-                yield f"{line.get('name', line['tokens'])}, {key.replace('_', ' ')}", line[key], form

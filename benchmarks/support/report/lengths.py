@@ -1,7 +1,6 @@
 """The report of compare_lengths.py, and the picture of README.md."""
 
-from .files import single
-from .plots import BLUE, BROWN, GREY, plain_ticks
+from .plots import BLUE, BROWN, GREY, label
 from .text import (
     binary_bytes, branches, counted, listed, paragraph, percent, ranged, seconds, significant, table,
 )
@@ -29,28 +28,23 @@ def whole(value):
 
 
 def draw(file):
-    sides = by_side(file)
-
     def draw_both(axes):
         lengths = sorted({line["tokens"] for line in file.data["results"]})
+        sides = by_side(file)
         for side, lines in sides.items():
-            label, colour, mark = SIDES[side]
+            name, colour, mark = SIDES[side]
+            memory = {n: line["peak_minus_baseline_bytes"] for n, line in lines.items()}
+            known = {n: value / 2**20 for n, value in memory.items() if value}
             speed = [line["tokens_per_second"]["median"] for line in lines.values()]
-            axes[0].plot(list(lines), speed, marker=mark, color=colour, label=label)
-            known = {n: line["peak_minus_baseline_bytes"] / 2**20 for n, line in lines.items()
-                     if line["peak_minus_baseline_bytes"]}
-            axes[1].plot(list(known), list(known.values()), marker=mark, color=colour, label=label)
+            axes[0].plot(list(lines), speed, marker=mark, color=colour, label=name)
+            axes[1].plot(list(known), list(known.values()), marker=mark, color=colour, label=name)
         held = {n: line["tensor_bytes"] / 2**20 for n, line in sides["library"].items()}
         axes[1].plot(list(held), list(held.values()), "--", color="#333333", linewidth=1,
                      label="q, k, v and output alone")
-        for panel, label in zip(axes, ("tokens/s", "peak memory of a call, MiB")):
-            panel.set_xscale("log", base=2)
-            panel.set_yscale("log")
-            plain_ticks(panel.xaxis, lengths, [f"{n // 1024}K" if n % 1024 == 0 else f"{n:,}" for n in lengths])
-            panel.set_xlabel("tokens n")
-            panel.set_ylabel(label)
-        axes[0].legend(loc="lower left")
-        axes[1].legend(loc="upper left")
+        short = [f"{n // 1024}K" if n % 1024 == 0 else f"{n:,}" for n in lengths]
+        for panel, what, place in zip(axes, ("tokens/s", "peak memory of a call, MiB"), ("lower left", "upper left")):
+            label(panel, "tokens n", what, lengths, short, "xy", 2)
+            panel.legend(loc=place)
 
     return draw_both
 
@@ -137,13 +131,3 @@ def sections(files, plots):
              lambda n, lines=lines: binary_bytes(lines[n]["peak_minus_baseline_bytes"]) if n in lines else None),
         ]
     yield table(sorted({line["tokens"] for line in file.data["results"]}), *columns)
-
-
-def figures(file):
-    for line in file.data["results"]:
-        name = f"{SIDES[line['side']][0]}, {line['tokens']:,} tokens"
-        yield f"{name}, time", line["seconds"], seconds
-        if value := line["peak_minus_baseline_bytes"]:
-            # Pages of a process are not the same from run to run; a tenth is taken for their range.
-            spread = {"minimum": value * 0.95, "maximum": value * 1.05, "repetitions": 3}
-            yield f"{name}, memory", single(value) | spread, binary_bytes

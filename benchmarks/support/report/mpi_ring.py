@@ -1,7 +1,6 @@
 """The report of benchmark_mpi_ring, and the figures of SCALING.md."""
 
-from .files import single
-from .plots import BLUE, BROWN, GREEN, error_bars, plain_ticks
+from .plots import BLUE, BROWN, GREEN, label, ranged_line
 from .text import (
     binary_bytes, counted, megabytes, paragraph, percent, ranged, seconds, significant, table, two_decimals,
 )
@@ -123,21 +122,15 @@ def draw_speed(file):
         styles = ((BLUE, "o", 0.96), (BROWN, "s", 1.0), (GREEN, "^", 1.04))
         for (name, lines), (colour, mark, shift) in zip(series.items(), styles):
             ranks = [line["ranks"] for line in lines]
-            medians, spread = error_bars([line["time_over_compute_alone"] for line in lines])
+            ratios = [line["time_over_compute_alone"] for line in lines]
             axes[0].plot(ranks, [line["gflops"] for line in lines], marker=mark, color=colour, label=name)
-            places = [count * shift for count in ranks]
-            axes[1].errorbar(places, medians, spread, marker=mark, capsize=2, color=colour, label=name)
-        ranks = sorted({line["ranks"] for line in cases(file)})
-        cores = cases(file)[0]["cores"]
-        for panel in axes:
-            panel.set_xscale("log", base=2)
-            plain_ticks(panel.xaxis, ranks)
-            panel.set_xlabel("ranks")
+            ranged_line(axes[1], [count * shift for count in ranks], ratios, marker=mark, color=colour, label=name)
+        ranks, cores = sorted({line["ranks"] for line in cases(file)}), cases(file)[0]["cores"]
+        for panel, what in zip(axes, ("GFLOP/s of all ranks", "time / computing alone")):
+            label(panel, "ranks", what, ranks, logarithmic="x", base=2)
             if ranks[-1] > cores:
                 panel.axvspan(cores * 1.05, ranks[-1] * 1.05, color="#f0f0f0", zorder=0)
         axes[0].set_ylim(bottom=0)
-        axes[0].set_ylabel("GFLOP/s of all ranks")
-        axes[1].set_ylabel("time / computing alone")
         axes[0].legend(loc="lower right")
 
     return draw
@@ -182,11 +175,3 @@ def sections(files, plots):
     if "patterns_per_node" in file.data:
         yield "## Patterns\n"
         yield patterns_summary(file)
-
-
-def figures(file):
-    for line in cases(file):
-        yield line["name"] + ", time", line["seconds"], seconds
-        yield line["name"] + ", time / computing", line["time_over_compute_alone"], significant
-        yield line["name"] + ", part of the peak", line["part_of_peak"], percent
-        yield line["name"] + ", sent", single(max(line["bytes_sent_by_rank"])), megabytes

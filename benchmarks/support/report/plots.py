@@ -85,7 +85,20 @@ def grouped_bars(axes, groups, series, scale=1.0):
     axes.grid(axis="x", visible=False)
 
 
-def plain_ticks(axis, values, labels=None):
-    """Ticks at these values and nowhere else, also on a logarithmic axis."""
-    axis.set_ticks(list(values), labels or [f"{value:,}" for value in values])
-    axis.set_ticks([], minor=True)
+def ranged_line(axes, places, summaries, scale=1.0, **style):
+    """Medians with minimum and maximum."""
+    medians, spread = error_bars(summaries, scale)
+    axes.errorbar(places, medians, spread, capsize=2, **style)
+
+
+def label(axes, x, y, ticks=None, names=None, logarithmic="", base=10):
+    """Labels of the axes, and ticks of the first at these values and nowhere else. `logarithmic`: x, y, xy or none."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if "x" in logarithmic:
+        axes.set_xscale("log", base=base)
+    if "y" in logarithmic:
+        axes.set_yscale("log")
+    if ticks is not None:
+        axes.xaxis.set_ticks(list(ticks), names or [f"{value:,}" for value in ticks])
+        axes.xaxis.set_ticks([], minor=True)

@@ -1,6 +1,6 @@
 """The report of compare_slide_encoder.py, and the figures of README.md and GIGAPATH_ON_CPU.md."""
 
-from .plots import BLUE, BROWN, GREEN, grouped_bars, plain_ticks
+from .plots import BLUE, BROWN, GREEN, grouped_bars, label
 from .text import counted, paragraph, ranged, seconds, significant, table, two_decimals
 
 STEM = "slide-encoder"
@@ -121,17 +121,14 @@ def draw_seconds(lines):
 
 def draw_tiles(file):
     def draw(axes):
-        for scalar, colour, mark in (("float", BLUE, "o"), ("bfloat16", GREEN, "s")):
-            lines = [lines[scalar] for lines in by_tiles(file).values() if scalar in lines]
-            tiles = [line["tiles"] for line in lines]
-            for panel, form in zip(axes, (per_token, lambda line: line["mebibytes"])):
+        forms = {"µs per token": per_token, "peak memory, MiB": lambda line: line["mebibytes"]}
+        for panel, (what, form) in zip(axes, forms.items()):
+            for scalar, colour, mark in (("float", BLUE, "o"), ("bfloat16", GREEN, "s")):
+                lines = [lines[scalar] for lines in by_tiles(file).values() if scalar in lines]
+                tiles = [line["tiles"] for line in lines]
                 panel.plot(tiles, [form(line) for line in lines], marker=mark, color=colour, label=scalar)
-        for panel, label in zip(axes, ("µs per token", "peak memory, MiB")):
-            panel.set_xscale("log")
-            plain_ticks(panel.xaxis, by_tiles(file))
+            label(panel, "tiles", what, by_tiles(file), logarithmic="x")
             panel.set_ylim(bottom=0)
-            panel.set_xlabel("tiles")
-            panel.set_ylabel(label)
         axes[0].legend(loc="best")
 
     return draw
@@ -154,11 +151,3 @@ def sections(files, plots):
     yield tiles_table(file)
     if len(by_tiles(file)) > 1:
         yield plots.show("tiles", "Time per token and memory against tiles", draw_tiles(file), 2, (8, 3.4))
-
-
-def figures(file):
-    forms = {"seconds": seconds, "pytorch_seconds": seconds, "ratio": two_decimals}
-    for line in file.data["results"]:
-        for key, form in forms.items():
-            if key in line:
-                yield f"{line['scalar']}, {line['tiles']:,} tiles, {key.replace('_', ' ')}", line[key], form
