@@ -34,6 +34,7 @@ For each kernel that the library has for this processor, each scalar (float, dou
   gigapath-2500x4   heads of 48, the segments and rates of Prov-GigaPath, torchscale_preset
 and for the best kernel, of float and bfloat16, the same at the sizes that are published or few units of work:
   dense-2048x1, dense-2048x8, dense-1024x1, dense-1024x8, longnet-16384x12 (heads of 64), gigapath-10000x16
+  blocks1-8192x4 to blocks64-8192x4   block-sparse: every block of 64 tokens sees that many blocks
 it prints GFLOP/s, what part that is of the peak of the kernel's instructions, and tokens per second. At the end,
 shared-cores shows the work per second with several callers at once and with more threads than cores.
 
@@ -47,11 +48,9 @@ shared-cores shows the work per second with several callers at once and with mor
                    program)
   --help
 
-Operations: 4 * d * query-key pairs forward, 2.5 times that backward; pairs are counted from the patterns, summed over
-heads and branches. Peak: a loop of multiply-adds on registers (float and double in vectors of each instruction set;
-bfloat16 also by AVX512-BF16 and AMX), with as many threads. It is measured before and after each sample; samples whose
-two peaks differ by more than 7 %, or are more than 20 % below the best of the run, are dropped. Figures are medians
-with the range of the samples that count; "noisy" marks cases that have fewer of them than asked for.
+Figures are medians with the range of the samples that count: samples are dropped if the peaks measured before and after
+one differ by more than 7 %, or are more than 20 % below the best of the run. "noisy" marks cases that have fewer than
+asked for. Operations: 4 * d * query-key pairs forward, 2.5 times that backward.
 
 Every case is first checked against a float64 computation of a few queries, backward with the gradients of all keys
 that they see, within the library's tolerances. Exit status 0 only if every check held.
@@ -84,6 +83,10 @@ Settings parse(const command_line::Arguments& arguments) {
       large.best_kernel_only = true;
       settings.configurations.push_back(large);
     }
+  }
+  for (const std::int64_t count : {1, 2, 4, 8, 16, 32, 64}) {
+    settings.configurations.push_back(blocks(count, settings.quick ? 4096 : 8192, 4, {64}));
+    settings.configurations.back().best_kernel_only = true;
   }
   if (arguments.has("--samples")) {
     settings.samples = settings.best_kernel_samples = *arguments.number<int>("--samples");

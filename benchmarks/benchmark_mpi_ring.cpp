@@ -50,12 +50,9 @@ buffer of the rank's own); and its messages alone (those of the call, moved in t
   --json FILE      where the results go (default: benchmark_mpi_ring_results-<UTC time>.json beside this program)
   --help
 
-Figures are medians over the rounds. The time of a case is that of the slowest rank. If ranks outnumber cores they share
-them, in all three measurements. The peak rate of multiply-adds is measured on all ranks at once before and after each
-round; rounds whose two peaks differ by more than 7 % are dropped, and "noisy" marks cases that have fewer than asked
-for. The results also hold bytes of payload, those of a dense ring, in which every row of keys and values goes to every
-other rank, and if every thread has a core, the part of the peak over that with one rank and the time over that of the
-model in docs/guides/SCALING.md.
+Figures are medians over the rounds, of the slowest rank. The peak rate of multiply-adds is measured on all ranks at once
+before and after each round; rounds whose two peaks differ by more than 7 % are dropped, and "noisy" marks cases that
+have fewer than asked for.
 
 Every case is first checked against a float64 evaluation: all rows at 1/32 of its size, and some at full size; and every
 rank must send what the plan says, and no more than promised. Exit status 0 only if every check held.

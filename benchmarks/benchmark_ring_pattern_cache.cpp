@@ -8,6 +8,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -70,13 +71,19 @@ CacheSettings parse(const command_line::Arguments& arguments) {
   return settings;
 }
 
-/// Without the description of the machine, which would come before every group.
+/// Medians, without the description of the machine, which would come before every group.
 class Console : public benchmark::ConsoleReporter {
  public:
   Console() : ConsoleReporter(OO_None) {}
   bool ReportContext(const Context& context) override {
     name_field_width_ = context.name_field_width;
     return true;
+  }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    std::vector<Run> medians;
+    std::ranges::copy_if(runs, std::back_inserter(medians),
+                         [](const Run& run) { return run.aggregate_name == "median"; });
+    ConsoleReporter::ReportRuns(medians);
   }
 };
 

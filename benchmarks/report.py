@@ -13,7 +13,7 @@ from support.report import cache, kernels, lengths, mpi_ring, slide_encoder  # n
 from support.report.files import ReportError, ResultsFile, figures, kept_files, print_changes, provenance  # noqa: E402
 from support.report.plots import Plots  # noqa: E402
 from support.report.text import day, listed, table  # noqa: E402
-from support.results import write_atomically  # noqa: E402
+from support.results import to_lines, write_atomically  # noqa: E402
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = PROJECT / "docs" / "benchmarks"
@@ -167,7 +167,7 @@ def publish(files):
     write_report(files, KEPT, complete=True)
     for file in files:
         if file.path.resolve().parent != KEPT:
-            write_atomically(KEPT / file.path.name, file.path.read_bytes())
+            write_atomically(KEPT / file.path.name, to_lines(file.data).encode("utf-8"))
     write_index()
     write_texts()
 

@@ -6,6 +6,7 @@
 #include <exception>
 #include <ring_attention/config.hpp>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../examples/support/command_line.hpp"
@@ -45,49 +46,38 @@ struct Network {
 constexpr Network networks[] = {
     {"10 Gbit/s", 10e9, 30e-6}, {"100 Gbit/s", 100e9, 5e-6}, {"400 Gbit/s", 400e9, 2e-6}};
 
+/// What the command line says; throws command_line::Error.
 struct Options {
-  bool help = false;
-  std::int64_t heads = 16;
-  std::int64_t head_dim = 64;
-  std::int64_t scalar_bytes = 4;
-  double gflops = 3200;
-  double planning_us = 15;
-  double packing_gb = 10;
+  explicit Options(const command_line::Arguments& arguments) {
+    const auto read = [&arguments]<class Number>(const char* name, Number& target) {
+      if constexpr (std::is_same_v<Number, std::vector<std::int64_t>>) {
+        if (arguments.has(name)) target = arguments.list(name);
+        for (const std::int64_t value : target) require_positive(name, value);
+      } else {
+        target = arguments.number<Number>(name).value_or(target);
+        require_positive(name, target);
+      }
+    };
+    read("--heads", heads);
+    read("--head-dim", head_dim);
+    read("--scalar-bytes", scalar_bytes);
+    read("--gflops", gflops);
+    read("--planning-us", planning_us);
+    read("--packing-gb", packing_gb);
+    read("--tokens", tokens);
+    read("--ranks", ranks);
+  }
+
+  template <class Number>
+  static void require_positive(const std::string& name, Number value) {
+    if (!(value > 0)) throw command_line::Error(name + " must be positive");
+  }
+
+  std::int64_t heads = 16, head_dim = 64, scalar_bytes = 4;
+  double gflops = 3200, planning_us = 15, packing_gb = 10;
   std::vector<std::int64_t> tokens{1'000'000, 10'000'000, 100'000'000, 1'000'000'000};
   std::vector<std::int64_t> ranks{8, 64, 512, 4096};
 };
-
-template <class Number>
-void require_positive(const std::string& name, Number value) {
-  if (!(value > 0)) throw command_line::Error(name + " must be positive");
-}
-
-/// Throws command_line::Error.
-Options parse(int argc, const char* const* argv) {
-  const command_line::Arguments arguments(argc, argv,
-                                          {"--heads", "--head-dim", "--scalar-bytes", "--gflops",
-                                           "--planning-us", "--packing-gb", "--tokens", "--ranks"},
-                                          {"--help", "-h"});
-  Options options;
-  options.help = arguments.has("--help") || arguments.has("-h");
-  const auto read = [&arguments]<class Number>(const char* name, Number& target) {
-    target = arguments.number<Number>(name).value_or(target);
-    require_positive(name, target);
-  };
-  read("--heads", options.heads);
-  read("--head-dim", options.head_dim);
-  read("--scalar-bytes", options.scalar_bytes);
-  read("--gflops", options.gflops);
-  read("--planning-us", options.planning_us);
-  read("--packing-gb", options.packing_gb);
-  const auto read_list = [&arguments](const char* name, std::vector<std::int64_t>& target) {
-    if (arguments.has(name)) target = arguments.list(name);
-    for (const std::int64_t value : target) require_positive(name, value);
-  };
-  read_list("--tokens", options.tokens);
-  read_list("--ranks", options.ranks);
-  return options;
-}
 
 /// LongNet's geometric series of branches, the last one as long as the sequence: every branch keeps 2,048
 /// rows of a segment.
@@ -164,11 +154,14 @@ void print_table(const Options& options) {
 
 int main(int argc, char** argv) {
   try {
-    const Options options = parse(argc, argv);
-    if (options.help) {
+    const command_line::Arguments arguments(argc, argv,
+                                            {"--heads", "--head-dim", "--scalar-bytes", "--gflops",
+                                             "--planning-us", "--packing-gb", "--tokens", "--ranks"},
+                                            {"--help", "-h"});
+    if (arguments.has("--help") || arguments.has("-h")) {
       std::fputs(help_text, stdout);
     } else {
-      print_table(options);
+      print_table(Options(arguments));
     }
     return 0;
   } catch (const std::exception& error) {

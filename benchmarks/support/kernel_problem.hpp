@@ -9,10 +9,12 @@
 #include <cstdint>
 #include <iterator>
 #include <limits>
+#include <optional>
 #include <ring_attention/ring_attention.hpp>
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "../../tests/support/compare.hpp"
@@ -43,13 +45,14 @@ template <class Scalar>
 class KernelProblem {
  public:
   KernelProblem(const Configuration& configuration, std::int64_t head_dim)
-      : attention_(configuration.config),
+      : dilated_(configuration.config),
+        sparse_(make_sparse(configuration)),
         q_(numbers(configuration, head_dim, examples::Operand::query)),
         k_(numbers(configuration, head_dim, examples::Operand::key)),
         v_(numbers(configuration, head_dim, examples::Operand::value)),
         grad_out_(numbers(configuration, head_dim, examples::Operand{4})),
         sampled_grad_out_(q_.shape()),
-        result_(attention_.forward_with_lse(q_, k_, v_)),
+        result_(run([&](const auto& attention) { return attention.forward_with_lse(q_, k_, v_); })),
         problem_(test::to_problem(configuration.config, q_.shape(), k_.shape())),
         inputs_(test::to_inputs<Scalar>(q_, k_, v_)) {
     const std::int64_t n = configuration.tokens;
@@ -63,19 +66,21 @@ class KernelProblem {
   }
 
   void call(Direction direction) {
-    if (direction == Direction::forward) {
-      attention_.forward(q_, k_, v_, result_.out);
-    } else {
-      gradients_ = attention_.backward(q_, k_, v_, result_, grad_out_);
-    }
+    run([&](const auto& attention) {
+      if (direction == Direction::forward) {
+        attention.forward(q_, k_, v_, result_.out);
+      } else {
+        gradients_ = attention.backward(q_, k_, v_, result_, grad_out_);
+      }
+    });
   }
 
   /// The largest error in units of the tolerance; call() has what it needs from then on. Throws
   /// std::runtime_error that says what is wrong.
   double validate(Direction direction) {
-    result_ = attention_.forward_with_lse(q_, k_, v_);
+    result_ = run([&](const auto& attention) { return attention.forward_with_lse(q_, k_, v_); });
     std::fill_n(result_.out.data(), result_.out.size(), std::numeric_limits<Scalar>::quiet_NaN());
-    attention_.forward(q_, k_, v_, result_.out);
+    call(Direction::forward);
     std::vector<double> out, lse;
     for (const std::int64_t t : expected_.rows) {
       const Scalar* row = result_.out.view().row(0, t, 0);
@@ -90,7 +95,8 @@ class KernelProblem {
     const double forward = std::max(sums.worst(), worst_error("out", out, expected_.out, tolerance_.out));
     if (direction == Direction::forward) return forward;
 
-    gradients_ = attention_.backward(q_, k_, v_, result_, sampled_grad_out_);
+    gradients_ = run(
+        [&](const auto& attention) { return attention.backward(q_, k_, v_, result_, sampled_grad_out_); });
     double worst = forward;
     for (const auto& [name, found, expected] : {std::tuple("dQ", &gradients_.q, &expected_gradients_.q),
                                                 {"dK", &gradients_.k, &expected_gradients_.k},
@@ -106,9 +112,26 @@ class KernelProblem {
                                     examples::Operand operand) {
     return random_numbers<Scalar>(of.tokens, of.heads, head_dim, operand);
   }
+  /// Every block sees the blocks of its segment, which makes it dilated attention of rate 1.
+  static std::optional<ra::BlockSparseRingDilatedAttention<Scalar>> make_sparse(const Configuration& of) {
+    if (of.block_size == 0) return std::nullopt;
+    ra::BlockSparseConfig sparse{.pattern = ra::BlockPattern::custom, .block_size = of.block_size};
+    const std::int64_t count = of.config.segment_lengths.front() / of.block_size;
+    for (std::int64_t query = 0; query < of.tokens / of.block_size; ++query) {
+      for (std::int64_t i = 0; i < count; ++i) sparse.blocks.push_back({query, query / count * count + i});
+    }
+    return std::optional<ra::BlockSparseRingDilatedAttention<Scalar>>(std::in_place, of.config, sparse);
+  }
+
+  template <class Call>
+  auto run(const Call& call) const {
+    return sparse_ ? call(*sparse_) : call(dilated_);
+  }
+
   std::int64_t row_size() const { return problem_.heads * problem_.dim; }
 
-  ra::RingDilatedAttentionV2<Scalar> attention_;
+  ra::RingDilatedAttentionV2<Scalar> dilated_;
+  std::optional<ra::BlockSparseRingDilatedAttention<Scalar>> sparse_;  ///< if there are blocks, in its place
   ra::Tensor<Scalar> q_, k_, v_, grad_out_;
   ra::Tensor<Scalar> sampled_grad_out_;  ///< 0 but in the rows that are checked
   ra::AttentionResult<Scalar> result_;

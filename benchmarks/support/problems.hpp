@@ -21,6 +21,7 @@ struct Configuration {
   std::vector<std::int64_t> head_dims;
   ra::AttentionConfig config;
   bool best_kernel_only = false;  ///< and of the scalars float and bfloat16
+  std::int64_t block_size = 0;    ///< not 0: the same by block-sparse attention
 };
 
 inline Configuration make_configuration(const std::string& kind, std::int64_t tokens, std::int64_t heads,
@@ -46,6 +47,15 @@ inline Configuration longnet(std::int64_t tokens, std::int64_t heads, std::vecto
 inline Configuration gigapath(std::int64_t tokens, std::int64_t heads, std::vector<std::int64_t> head_dims) {
   return make_configuration("gigapath", tokens, heads, std::move(head_dims), ra::torchscale_preset(),
                             {1024, 5792, 32768, 185363, 1048576}, {1, 2, 4, 8, 16});
+}
+
+/// Block-sparse attention, in which every block of 64 tokens sees `count` blocks: those of its segment.
+inline Configuration blocks(std::int64_t count, std::int64_t tokens, std::int64_t heads,
+                            std::vector<std::int64_t> head_dims) {
+  Configuration made = make_configuration("blocks" + std::to_string(count), tokens, heads,
+                                          std::move(head_dims), ra::ring_preset(), {64 * count}, {1});
+  made.block_size = 64;
+  return made;
 }
 
 /// What each member of a ring computes and sends in forward.

@@ -17,7 +17,6 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "../../examples/support/command_line.hpp"
@@ -119,22 +118,6 @@ inline std::string command_of(const std::string& program, int argc, const char* 
   return command;
 }
 
-/// JSON with one line for each member of an object, and for each element of a list of objects.
-inline std::string to_lines(const nlohmann::json& results) {
-  std::string text, separator = "{\n";
-  for (const auto& [key, value] : results.items()) {
-    text += std::exchange(separator, ",\n") + nlohmann::json(key).dump() + ": ";
-    if (!value.is_array() || value.empty() || !value.front().is_object()) {
-      text += value.dump();
-      continue;
-    }
-    std::string between = "[\n";
-    for (const nlohmann::json& element : value) text += std::exchange(between, ",\n") + element.dump();
-    text += "\n]";
-  }
-  return text + "\n}\n";
-}
-
 /// <program>_results-<time>.json beside the program, unless another path is wanted.
 inline std::filesystem::path results_path(const std::string& wanted, const std::string& timestamp) {
   if (!wanted.empty()) return wanted;
@@ -148,7 +131,7 @@ inline void write_results(const std::filesystem::path& path, const nlohmann::jso
   std::filesystem::path temporary = path;
   temporary += ".partial";
   std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
-  file << to_lines(results);
+  file << results.dump() << "\n";
   file.close();
   std::error_code error;
   if (file) std::filesystem::rename(temporary, path, error);

@@ -1,4 +1,4 @@
-"""Results files as the C++ benchmarks write them, too: JSON with a line for each case."""
+"""Results files: JSON with a line for each case."""
 
 import json
 import pathlib

@@ -91,11 +91,11 @@ inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& gr
 
   // What the plan says that each rank sends, and the most that the library promises: kept rows times the
   // other ranks whose shards hold queries of their segment, kept or not.
-  const auto [name, tokens, heads, head_dims, config, unused] = what.problem;
-  const std::int64_t head_dim = head_dims.front();
-  ra::AttentionConfig every_query = config;
+  const std::int64_t tokens = what.problem.tokens, heads = what.problem.heads;
+  const std::int64_t head_dim = what.problem.head_dims.front();
+  ra::AttentionConfig every_query = what.problem.config;
   every_query.query_rule = ra::QueryRule::all;
-  const auto plan = report_members(config, tokens, heads, group.size());
+  const auto plan = report_members(what.problem.config, tokens, heads, group.size());
   const auto rule = report_members(every_query, tokens, heads, group.size());
   const std::vector<double> sent = group.gather(static_cast<double>(problem.bytes_sent()));
   const std::vector<double> dense = group.gather(static_cast<double>(problem.dense_ring_bytes()));
@@ -123,7 +123,7 @@ inline nlohmann::json measure_ring_case(const RingCase& what, const MpiGroup& gr
   }
   return {{"name", what.name},
           {"series", what.series},
-          {"problem", name},
+          {"problem", what.problem.name},
           {"ranks", group.size()},
           {"cores", group.cores()},
           {"threads_per_rank", ra::num_threads()},
@@ -155,17 +155,18 @@ inline void compare_with_one_rank(nlohmann::json& line, const nlohmann::json& me
     if (what.series != "weak" && one["problem"] != what.problem.name) continue;
     const double part = one["part_of_peak"]["median"];
     line["gain_over_peak_gain"] = line["part_of_peak"]["median"].get<double>() / part;
-    const auto& [name, tokens, heads, head_dims, config, unused] = what.problem;
+    const ra::AttentionConfig& config = what.problem.config;
     if (config.causal || config.shard_layout != ra::ShardLayout::contiguous) continue;
     const double most_bytes = std::ranges::max(line["bytes_sent_by_rank"].get<std::vector<double>>());
     const RankSpeed speed{
         part * line["peak_gflops"].get<double>() * 1e9 / what.ranks,
         std::max(most_bytes, 1.0) / line["communicate_alone_seconds"]["median"].get<double>(), 0.0};
-    const RingModel model(config, tokens, heads, what.ranks);
+    const RingModel model(config, what.problem.tokens, what.problem.heads, what.ranks);
     double longest = 0.0;
     for (std::int64_t rank = 0; rank < what.ranks; ++rank) {
-      longest = std::max(
-          longest, model_forward(model, rank, what.ranks, head_dims.front(), sizeof(float), speed).seconds);
+      longest = std::max(longest, model_forward(model, rank, what.ranks, what.problem.head_dims.front(),
+                                                sizeof(float), speed)
+                                      .seconds);
     }
     line["seconds_over_modelled"] = line["seconds"]["median"].get<double>() / longest;
   }

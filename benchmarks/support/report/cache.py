@@ -49,11 +49,12 @@ class Cases:
             if line["run_type"] == "iteration" and case and "error_occurred" not in line:
                 time = line["real_time"] * UNITS[line["time_unit"]]
                 samples.setdefault(case[1], {}).setdefault(case[2], []).append(time)
-        # Seconds by case, then by policy.
+        # Seconds by case, then by policy; cases of a group were run in a random order.
+        groups = list(dict.fromkeys(what.rpartition("/")[0] for what in samples))
         self.cases = {
-            what: {policy: summarize(times) for policy, times in policies.items()}
-            for what, policies in samples.items()
-            if len(policies) == len(COLOURS)
+            what: {policy: summarize(times) for policy, times in samples[what].items()}
+            for what in sorted(samples, key=lambda what: (groups.index(what.rpartition("/")[0]), what))
+            if len(samples[what]) == len(COLOURS)
         }
 
     def starting_with(self, beginning):
