@@ -35,7 +35,7 @@ call warms it up; the program starts anew for every call. Peak memory is the res
 and PyTorch's own libraries included.
 
 To build the programs where the defaults expect them:
-  cmake -S . -B build/measure -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF
+  cmake -S . -B build/measure -DRING_ATTENTION_BUILD_TESTS=OFF -DRING_ATTENTION_BUILD_EXAMPLES=ON
   cmake --build build/measure --target slide_encoder attention_for_comparison
 PyTorch: pip install torch. Without it the program is measured alone and nothing is compared. Exit status 0 only if all
 embeddings that were compared agree.

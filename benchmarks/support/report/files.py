@@ -54,7 +54,7 @@ class ResultsFile:
 
     def is_full(self):
         """Neither a quick nor a partial run, whose numbers no text may quote."""
-        shortened = re.search(r"--(quick|filter|benchmark_filter)\b", self.data["command"])
+        shortened = re.search(r"--(quick|\w*filter|tiles|rounds|samples|repetitions)\b", self.data["command"])
         return not shortened and self.data.get("pytorch", True) is not None
 
 

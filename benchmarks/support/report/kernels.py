@@ -124,7 +124,8 @@ def sections(files, plots):
         )
         yield "The best case of each with one thread, in parts of the peak:\n"
         yield kernel_summary(lines)
-        yield plots.show("peak", "Part of the peak by kernel and scalar", draw_kernels(lines), 2, (9, 3.6))
+        if best_by_kernel(lines):
+            yield plots.show("peak", "Part of the peak by kernel and scalar", draw_kernels(lines), 2, (9, 3.6))
         yield kernel_table(lines)
     if shared := lines_of(files, "kernels", "shared_cores"):
         yield "## Shared cores\n"
