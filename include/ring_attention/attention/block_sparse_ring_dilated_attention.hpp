@@ -55,16 +55,22 @@ class BlockSparseRingDilatedAttention
   /// Output, log-sum-exp, and the probabilities of every active block, which take block_size^2 numbers each.
   BlockSparseResult<Scalar> forward_with_probabilities(Input q, Input k, Input v,
                                                        const ForwardOptions& options = {}) const {
-    BlockSparseResult<Scalar> result{this->forward_with_lse(q, k, v, options), {}};
+    return forward_with_probabilities(Context(), q, k, v, options);
+  }
+  /// The same in a context.
+  BlockSparseResult<Scalar> forward_with_probabilities(const Context& context, Input q, Input k, Input v,
+                                                       const ForwardOptions& options = {}) const {
+    BlockSparseResult<Scalar> result{this->forward_with_lse(context, q, k, v, options), {}};
     const CallShape shape = detail::check_inputs(q, k, v);
     const AttentionPlan plan = make_block_plan(shape, options.lengths);
+    const auto execution = engine::execution_of<Scalar>(context);
     BlockProbabilities<Scalar>& probabilities = result.probabilities;
     probabilities.block_size = plan.block_size;
     probabilities.coordinates = active_blocks(plan);
     const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());
     probabilities.values = Tensor<Accumulator>(count, plan.block_size, 1, plan.block_size);
-    const engine::BlockProbabilityPass<Scalar> pass(plan, q, k, result.result.lse);
-    const int threads = num_threads();
+    const engine::BlockProbabilityPass<Scalar> pass(plan, q, k, result.result.lse, *execution.kernel);
+    const int threads = execution.threads;
     std::vector<std::vector<Accumulator>> memory(static_cast<std::size_t>(threads));
     detail::parallel_for(count, threads, [&](std::int64_t index, int worker) {
       const BlockCoordinate& at = probabilities.coordinates[static_cast<std::size_t>(index)];
@@ -97,13 +103,14 @@ class BlockSparseRingDilatedAttention
   }
 
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options) const {
-    engine::forward_blocks(make_block_plan(shape, options.lengths), tensors);
+                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
+    engine::forward_blocks(make_block_plan(shape, options.lengths), tensors, execution);
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
-                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
-    engine::backward_blocks(make_block_plan(shape, options.lengths), tensors, grads);
+                    const GradientViews<Scalar>& grads, const BackwardOptions& options,
+                    const engine::Execution<Scalar>& execution) const {
+    engine::backward_blocks(make_block_plan(shape, options.lengths), tensors, grads, execution);
   }
 
   BlockSparseConfig sparse_;

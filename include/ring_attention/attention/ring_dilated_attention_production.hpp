@@ -163,13 +163,13 @@ class RingDilatedAttentionProduction
   };
 
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options) const {
+                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     const Clock clock(*shared_);
     const Lease slot(*shared_, shape, options.lengths);
     refresh_plan(*slot, shape, options.lengths);
-    if (options_.check_finite) check_finite(slot->plan, tensors.q, tensors.k, tensors.v);
+    if (options_.check_finite) check_finite(slot->plan, tensors, execution.threads);
     if (shape.batch > 0 && shape.tokens > 0) {
-      reserve(*slot);
+      reserve(*slot, execution);
       engine::forward_whole<Scalar>(slot->plan, tensors, *slot->kernel, slot->fit.sizes, slot->fit.threads,
                                     slot->workspace);
       note_workspace(slot->workspace.size());
@@ -179,21 +179,22 @@ class RingDilatedAttentionProduction
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
-                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
+                    const GradientViews<Scalar>& grads, const BackwardOptions& options,
+                    const engine::Execution<Scalar>& execution) const {
     const Clock clock(*shared_);
     const Lease slot(*shared_, shape, options.lengths);
     refresh_plan(*slot, shape, options.lengths);
     if (options_.check_finite) {
-      check_finite(slot->plan, tensors.q, tensors.k, tensors.v);
-      engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan);
+      check_finite(slot->plan, tensors, execution.threads);
+      engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan, execution.threads);
     }
     if (shape.batch > 0 && shape.tokens > 0) {
-      const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
+      const engine::TileKernel<Scalar>& kernel = *execution.kernel;
       const auto bytes = [&](const engine::BackwardSizes& sizes, int threads) {
         return engine::WholeBackward<Scalar>::bytes(kernel, slot->plan, sizes, threads);
       };
       const auto fast = engine::fast_backward_sizes<Scalar>(slot->plan);
-      auto fitted = engine::fit(fast, num_threads(), options_.workspace_limit_bytes, bytes);
+      auto fitted = engine::fit(fast, execution.threads, options_.workspace_limit_bytes, bytes);
       std::optional<engine::WholeBackward<Scalar>> backward;
       while (!backward) {
         try {
@@ -231,17 +232,17 @@ class RingDilatedAttentionProduction
     slot.threads = 0;
   }
 
-  static void check_finite(const AttentionPlan& plan, const TensorView<const Scalar>& q,
-                           const TensorView<const Scalar>& k, const TensorView<const Scalar>& v) {
-    engine::require_finite<Scalar>("q", q, plan);
-    engine::require_finite<Scalar>("k", k, plan);
-    engine::require_finite<Scalar>("v", v, plan);
+  template <class Tensors>
+  static void check_finite(const AttentionPlan& plan, const Tensors& tensors, int threads) {
+    engine::require_finite<Scalar>("q", tensors.q, plan, threads);
+    engine::require_finite<Scalar>("k", tensors.k, plan, threads);
+    engine::require_finite<Scalar>("v", tensors.v, plan, threads);
   }
 
   /// Finds sizes within the limit and memory for them; where memory runs out, sizes of half as much.
-  void reserve(Slot& slot) const {
-    const int threads = num_threads();
-    const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
+  void reserve(Slot& slot, const engine::Execution<Scalar>& execution) const {
+    const int threads = execution.threads;
+    const engine::TileKernel<Scalar>& kernel = *execution.kernel;
     if (slot.threads == threads && slot.kernel == &kernel) return;
     slot.threads = 0;  // where memory runs out, nothing fits
     const CallShape& shape = slot.plan.shape;

@@ -64,22 +64,22 @@ class TrueRingDilatedAttention
 
  private:
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options) const {
+                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const AttentionPlan plan = this->make_plan(shape, options.lengths);
-    const auto& kernel = engine::active_kernel<Scalar>();  // one for all members
     run_members([&](ThreadCommunicator& communicator) {
-      engine::forward_ring(place(plan), communicator, tensors, kernel);
+      engine::forward_ring(place(plan), communicator, tensors, *execution.kernel);
     });
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
-                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
+                    const GradientViews<Scalar>& grads, const BackwardOptions& options,
+                    const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const AttentionPlan plan = this->make_plan(shape, options.lengths);
-    const auto& kernel = engine::active_kernel<Scalar>();  // one for all members
     run_members([&](ThreadCommunicator& communicator) {
-      engine::RingBackward<Scalar, ThreadCommunicator>(place(plan), communicator, tensors, kernel).run(grads);
+      engine::RingBackward<Scalar, ThreadCommunicator>(place(plan), communicator, tensors, *execution.kernel)
+          .run(grads);
     });
   }
 

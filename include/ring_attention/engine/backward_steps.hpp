@@ -242,6 +242,19 @@ void branch_deltas(const AttentionPlan& plan, const detail::TokenRun& run, const
   }
 }
 
+/// Zeros in every row of a tensor, on all threads.
+template <class Scalar>
+void clear_rows(const TensorView<Scalar>& view, int threads) {
+  const auto [batch, tokens, heads, head_dim] = view.shape();
+  const auto clear = [&view, head_dim = head_dim](std::int64_t item, std::int64_t head, std::int64_t begin,
+                                                  std::int64_t end) {
+    for (std::int64_t token = begin; token < end; ++token) {
+      std::fill_n(view.row(item, token, head), head_dim, Scalar(0));
+    }
+  };
+  for_each_row_block(batch, heads, {0, tokens, 0, 0}, threads, clear);
+}
+
 /// Rounds the accumulated gradients of a run to the scalar type. Row 0 of `from` has the number
 /// `first_number`.
 template <class Scalar, class T>

@@ -19,6 +19,7 @@
 #include <ring_attention/engine/gradient_tiles.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
@@ -39,26 +40,45 @@ class BlockBackward {
   using Workspace = BackwardWorkspace<Scalar>;
 
  public:
-  BlockBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors, int threads)
+  BlockBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
+                const Execution<Scalar>& execution)
       : plan_(plan),
-        kernel_(active_kernel<Scalar>()),
+        kernel_(*execution.kernel),
         tensors_(tensors),
-        threads_(threads),
+        threads_(execution.threads),
         group_(plan.shape.heads / plan.shape.kv_heads),
         delta_storage_(1, plan.shape.batch, plan.shape.heads, plan.shape.tokens),
         tiles_(plan, kernel_, {tensors.q, tensors.grad_out, tensors.lse}, delta()) {}
 
-  void run(const GradientTensors<Scalar>& grads) {
+  void run(const GradientViews<Scalar>& grads) {
     row_deltas(plan_, kernel_, {0, plan_.shape.tokens, 0, 0},
                BackwardQueries<Scalar>{tensors_.q, tensors_.grad_out, tensors_.lse}, tensors_.out,
                tensors_.grad_lse, delta(), threads_);
     const std::int64_t columns = plan_.shape.batch * plan_.shape.kv_heads;
     const bool in_place = std::is_same_v<T, Scalar> && (threads_ == 1 || columns >= 2 * threads_);
-    if (!in_place) query_pass(grads.q);
+    if (in_place) {
+      clear_rows(grads.q, threads_);  // every key block adds to it
+    } else {
+      clear_rows_past_lengths(grads.q);
+      query_pass(grads.q);
+    }
+    clear_rows_past_lengths(grads.k);
+    clear_rows_past_lengths(grads.v);
     key_pass(grads, in_place);
   }
 
  private:
+  /// The passes write every row of an item's own tokens, and no other.
+  void clear_rows_past_lengths(const TensorView<Scalar>& grad) const {
+    for (std::int64_t item = 0; item < plan_.shape.batch; ++item) {
+      for (std::int64_t token = plan_.sequence_of(item).length; token < plan_.shape.tokens; ++token) {
+        for (std::int64_t head = 0; head < grad.shape()[2]; ++head) {
+          std::fill_n(grad.row(item, token, head), plan_.shape.head_dim, Scalar(0));
+        }
+      }
+    }
+  }
+
   RowNumbers<T> delta() { return {delta_storage_.data(), plan_.shape.heads, plan_.shape.tokens, 0}; }
 
   /// Calls body(task, workspace, cursors) for every task, on all threads; `by_column`: one thread for all
@@ -134,7 +154,7 @@ class BlockBackward {
   }
 
   /// `with_queries`: adds the gradients of queries to grads.q, too.
-  void key_pass(const GradientTensors<Scalar>& grads, bool with_queries) {
+  void key_pass(const GradientViews<Scalar>& grads, bool with_queries) {
     std::vector<DilatedIndices> query_blocks;
     for (const SequencePlan& sequence : plan_.sequences) {
       query_blocks.push_back(detail::transpose_lists(detail::block_lists(sequence)));
@@ -213,12 +233,12 @@ class BlockBackward {
   Tiles tiles_;
 };
 
-/// Writes the gradients of one call; `grads` holds zeros.
+/// Writes the gradients of one call.
 template <class Scalar>
 void backward_blocks(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
-                     const GradientTensors<Scalar>& grads) {
+                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  BlockBackward<Scalar>(plan, tensors, num_threads()).run(grads);
+  BlockBackward<Scalar>(plan, tensors, execution).run(grads);
 }
 
 }  // namespace engine

@@ -154,9 +154,10 @@ class BlockForward {
 };
 
 template <class Scalar>
-void forward_blocks(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors) {
+void forward_blocks(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+                    const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  BlockForward<Scalar>(plan, tensors, active_kernel<Scalar>(), num_threads()).run();
+  BlockForward<Scalar>(plan, tensors, *execution.kernel, execution.threads).run();
 }
 
 }  // namespace engine

@@ -26,13 +26,9 @@ class BlockProbabilityPass {
 
  public:
   BlockProbabilityPass(const AttentionPlan& plan, const TensorView<const Scalar>& q,
-                       const TensorView<const Scalar>& k, const TensorView<const T>& lse)
-      : plan_(plan),
-        kernel_(active_kernel<Scalar>()),
-        q_(q),
-        k_(k),
-        lse_(lse),
-        head_dim_(plan.shape.head_dim) {}
+                       const TensorView<const Scalar>& k, const TensorView<const T>& lse,
+                       const TileKernel<Scalar>& kernel)
+      : plan_(plan), kernel_(kernel), q_(q), k_(k), lse_(lse), head_dim_(plan.shape.head_dim) {}
 
   /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros.
   void run(std::int64_t item, std::int64_t head, std::int64_t query_block, std::int64_t key_block, T* values,

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/engine/forward_arguments.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
 #include <ring_attention/engine/shards.hpp>
@@ -24,14 +25,6 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
-
-/// Tensors of one call as one member holds them. lse may be a view without data: then it is not wanted.
-template <class Scalar>
-struct ForwardTensors {
-  TensorView<const Scalar> q, k, v;
-  TensorView<Scalar> out;
-  TensorView<accumulator_t<Scalar>> lse;
-};
 
 /// How a call is cut into tasks.
 struct ForwardSizes {

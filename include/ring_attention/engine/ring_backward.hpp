@@ -12,6 +12,7 @@
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/ring/messages.hpp>
@@ -45,7 +46,7 @@ class RingBackward {
   }
 
   /// Collective. Writes the gradients of the member's own rows; returns the payload sent, in bytes.
-  std::uint64_t run(const GradientTensors<Scalar>& grads) {
+  std::uint64_t run(const GradientViews<Scalar>& grads) {
     compute_deltas();
     const CallShape& shape = plan_.shape;
     grad_q_ = Tensor<T>(shape.batch, mine_.size(), shape.heads, shape.head_dim);

@@ -126,14 +126,15 @@ void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tens
 
 /// Executes a plan with fast sizes. `tensors.lse` may be a view without data: then it is not written.
 template <class Scalar>
-void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors) {
+void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+                   const Execution<Scalar>& execution) {
   using T = accumulator_t<Scalar>;
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  const int threads = num_threads();
   const detail::SequenceRuns shards(plan.shape.tokens, plan.ring_size);
   WholeWorkspace workspace;
-  forward_whole(plan, tensors, active_kernel<Scalar>(),
-                fast_forward_sizes<T>(plan, shards.run_length, threads), threads, workspace);
+  forward_whole(plan, tensors, *execution.kernel,
+                fast_forward_sizes<T>(plan, shards.run_length, execution.threads), execution.threads,
+                workspace);
 }
 
 }  // namespace engine

@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/engine/backward.hpp>
+#include <ring_attention/engine/backward_arguments.hpp>
 #include <ring_attention/engine/backward_steps.hpp>
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
@@ -17,18 +19,6 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
-
-template <class Scalar>
-struct BackwardTensors {
-  TensorView<const Scalar> q, k, v, out, grad_out;
-  TensorView<const accumulator_t<Scalar>> lse;
-  TensorView<const accumulator_t<Scalar>> grad_lse;  // may be without data
-};
-
-template <class Scalar>
-struct GradientTensors {
-  TensorView<Scalar> q, k, v;
-};
 
 /// Sizes that are fast: gradients of 16 bits are summed up for one shard at a time, O(n / ring_size) of
 /// memory.
@@ -114,7 +104,7 @@ class WholeBackward {
         sizes_(sizes),
         memory_(block_.reserve(bytes(kernel, plan, sizes, threads)), kernel, plan, sizes, threads) {}
 
-  void run(const GradientTensors<Scalar>& grads) {
+  void run(const GradientViews<Scalar>& grads) {
     if (!plan_.detached_mix) {
       row_deltas(plan_, kernel_, whole_, queries_, tensors_.out, tensors_.grad_lse, memory_.delta, threads_);
     }
@@ -126,6 +116,8 @@ class WholeBackward {
         run_chunk(grads, {begin, (std::min)(begin + memory_.sum_rows, plan_.shape.tokens), 0, 0});
       }
     } else {
+      // Units add to the caller's tensors.
+      for (const TensorView<Scalar>& grad : {grads.q, grads.k, grads.v}) clear_rows(grad, threads_);
       for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
         compute_deltas(branch);
         accumulate(branch, grads.q, whole_, grads.k, grads.v);
@@ -150,7 +142,7 @@ class WholeBackward {
   }
 
   /// Sums the gradients of one run up in the accumulator type, then rounds them.
-  void run_chunk(const GradientTensors<Scalar>& grads, const detail::TokenRun& run) {
+  void run_chunk(const GradientViews<Scalar>& grads, const detail::TokenRun& run) {
     const CallShape& shape = plan_.shape;
     T* next = memory_.sums;
     const auto zeros = [&](std::int64_t heads) {
@@ -251,13 +243,13 @@ class WholeBackward {
   Memory memory_;
 };
 
-/// Writes the gradients of one call; `grads` holds zeros.
+/// Writes the gradients of one call.
 template <class Scalar>
 void backward_whole(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
-                    const GradientTensors<Scalar>& grads) {
+                    const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  WholeBackward<Scalar>(plan, tensors, active_kernel<Scalar>(), fast_backward_sizes<Scalar>(plan),
-                        num_threads())
+  WholeBackward<Scalar>(plan, tensors, *execution.kernel, fast_backward_sizes<Scalar>(plan),
+                        execution.threads)
       .run(grads);
 }
 
