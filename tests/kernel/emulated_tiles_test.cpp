@@ -8,6 +8,9 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/attention/block_sparse_ring_dilated_attention.hpp>
+#include <ring_attention/attention/ring_dilated_attention_v2.hpp>
+#include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/config.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/instruction_sets.hpp>
