@@ -35,9 +35,11 @@ namespace {
 namespace ra = ring_attention;
 using Scalar = Eigen::bfloat16;
 
-ra::Context emulated() {
-  return test::with_kernel(ra::KernelChoice(ra::engine::avx512_bf16::tile_kernel<test::EmulatedTiles>));
+const ra::engine::TileKernel<Scalar>& emulated_kernel() {
+  return ra::engine::avx512_bf16::tile_kernel<test::EmulatedTiles>;
 }
+
+ra::Context emulated() { return test::with_kernel(ra::KernelChoice(emulated_kernel())); }
 
 test::InContext<ra::RingDilatedAttentionV2<Scalar>> make_emulated(const ra::AttentionConfig& config) {
   return {emulated(), ra::RingDilatedAttentionV2<Scalar>(config)};
@@ -220,7 +222,7 @@ class OneTile {
     return numbers;
   }
 
-  const ra::engine::TileKernel<Scalar>& kernel_ = emulated();
+  const ra::engine::TileKernel<Scalar>& kernel_ = emulated_kernel();
   std::int64_t dim_, width_;
   double scale_;
   test::Random& random_;
