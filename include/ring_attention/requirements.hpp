@@ -21,6 +21,10 @@
 #error \
     "ring_attention needs infinities, NaN and exact rounding: build without -ffast-math, -ffinite-math-only and -fassociative-math"
 #define RING_ATTENTION_CANNOT_COMPILE
+#elif defined(__i386__) && __FLT_EVAL_METHOD__ != 0
+#error \
+    "ring_attention needs exact rounding, which the x87 lacks: build for 32-bit x86 with -msse2 -mfpmath=sse"
+#define RING_ATTENTION_CANNOT_COMPILE
 #endif
 
 #if defined(RING_ATTENTION_CANNOT_COMPILE)

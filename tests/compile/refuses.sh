@@ -33,6 +33,9 @@ else
   refuses 'needs g++ 12 or later, or clang++ ' "$compiler" -std=c++20 -w -U__GNUC__ -D__GNUC__=11
   refuses "MSVC's cl lacks" "$compiler" -std=c++20 -D_MSC_VER=1943
 fi
+case $("$compiler" -dumpmachine) in
+  x86_64*) refuses 'with -msse2 -mfpmath=sse' "$compiler" -std=c++20 -m32 -mno-sse ;;
+esac
 if [ -n "$(command -v g++-11)" ]; then
   refuses 'needs g++ 12 or later, or clang++ ' g++-11 -std=c++20
 fi
