@@ -81,8 +81,8 @@ class BackwardPass {
  private:
   void meet(const BackwardUnit& unit, const QuerySet& set, GradientPiece<Scalar> keys,
             const BackwardTargets<T>& targets, Workspace& work) const {
-    detail::TokenList& tokens = keys.piece.tokens;
-    if (plan_.causal) tokens = tokens.sub(0, tokens.count_until(set.tokens[set.tokens.count - 1]));
+    Progression& tokens = keys.piece.tokens;
+    if (plan_.causal) tokens = tokens.sub(0, tokens.count_below(set.tokens.last() + 1));
     if (tokens.count == 0) return;
     const std::int64_t group = detail::ceil_div(sizes_.group_entries, tiles_.most) * tiles_.most;
     for (std::int64_t first = 0; first < set.entries(); first += group) {

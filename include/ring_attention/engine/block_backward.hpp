@@ -133,9 +133,9 @@ class BlockBackward {
             tiles_.load(query_set(i), 0, loaded(i), 0, work);
           }
           detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
-            const detail::TokenList keys = detail::block_tokens(begin, end, plan_.block_size, length);
+            const Progression keys = detail::block_tokens(begin, end, plan_.block_size, length);
             for (std::int64_t first = 0; first < keys.count; first += sizes.run_keys) {
-              const detail::TokenList run = keys.sub(first, (std::min)(first + sizes.run_keys, keys.count));
+              const Progression run = keys.sub(first, (std::min)(first + sizes.run_keys, keys.count));
               tiles_.pack(piece_of(tensors_.k, tensors_.v, run, 0, task.item, task.kv_head), run.count, 0,
                           wanted, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {

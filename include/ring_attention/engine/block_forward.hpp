@@ -115,9 +115,9 @@ class BlockForward {
       work.tiles[i].load(set, tensors_.q, plan_.scale, states);
     }
     detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
-      const detail::TokenList tokens = detail::block_tokens(begin, end, plan_.block_size, length);
+      const Progression tokens = detail::block_tokens(begin, end, plan_.block_size, length);
       work.buffers.for_each_run(piece_of(tensors_.k, tensors_.v, tokens, 0, slot_run.item, slot_run.kv_head),
-                                [&](const PackedKeys& packed, const detail::TokenList& run) {
+                                [&](const PackedKeys& packed, const Progression& run) {
                                   for (std::size_t i = 0; i < cursors.size(); ++i) {
                                     if (cursors[i].begin() != begin) continue;
                                     work.tiles[i].attend(packed, run, plan_.causal);

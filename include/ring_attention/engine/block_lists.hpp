@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <ring_attention/engine/token_list.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <span>
@@ -94,10 +93,10 @@ inline std::span<const std::int64_t> list_of(const DilatedIndices& lists, std::i
 }
 
 /// Tokens of the blocks [begin, end).
-inline TokenList block_tokens(std::int64_t begin, std::int64_t end, std::int64_t block_size,
-                              std::int64_t length) {
+inline Progression block_tokens(std::int64_t begin, std::int64_t end, std::int64_t block_size,
+                                std::int64_t length) {
   const std::int64_t first = begin * block_size;
-  return {first, nullptr, (end < blocks_of(length, block_size) ? end * block_size : length) - first};
+  return {first, 1, (end < blocks_of(length, block_size) ? end * block_size : length) - first};
 }
 
 }  // namespace detail

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <ring_attention/config.hpp>
 #include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/token_list.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <vector>
@@ -36,7 +35,7 @@ inline AttentionPlan make_block_plan(AttentionConfig config, const BlockSparseCo
     branch.segment_length = std::max<std::int64_t>(sequence.length, 1);
     branch.dilation_rate = 1;
     branch.head_end = shape.heads;
-    branch.offsets.push_back({0, key, lookup(key)});
+    branch.offsets.push_back({0, {}, key, lookup(key)});
     branch.offset_of_head.assign(static_cast<std::size_t>(shape.heads), 0);
   }
   return plan;
@@ -63,9 +62,9 @@ class BlockSlots {
     return block(slot) * block_size_ + (std::min)(slot % slots_per_block_ * rows_, block_size_);
   }
   /// Tokens of a slot; empty past `length`.
-  TokenList tokens(std::int64_t slot, std::int64_t length) const {
+  Progression tokens(std::int64_t slot, std::int64_t length) const {
     const std::int64_t first = (std::min)(begin(slot), length);
-    return {first, nullptr, (std::min)(begin(slot + 1), length) - first};
+    return {first, 1, (std::min)(begin(slot + 1), length) - first};
   }
 
  private:

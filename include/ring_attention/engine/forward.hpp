@@ -140,10 +140,10 @@ class ForwardPass {
     for_each_query_set(
         task, work,
         [&](std::size_t branch, std::size_t offset, const detail::Segment& segment, const QuerySet& set) {
-          const std::int64_t last_query = set.tokens[set.tokens.count - 1];
+          const std::int64_t last_query = set.tokens.last();
           bool loaded = false;
           find(branch, offset, segment, task, [&](KeyPiece<Scalar> piece) {
-            if (plan_.causal) piece.tokens = piece.tokens.sub(0, piece.tokens.count_until(last_query));
+            if (plan_.causal) piece.tokens = piece.tokens.sub(0, piece.tokens.count_below(last_query + 1));
             if (piece.tokens.count == 0) return;
             if (!loaded) work.tiles.load(set, tensors_.q, plan_.scale, states);
             loaded = true;
@@ -217,14 +217,18 @@ class ForwardPass {
 };
 
 /// Tokens of a member's own tensors, whose rows are `token + row_shift`.
+template <class Element>
+Rows<Element> rows_of(const TensorView<Element>& tensor, const Progression& tokens, std::int64_t row_shift,
+                      std::int64_t item, std::int64_t head) {
+  if (tokens.count == 0) return {};
+  return {tensor.row(item, tokens.first + row_shift, head), tensor.strides()[1] * tokens.stride};
+}
+
 template <class Scalar>
 KeyPiece<Scalar> piece_of(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
-                          const detail::TokenList& tokens, std::int64_t row_shift, std::int64_t item,
+                          const Progression& tokens, std::int64_t row_shift, std::int64_t item,
                           std::int64_t kv_head) {
-  const std::int64_t shift = tokens.base + row_shift;
-  return {tokens,
-          {k.row(item, 0, kv_head), k.strides()[1], tokens.index, shift},
-          {v.row(item, 0, kv_head), v.strides()[1], tokens.index, shift}};
+  return {tokens, rows_of(k, tokens, row_shift, item, kv_head), rows_of(v, tokens, row_shift, item, kv_head)};
 }
 
 /// Calls visit(piece) for the pieces of a segment's keys that lie in a run of a member's own tensors.
@@ -232,7 +236,7 @@ template <class Scalar, class Visit>
 void for_each_local_piece(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
                           const detail::TokenRun& run, const detail::Segment& segment, std::int64_t item,
                           std::int64_t kv_head, const Visit& visit) {
-  detail::for_each_key_run(segment, run.begin, run.end, [&](const detail::TokenList& tokens) {
+  detail::for_each_key_run(segment, run.begin, run.end, [&](const Progression& tokens) {
     visit(piece_of(k, v, tokens, run.row_shift, item, kv_head));
   });
 }

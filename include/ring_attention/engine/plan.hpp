@@ -38,9 +38,10 @@ struct BranchPlan {
   /// One residue class of the branch and the rows that it keeps.
   struct Offset {
     std::int64_t offset = 0;        ///< o, in [0, r)
+    Progression kept;               ///< rows of a whole segment, relative to its start
     PatternKey key;                 ///< of the pattern
-    PatternCache::Pattern pattern;  ///< one list: kept rows relative to a segment's start, ascending; of a
-                                    ///< block-sparse plan, for each query block its key blocks
+    PatternCache::Pattern pattern;  ///< whence the rows; of a block-sparse plan, for each query block its key
+                                    ///< blocks
   };
 
   std::int64_t segment_length = 0;          ///< clipped to the sequence
@@ -137,7 +138,9 @@ inline SequencePlan plan_sequence(const AttentionConfig& config, std::int64_t he
       branch.offset_of_head.push_back(static_cast<std::size_t>(known - branch.offsets.begin()));
       if (known == branch.offsets.end()) {
         const PatternKey key{length, {branch.segment_length}, {branch.dilation_rate}, offset};
-        branch.offsets.push_back({offset, key, lookup(key)});
+        PatternCache::Pattern pattern = lookup(key);
+        const Progression kept = pattern->progression();
+        branch.offsets.push_back({offset, kept, key, std::move(pattern)});
       }
     }
     if (branch.head_begin < branch.head_end) sequence.branches.push_back(std::move(branch));

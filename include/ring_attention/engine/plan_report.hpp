@@ -80,14 +80,14 @@ inline double count_pairs(const AttentionPlan& plan, const detail::TokenRun& run
         const std::int64_t count = detail::heads_with_offset(branch, o, 0, plan.shape.heads, heads.data());
         const auto add = [&](const detail::Segment& segment) {
           double seen = 0;
-          detail::for_each_key_run(segment, 0, segment.end, [&](const detail::TokenList& keys) {
+          detail::for_each_key_run(segment, 0, segment.end, [&](const Progression& keys) {
             const auto queries = static_cast<double>(segment.queries.count);
-            if (!plan.causal || keys[keys.count - 1] <= segment.queries[0]) {
+            if (!plan.causal || keys.last() <= segment.queries.first) {
               seen += queries * static_cast<double>(keys.count);
               return;
             }
             for (std::int64_t q = 0; q < segment.queries.count; ++q) {
-              seen += static_cast<double>(keys.count_until(segment.queries[q]));
+              seen += static_cast<double>(keys.count_below(segment.queries[q] + 1));
             }
           });
           pairs += seen * static_cast<double>(count);

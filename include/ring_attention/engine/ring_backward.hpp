@@ -220,36 +220,32 @@ class RingBackward {
     detail::TokenRun part = run;
     part.begin = (std::max)(run.begin, unit.key_begin);
     part.end = (std::max)(part.begin, (std::min)(run.end, unit.key_end));
-    for_each_local_piece(tensors_.k, tensors_.v, part, segment, unit.item, unit.kv_head,
-                         [&](const KeyPiece<Scalar>& piece) {
-                           GradientPiece<Scalar> own{piece, {}, {}};
-                           if (grad_k_.size() > 0) {
-                             own.grad_keys = own_gradients(grad_k_, piece.tokens, run, unit);
-                             own.grad_values = own_gradients(grad_v_, piece.tokens, run, unit);
-                           }
-                           visit(own);
-                         });
-  }
-
-  static Rows<T> own_gradients(const TensorView<T>& grads, const detail::TokenList& tokens,
-                               const detail::TokenRun& run, const BackwardUnit& unit) {
-    return {grads.row(unit.item, 0, unit.kv_head), grads.strides()[1], tokens.index,
-            tokens.base + run.number_shift};
+    for_each_local_piece(
+        tensors_.k, tensors_.v, part, segment, unit.item, unit.kv_head, [&](const KeyPiece<Scalar>& piece) {
+          GradientPiece<Scalar> own{piece, {}, {}};
+          if (grad_k_.size() > 0) {
+            own.grad_keys = rows_of(grad_k_.view(), piece.tokens, run.number_shift, unit.item, unit.kv_head);
+            own.grad_values =
+                rows_of(grad_v_.view(), piece.tokens, run.number_shift, unit.item, unit.kv_head);
+          }
+          visit(own);
+        });
   }
 
   GradientPiece<Scalar> received_piece(const Transfer& in, const KeyMessage<Scalar>& message,
                                        const TransferPiece& piece, const BackwardUnit& unit,
                                        T* leaving) const {
     const std::int64_t head_dim = plan_.shape.head_dim;
-    const std::int64_t first = piece.tokens.count_until(unit.key_begin - 1);
-    const std::int64_t last = (std::max)(first, piece.tokens.count_until(unit.key_end - 1));
+    const std::int64_t first = piece.tokens.count_below(unit.key_begin);
+    const std::int64_t last = (std::max)(first, piece.tokens.count_below(unit.key_end));
     GradientPiece<Scalar> received{message.piece(in, piece, head_dim), {}, {}};
     received.piece.tokens = piece.tokens.sub(first, last);
     received.piece.keys = received.piece.keys.skip(first);
     received.piece.values = received.piece.values.skip(first);
     if (leaving != nullptr) {
-      received.grad_keys = {leaving, head_dim, nullptr, piece.first_row + first};
-      received.grad_values = {leaving + in.rows() * head_dim, head_dim, nullptr, piece.first_row + first};
+      T* const row = leaving + (piece.first_row + first) * head_dim;
+      received.grad_keys = {row, head_dim};
+      received.grad_values = {row + in.rows() * head_dim, head_dim};
     }
     return received;
   }

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <ring_attention/engine/block_lists.hpp>
 #include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/token_list.hpp>
 #include <span>
 
 namespace ring_attention {
@@ -17,8 +16,8 @@ namespace detail {
 struct Segment {
   std::int64_t begin = 0;
   std::int64_t end = 0;         ///< cut off at the sequence's length
-  TokenList kept;               ///< its keys; not used where blocks are listed
-  TokenList queries;            ///< queries of the walked range that attend to them; not empty
+  Progression kept;             ///< its keys; not used where blocks are listed
+  Progression queries;          ///< queries of the walked range that attend to them; not empty
   std::int64_t zero_keys = 0;   ///< rows of padding that every query attends to as well
   std::int64_t block_size = 0;  ///< not 0: `key_blocks` are the keys
   std::span<const std::int64_t> key_blocks = {};  ///< ascending
@@ -30,7 +29,7 @@ template <class Visit>
 void for_each_query_block(const AttentionPlan& plan, std::int64_t length, const DilatedIndices& lists,
                           std::int64_t begin, std::int64_t end, const Visit& visit) {
   for (std::int64_t block = begin / plan.block_size; block * plan.block_size < end; ++block) {
-    const TokenList tokens = block_tokens(block, block + 1, plan.block_size, length);
+    const Progression tokens = block_tokens(block, block + 1, plan.block_size, length);
     Segment segment;
     segment.begin = 0;
     segment.end = length;
@@ -50,47 +49,36 @@ void for_each_segment(const AttentionPlan& plan, std::int64_t length, const Bran
   end = (std::min)(end, length);
   if (begin >= end) return;
   if (plan.block_size > 0) return for_each_query_block(plan, length, *offset.pattern, begin, end, visit);
-  const std::span<const std::int64_t> rows = offset.pattern->rows();
   const std::int64_t w = branch.segment_length;
   for (std::int64_t start = begin / w * w; start < end; start += w) {
     Segment segment;
     segment.begin = start;
     segment.end = (std::min)(start + w, length);
-    segment.kept = {start, rows.data(), position(rows, segment.end - start)};
-    const std::int64_t first = (std::max)(begin, start) - start;
-    const std::int64_t last = (std::min)(end, segment.end) - start;
-    segment.queries = plan.query_rule == QueryRule::dilated
-                          ? segment.kept.sub(position(rows, first), position(rows, last))
-                          : TokenList{start + first, nullptr, last - first};
+    segment.kept = offset.kept.sub(0, offset.kept.count_below(segment.end - start)).moved(start);
+    const Progression asking =
+        plan.query_rule == QueryRule::dilated ? segment.kept : Progression{start, 1, segment.end - start};
+    segment.queries = asking.within(begin, end);
     if (segment.queries.count == 0) continue;
     if (plan.zero_keys) segment.zero_keys = ceil_div(w, branch.dilation_rate) - segment.kept.count;
     visit(segment);
   }
 }
 
-/// Part of a segment's kept rows that lies in the tokens [begin, end).
-inline TokenList kept_within(const Segment& segment, std::int64_t begin, std::int64_t end) {
-  const std::span<const std::int64_t> rows(segment.kept.index, static_cast<std::size_t>(segment.kept.count));
-  const std::int64_t first = position(rows, begin - segment.begin);
-  return segment.kept.sub(first, (std::max)(first, position(rows, end - segment.begin)));
-}
-
 /// Calls visit(tokens) for the runs of a segment's keys that lie in the tokens [begin, end), in order.
 template <class Visit>
 void for_each_key_run(const Segment& segment, std::int64_t begin, std::int64_t end, const Visit& visit) {
   if (segment.block_size == 0) {
-    const TokenList tokens = kept_within(segment, begin, end);
+    const Progression tokens = segment.kept.within(begin, end);
     if (tokens.count > 0) visit(tokens);
     return;
   }
-  const std::int64_t skipped = position(segment.key_blocks, begin / segment.block_size);
-  ListCursor cursor(segment.key_blocks.subspan(static_cast<std::size_t>(skipped)));
+  const auto listed = segment.key_blocks;
+  const auto from = std::lower_bound(listed.begin(), listed.end(), begin / segment.block_size);
+  ListCursor cursor(std::span(from, listed.end()));
   for (; cursor.begin() != ListCursor::none; cursor.advance(cursor.end())) {
-    const TokenList tokens = block_tokens(cursor.begin(), cursor.end(), segment.block_size, segment.end);
-    if (tokens.base >= end) return;
-    const std::int64_t first = (std::max)(begin - tokens.base, std::int64_t{0});
-    const std::int64_t last = (std::min)(end - tokens.base, tokens.count);
-    if (first < last) visit(tokens.sub(first, last));
+    const Progression tokens = block_tokens(cursor.begin(), cursor.end(), segment.block_size, segment.end);
+    if (tokens.first >= end) return;
+    if (const Progression within = tokens.within(begin, end); within.count > 0) visit(within);
   }
 }
 

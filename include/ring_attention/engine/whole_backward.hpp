@@ -209,26 +209,25 @@ class WholeBackward {
     run_in_turns(units, parts, threads_, [&](const BackwardUnit& piece, int worker) {
       detail::Carver carver(memory_.workspaces + memory_.bytes_per_thread * static_cast<std::size_t>(worker));
       BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
-      pass.run(
-          piece, whole_, targets, work,
-          [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
-              const auto& visit) {
-            const detail::TokenRun at_hand{(std::max)(keys.begin, unit.key_begin),
-                                           (std::max)(keys.begin, (std::min)(keys.end, unit.key_end)), 0, 0};
-            for_each_local_piece(
-                tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
-                [&](const KeyPiece<Scalar>& keys_and_values) {
-                  GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
-                  if (targets.grad_keys) {
-                    const detail::TokenList& tokens = keys_and_values.tokens;
-                    with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head), grad_k.strides()[1],
-                                                tokens.index, tokens.base - keys.begin};
-                    with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head), grad_v.strides()[1],
-                                                  tokens.index, tokens.base - keys.begin};
-                  }
-                  visit(with_gradients);
-                });
-          });
+      pass.run(piece, whole_, targets, work,
+               [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
+                   const auto& visit) {
+                 const detail::TokenRun at_hand{(std::max)(keys.begin, unit.key_begin),
+                                                (std::max)(keys.begin, (std::min)(keys.end, unit.key_end)), 0,
+                                                0};
+                 for_each_local_piece(
+                     tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
+                     [&](const KeyPiece<Scalar>& keys_and_values) {
+                       GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
+                       if (targets.grad_keys) {
+                         with_gradients.grad_keys =
+                             rows_of(grad_k, keys_and_values.tokens, -keys.begin, unit.item, unit.kv_head);
+                         with_gradients.grad_values =
+                             rows_of(grad_v, keys_and_values.tokens, -keys.begin, unit.item, unit.kv_head);
+                       }
+                       visit(with_gradients);
+                     });
+               });
     });
   }
 
