@@ -132,17 +132,16 @@ class BlockBackward {
                 detail::ListCursor(detail::list_of(detail::block_lists(plan_.sequence_of(task.item)), block));
             tiles_.load(query_set(i), 0, loaded(i), 0, work);
           }
-          detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
-            const Progression keys = detail::block_tokens(begin, end, plan_.block_size, length);
+          for (detail::ListWalk runs(cursors); runs.next();) {
+            const Progression keys = detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length);
             for (std::int64_t first = 0; first < keys.count; first += sizes.run_keys) {
               const Progression run = keys.sub(first, (std::min)(first + sizes.run_keys, keys.count));
-              tiles_.pack(piece_of(tensors_.k, tensors_.v, run, 0, task.item, task.kv_head), run.count, 0,
-                          wanted, work);
+              tiles_.pack(piece_of(tensors_, run, 0, task.item, task.kv_head), run.count, 0, wanted, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
-                if (cursors[i].begin() == begin) tiles_.accumulate(loaded(i), run, 0, wanted, work);
+                if (runs.holds(i)) tiles_.accumulate(loaded(i), run, 0, wanted, work);
               }
             }
-          });
+          }
           for (std::size_t i = 0; i < cursors.size(); ++i) {
             const QuerySet set = query_set(i);
             for (std::int64_t entry = 0; entry < set.entries(); ++entry) {
@@ -180,23 +179,23 @@ class BlockBackward {
             cursors[i] = {};
             if (keys(i).count == 0) continue;
             cursors[i] = detail::ListCursor(detail::list_of(lists, block));
-            tiles_.pack(piece_of(tensors_.k, tensors_.v, keys(i), 0, task.item, task.kv_head), keys(i).count,
-                        position(i), wanted, work);
+            tiles_.pack(piece_of(tensors_, keys(i), 0, task.item, task.kv_head), keys(i).count, position(i),
+                        wanted, work);
           }
-          detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
-            const QuerySet set{task.item, work.heads,
-                               group_,    detail::block_tokens(begin, end, plan_.block_size, length),
-                               0,         0};
+          for (detail::ListWalk runs(cursors); runs.next();) {
+            const QuerySet set{
+                task.item, work.heads,
+                group_,    detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length),
+                0,         0};
             for (std::int64_t first = 0; first < set.entries(); first += sizes.group_entries) {
               const LoadedQueries loaded{0, (std::min)(sizes.group_entries, set.entries() - first)};
               tiles_.load(set, first, loaded, 0, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
-                if (cursors[i].begin() == begin)
-                  tiles_.accumulate(loaded, keys(i), position(i), wanted, work);
+                if (runs.holds(i)) tiles_.accumulate(loaded, keys(i), position(i), wanted, work);
               }
               if (with_queries) add_query_gradients(grads.q, set, first, loaded, work);
             }
-          });
+          }
           for (std::size_t i = 0; i < cursors.size(); ++i) {
             for (std::int64_t k = 0; k < keys(i).count; ++k) {
               write_row(grads.k.row(task.item, keys(i)[k], task.kv_head),

@@ -93,7 +93,7 @@ class BlockForward {
 
   void attend(const detail::SlotTask& slot_run, Workspace& work) const {
     const std::int64_t length = plan_.sequence_of(slot_run.item).length;
-    const ForwardTask task = rows_of(slot_run, length);
+    const ForwardTask task = task_of(slot_run, length);
     RowStates<T> states = work.states;
     states.head_stride = task.end - task.begin;
     states.first_head = task.head_begin;
@@ -114,16 +114,17 @@ class BlockForward {
           detail::list_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i))));
       work.tiles[i].load(set, tensors_.q, plan_.scale, states);
     }
-    detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
-      const Progression tokens = detail::block_tokens(begin, end, plan_.block_size, length);
-      work.buffers.for_each_run(piece_of(tensors_.k, tensors_.v, tokens, 0, slot_run.item, slot_run.kv_head),
-                                [&](const PackedKeys& packed, const Progression& run) {
-                                  for (std::size_t i = 0; i < cursors.size(); ++i) {
-                                    if (cursors[i].begin() != begin) continue;
-                                    work.tiles[i].attend(packed, run, plan_.causal);
-                                  }
-                                });
-    });
+    for (detail::ListWalk runs(cursors); runs.next();) {
+      const Progression tokens = detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length);
+      const KeyPiece<Scalar> keys = piece_of(tensors_, tokens, 0, slot_run.item, slot_run.kv_head);
+      for (std::int64_t begin = 0; begin < tokens.count; begin += run_keys) {
+        const auto run = keys.sub(begin, (std::min)(begin + run_keys, tokens.count));
+        const PackedKeys packed = work.buffers.pack(run);
+        for (std::size_t i = 0; i < cursors.size(); ++i) {
+          if (runs.holds(i)) work.tiles[i].attend(packed, run.tokens, plan_.causal);
+        }
+      }
+    }
     for (std::size_t i = 0; i < cursors.size(); ++i) {
       const QuerySet set = query_set(slot_run.begin + static_cast<std::int64_t>(i));
       if (set.tokens.count > 0) work.tiles[i].store(set, states);
@@ -131,7 +132,7 @@ class BlockForward {
     pass_.finish(task, states);
   }
 
-  ForwardTask rows_of(const detail::SlotTask& slot_run, std::int64_t length) const {
+  ForwardTask task_of(const detail::SlotTask& slot_run, std::int64_t length) const {
     ForwardTask task{};
     task.item = slot_run.item;
     task.kv_head = slot_run.kv_head;

@@ -67,24 +67,36 @@ class ListCursor {
   std::int64_t end_ = none;
 };
 
-/// Walks ascending lists together: calls visit(begin, end) for the longest runs of blocks that the same lists
-/// hold, in order. Those are the lists whose cursor begins at `begin`.
-template <class Visit>
-void walk_lists(std::span<ListCursor> cursors, const Visit& visit) {
-  for (;;) {
-    std::int64_t begin = ListCursor::none;
-    for (const ListCursor& cursor : cursors) begin = (std::min)(begin, cursor.begin());
-    if (begin == ListCursor::none) return;
-    std::int64_t end = ListCursor::none;
-    for (const ListCursor& cursor : cursors) {
-      end = (std::min)(end, cursor.begin() == begin ? cursor.end() : cursor.begin());
+/// Walks ascending lists together: the longest runs of blocks [begin, end) that the same lists hold, in
+/// order.
+class ListWalk {
+ public:
+  /// The cursors stand at the lists' beginnings and move with the walk.
+  explicit ListWalk(std::span<ListCursor> cursors) : cursors_(cursors) {}
+
+  /// Goes to the next run; false at the end.
+  bool next() {
+    for (ListCursor& cursor : cursors_) {
+      if (begin_ != ListCursor::none && cursor.begin() == begin_) cursor.advance(end_);
     }
-    visit(begin, end);
-    for (ListCursor& cursor : cursors) {
-      if (cursor.begin() == begin) cursor.advance(end);
+    begin_ = end_ = ListCursor::none;
+    for (const ListCursor& cursor : cursors_) begin_ = (std::min)(begin_, cursor.begin());
+    if (begin_ == ListCursor::none) return false;
+    for (const ListCursor& cursor : cursors_) {
+      end_ = (std::min)(end_, cursor.begin() == begin_ ? cursor.end() : cursor.begin());
     }
+    return true;
   }
-}
+  std::int64_t begin() const { return begin_; }
+  std::int64_t end() const { return end_; }
+  /// Whether list i holds the run.
+  bool holds(std::size_t i) const { return cursors_[i].begin() == begin_; }
+
+ private:
+  std::span<ListCursor> cursors_;
+  std::int64_t begin_ = ListCursor::none;
+  std::int64_t end_ = ListCursor::none;
+};
 
 /// The list of a block; empty for blocks past an item's length.
 inline std::span<const std::int64_t> list_of(const DilatedIndices& lists, std::int64_t block) {

@@ -6,9 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/engine/forward.hpp>
+#include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/shards.hpp>
-#include <ring_attention/engine/walk.hpp>
 #include <ring_attention/tensor.hpp>
 #include <tuple>
 #include <utility>
@@ -74,23 +74,38 @@ class Transfer {
   std::int64_t rows() const { return rows_; }
   const std::vector<TransferPiece>& pieces() const { return pieces_; }
 
-  /// Calls visit(piece) for the rows of one segment's keys.
-  template <class Visit>
-  void for_each_piece(std::int64_t item, std::size_t branch, std::int64_t kv_head, std::size_t offset,
-                      const detail::Segment& segment, const Visit& visit) const {
-    const auto place = std::tuple(item, branch, kv_head, offset);
-    detail::for_each_key_run(segment, segment.begin, segment.end, [&](const Progression& keys) {
-      const std::int64_t first = keys.first;
-      const std::int64_t last = keys.last();
-      const auto ends_before = [&](const TransferPiece& piece, std::int64_t token) {
-        return piece.place() < place || (piece.place() == place && piece.last_token() < token);
-      };
-      auto at = std::lower_bound(pieces_.begin(), pieces_.end(), first, ends_before);
-      for (; at != pieces_.end() && at->place() == place && at->tokens.first <= last; ++at) {
-        visit(at->part(first, last));
+  /// The part of the message that holds one segment's keys of a batch item and key/value head.
+  class Pieces {
+   public:
+    Pieces(const Transfer& transfer, std::int64_t item, std::size_t branch, std::int64_t kv_head,
+           std::size_t offset, const detail::Segment& segment)
+        : transfer_(&transfer),
+          place_(item, branch, kv_head, offset),
+          keys_(segment, segment.begin, segment.end),
+          at_(transfer.pieces_.end()) {}
+
+    bool next(TransferPiece& piece) {
+      for (;;) {
+        if (at_ != transfer_->pieces_.end() && at_->place() == place_ &&
+            at_->tokens.first <= (*keys_).last()) {
+          piece = (at_++)->part((*keys_).first, (*keys_).last());
+          return true;
+        }
+        if (!keys_.next()) return false;
+        const auto ends_before = [this](const TransferPiece& each, std::int64_t token) {
+          return each.place() < place_ || (each.place() == place_ && each.last_token() < token);
+        };
+        at_ = std::lower_bound(transfer_->pieces_.begin(), transfer_->pieces_.end(), (*keys_).first,
+                               ends_before);
       }
-    });
-  }
+    }
+
+   private:
+    const Transfer* transfer_;
+    std::tuple<std::int64_t, std::size_t, std::int64_t, std::size_t> place_;
+    detail::KeyRunWalk keys_;
+    std::vector<TransferPiece>::const_iterator at_;
+  };
 
  private:
   /// Tokens of `queries` in segments that reach into `keys`: at most one segment lies across a gap between
@@ -123,16 +138,16 @@ class Transfer {
       for (const detail::TokenRun& run : sender.runs) {
         const auto [from, to] = common_tokens(branch, queries, run);
         if (from >= to) continue;
-        detail::for_each_segment(plan, length, branch, offset, from, to, [&](const detail::Segment& segment) {
-          const std::int64_t last_query = segment.queries.last();
+        for (detail::SegmentWalk segments(plan, length, branch, offset, from, to); segments.next();) {
+          const std::int64_t last_query = segments->queries.last();
           const std::int64_t end = plan.causal ? (std::min)(run.end, last_query + 1) : run.end;
-          detail::for_each_key_run(segment, run.begin, end, [&](const Progression& tokens) {
-            piece.tokens = tokens;
+          for (detail::KeyRunWalk keys(*segments, run.begin, end); keys.next();) {
+            piece.tokens = *keys;
             piece.row_shift = run.row_shift;
             piece.number_shift = run.number_shift;
             wanted.push_back(piece);
-          });
-        });
+          }
+        }
       }
     }
     std::sort(wanted.begin(), wanted.end(),

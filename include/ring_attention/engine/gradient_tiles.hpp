@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/engine/meeting_counts.hpp>
 #include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
-#include <ring_attention/engine/walk.hpp>
 #include <ring_attention/engine/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/engine/walk.hpp>
+#include <ring_attention/engine/key_pieces.hpp>
 #include <ring_attention/engine/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
@@ -47,13 +47,6 @@ struct QuerySet {
   std::int64_t token(std::int64_t entry) const { return tokens[entry % tokens.count]; }
 };
 
-/// Keys and values that a query set meets, and where they lie.
-template <class Scalar>
-struct KeyPiece {
-  Progression tokens;
-  Rows<const Scalar> keys, values;
-};
-
 /// How many rows and keys a workspace serves at once.
 struct TileSizes {
   std::int64_t entries = 0;   // query rows
@@ -76,18 +69,11 @@ struct KeyBuffers {
     rows = carver.take<std::int64_t>(kernel->max_queries());
   }
 
-  /// Packs a piece's keys, a run at a time straight from where they lie; calls visit(packed, tokens) for each
-  /// run.
-  template <class Visit>
-  void for_each_run(const KeyPiece<Scalar>& piece, const Visit& visit) const {
-    for (std::int64_t begin = 0; begin < piece.tokens.count; begin += run_keys) {
-      const std::int64_t end = (std::min)(begin + run_keys, piece.tokens.count);
-      const Progression tokens = piece.tokens.sub(begin, end);
-      kernel->pack_keys(piece.keys.skip(begin), tokens.count, head_dim, keys);
-      const bool large =
-          kernel->pack_values(piece.values.skip(begin), tokens.count, head_dim, run_keys, values);
-      visit(PackedKeys{keys, values, tokens.count, run_keys, large}, tokens);
-    }
+  /// Packs a run of at most run_keys keys straight from where they lie.
+  PackedKeys pack(const KeyPiece<Scalar>& run) const {
+    kernel->pack_keys(run.keys, run.tokens.count, head_dim, keys);
+    const bool large = kernel->pack_values(run.values, run.tokens.count, head_dim, run_keys, values);
+    return {keys, values, run.tokens.count, run_keys, large};
   }
 
   const TileKernel<Scalar>* kernel;
@@ -148,8 +134,10 @@ class QueryTiles {
 
   /// Attends every tile to the piece's keys. Causal: a query sees keys at its own token and before.
   void attend(const KeyPiece<Scalar>& piece, bool causal) const {
-    buffers_.for_each_run(
-        piece, [&](const PackedKeys& packed, const Progression& tokens) { attend(packed, tokens, causal); });
+    for (std::int64_t begin = 0; begin < piece.tokens.count; begin += buffers_.run_keys) {
+      const auto run = piece.sub(begin, (std::min)(begin + buffers_.run_keys, piece.tokens.count));
+      attend(buffers_.pack(run), run.tokens, causal);
+    }
   }
 
   /// The same for keys that are packed already.

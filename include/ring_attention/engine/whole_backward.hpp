@@ -209,27 +209,45 @@ class WholeBackward {
     run_in_turns(units, parts, threads_, [&](const BackwardUnit& piece, int worker) {
       detail::Carver carver(memory_.workspaces + memory_.bytes_per_thread * static_cast<std::size_t>(worker));
       BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
-      pass.run(piece, whole_, targets, work,
-               [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
-                   const auto& visit) {
-                 const detail::TokenRun at_hand{(std::max)(keys.begin, unit.key_begin),
-                                                (std::max)(keys.begin, (std::min)(keys.end, unit.key_end)), 0,
-                                                0};
-                 for_each_local_piece(
-                     tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
-                     [&](const KeyPiece<Scalar>& keys_and_values) {
-                       GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
-                       if (targets.grad_keys) {
-                         with_gradients.grad_keys =
-                             rows_of(grad_k, keys_and_values.tokens, -keys.begin, unit.item, unit.kv_head);
-                         with_gradients.grad_values =
-                             rows_of(grad_v, keys_and_values.tokens, -keys.begin, unit.item, unit.kv_head);
-                       }
-                       visit(with_gradients);
-                     });
-               });
+      pass.run(piece, whole_, targets, work, Keys{tensors_, keys, targets.grad_keys, grad_k, grad_v});
     });
   }
+
+  /// A run of whole tensors, and the rows that its gradients are added to.
+  struct Keys {
+    const BackwardTensors<Scalar>& tensors;
+    const detail::TokenRun& run;
+    bool with_gradients;
+    const TensorView<T>& grad_k;  // row 0 is that of the run's first token
+    const TensorView<T>& grad_v;
+
+    class Pieces {
+     public:
+      Pieces(const Keys& keys, const BackwardUnit& unit, const detail::Meeting& meeting)
+          : keys_(keys),
+            unit_(unit),
+            pieces_(keys.tensors.k, keys.tensors.v, meeting.segment, unit.item, unit.kv_head,
+                    OneRun({keys.run.begin, keys.run.end, 0, 0}), unit.key_begin, unit.key_end) {}
+
+      bool next(GradientPiece<Scalar>& piece) {
+        if (!pieces_.next(piece.piece)) return false;
+        if (keys_.with_gradients) {
+          const Progression& tokens = piece.piece.tokens;
+          piece.grad_keys = rows_of(keys_.grad_k, tokens, -keys_.run.begin, unit_.item, unit_.kv_head);
+          piece.grad_values = rows_of(keys_.grad_v, tokens, -keys_.run.begin, unit_.item, unit_.kv_head);
+        }
+        return true;
+      }
+
+     private:
+      const Keys& keys_;
+      const BackwardUnit& unit_;
+      LocalPieces<Scalar, OneRun> pieces_;
+    };
+    Pieces pieces(const BackwardUnit& unit, const detail::Meeting& meeting) const {
+      return {*this, unit, meeting};
+    }
+  };
 
   const AttentionPlan& plan_;
   const TileKernel<Scalar>& kernel_;
