@@ -17,6 +17,7 @@
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
 #include <ring_attention/engine/shards.hpp>
+#include <ring_attention/engine/softmax_state.hpp>
 #include <ring_attention/engine/workspace.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/scalar.hpp>
@@ -183,16 +184,12 @@ class ForwardPass {
   /// Merges the state m = 0, l = z, O = 0: z keys of score 0 and value 0 (torchscale's padding, never in
   /// memory).
   void absorb_zero_keys(const QuerySet& set, std::int64_t zero_keys, const RowStates<T>& states) const {
+    const T maximum{0};
+    const T sum = static_cast<T>(zero_keys);
     for (std::int64_t entry = 0; entry < set.entries(); ++entry) {
       const std::int64_t row = states.row(set.head(entry), set.token(entry));
-      const T before = states.maximum[row];
-      const T maximum = (std::max)(before, T{0});
-      const T factor = std::exp2(before - maximum);
-      states.maximum[row] = maximum;
-      states.sum[row] = states.sum[row] * factor + static_cast<T>(zero_keys) * std::exp2(-maximum);
-      if (factor == T{1}) continue;
-      T* output = states.output + row * padded_dim_;
-      for (std::int64_t d = 0; d < head_dim_; ++d) output[d] *= factor;
+      merge<T>({states.maximum + row, states.sum + row, states.output + row * padded_dim_, head_dim_},
+               {&maximum, &sum, nullptr, head_dim_});
     }
   }
 
