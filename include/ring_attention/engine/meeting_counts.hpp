@@ -58,10 +58,10 @@ class MeetingsOfCall {
   Meetings of_blocks(const SequencePlan& sequence) const {
     Meetings most;
     if (sequence.branches.empty()) return most;
-    const DilatedIndices& lists = detail::block_lists(sequence);
-    std::vector<std::int64_t> lists_of_block(lists.branches());
-    for (std::size_t query = 0; query < lists.branches(); ++query) {
-      const auto listed = lists.rows(query);
+    const BlockLists& lists = sequence.blocks;
+    std::vector<std::int64_t> lists_of_block(lists.count());
+    for (std::size_t query = 0; query < lists.count(); ++query) {
+      const auto listed = lists.of(query);
       most.keys_of_query =
           (std::max)(most.keys_of_query, static_cast<std::int64_t>(listed.size()) * plan_->block_size);
       for (const std::int64_t key : listed) {
