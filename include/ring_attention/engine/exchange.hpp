@@ -166,7 +166,7 @@ class Transfer {
   /// earlier, if the two overlap, or touch in one run; overlapping pieces keep rows of the same class.
   static bool unite(TransferPiece& piece, const TransferPiece& next) {
     Progression& tokens = piece.tokens;
-    const bool touch = piece.row_shift == next.row_shift &&
+    const bool touch = piece.row_shift == next.row_shift && piece.number_shift == next.number_shift &&
                        next.tokens.first == tokens.last() + tokens.stride &&
                        (tokens.stride == next.tokens.stride || next.tokens.count == 1);
     if (!touch && next.tokens.first > tokens.last()) return false;
