@@ -151,11 +151,11 @@ class ShardAttention {
   void backward(const Context& context, Input q, Input k, Input v, Input out, LseInput lse, Input grad_out,
                 const GradientViews<Scalar>& grads, std::int64_t total_sequence_length,
                 const BackwardOptions& options = {}) const {
-    const auto check = [&grads](const engine::BackwardTensors<Scalar>& tensors) {
+    const auto gradients = [&grads](const engine::BackwardTensors<Scalar>& tensors) {
       engine::check_saved(tensors, "out", "lse");
       engine::check_gradients(tensors, grads);
     };
-    run_backward(context, {q, k, v, out, grad_out, lse, {}}, total_sequence_length, options, check,
+    run_backward(context, {q, k, v, out, grad_out, lse, {}}, total_sequence_length, options, gradients,
                  [&grads] { return grads; });
   }
 
@@ -213,8 +213,8 @@ class ShardAttention {
 
   void run_forward_into(const Context& context, const engine::ForwardTensors<Scalar>& tensors,
                         std::int64_t total, const ForwardOptions& options, bool with_lse = false) const {
-    const auto check = [&tensors, with_lse] { engine::check_outputs(tensors, with_lse); };
-    run_forward(context, tensors, total, options, check, [&tensors] { return tensors; });
+    const auto outputs = [&tensors, with_lse] { engine::check_outputs(tensors, with_lse); };
+    run_forward(context, tensors, total, options, outputs, [&tensors] { return tensors; });
   }
 
   /// `make()` gives the tensors once the ranks agree; where it throws, the others hear of it.
@@ -236,13 +236,13 @@ class ShardAttention {
 
   template <class Check, class Make>
   void run_backward(const Context& context, engine::BackwardTensors<Scalar> tensors, std::int64_t total,
-                    const BackwardOptions& options, const Check& check, const Make& make) const {
+                    const BackwardOptions& options, const Check& more_checks, const Make& make) const {
     engine::Execution<Scalar> execution{};
     const CallShape shape =
         agree("backward", context, execution, tensors.q, tensors.k, tensors.v, total, options.lengths, [&] {
           tensors.grad_lse =
               engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(tensors.q.shape()));
-          check(tensors);
+          more_checks(tensors);
         });
     detail::tell_failure(*communicator_, [&] {
       const GradientViews<Scalar> grads = make();

@@ -50,7 +50,8 @@ void check_saved(const BackwardTensors<Scalar>& tensors, std::string_view out, s
 /// call.
 template <class Scalar>
 void check_gradients(const BackwardTensors<Scalar>& tensors, const GradientViews<Scalar>& grads) {
-  const auto check = [&tensors](std::string_view name, const TensorView<Scalar>& grad, const Shape& shape) {
+  const auto check_one = [&tensors](std::string_view name, const TensorView<Scalar>& grad,
+                                    const Shape& shape) {
     detail::check_output(name, grad, shape);
     detail::check_apart(name, grad, "q", tensors.q);
     detail::check_apart(name, grad, "k", tensors.k);
@@ -60,9 +61,9 @@ void check_gradients(const BackwardTensors<Scalar>& tensors, const GradientViews
     detail::check_apart(name, grad, "grad_out", tensors.grad_out);
     detail::check_apart(name, grad, "grad_lse", tensors.grad_lse);
   };
-  check("grads.q", grads.q, tensors.q.shape());
-  check("grads.k", grads.k, tensors.k.shape());
-  check("grads.v", grads.v, tensors.v.shape());
+  check_one("grads.q", grads.q, tensors.q.shape());
+  check_one("grads.k", grads.k, tensors.k.shape());
+  check_one("grads.v", grads.v, tensors.v.shape());
   detail::check_apart("grads.k", grads.k, "grads.q", grads.q);
   detail::check_apart("grads.v", grads.v, "grads.q", grads.q);
   detail::check_apart("grads.v", grads.v, "grads.k", grads.k);

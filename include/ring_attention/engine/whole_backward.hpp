@@ -117,7 +117,9 @@ class WholeBackward {
       }
     } else {
       // Units add to the caller's tensors.
-      for (const TensorView<Scalar>& grad : {grads.q, grads.k, grads.v}) clear_rows(grad, threads_);
+      clear_rows(grads.q, threads_);
+      clear_rows(grads.k, threads_);
+      clear_rows(grads.v, threads_);
       for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
         compute_deltas(branch);
         accumulate(branch, grads.q, whole_, grads.k, grads.v);
