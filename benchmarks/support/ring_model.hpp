@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/make_plan.hpp>
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>

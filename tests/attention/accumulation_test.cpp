@@ -10,7 +10,6 @@
 
 #include "support/catch.hpp"
 #include "support/compare.hpp"
-#include "support/kernels.hpp"
 #include "support/oracle.hpp"
 #include "support/oracle_adapter.hpp"
 #include "support/random_case.hpp"
@@ -45,13 +44,13 @@ TEMPLATE_TEST_CASE("V2 half and bfloat16 results are rounded once", "[attention]
     const auto expected = oracle::forward(problem, inputs).out;
     const auto sizes = forward_of_sizes(problem, inputs).out;
     for (const std::string& kernel : ra::available_kernels()) {
-      const test::KernelScope scope(kernel);
+      const ra::Context context{.threads = 0, .kernel = kernel};
       const bool rounds_probabilities =
-          std::string(ra::engine::active_kernel<TestType>().name).ends_with("_bf16");
+          std::string(ra::engine::kernel_of_name<TestType>(kernel).name).ends_with("_bf16");
       for (const std::int64_t ring_size : {1, 8, 160}) {
         config.ring_size = ring_size;
         const ra::Tensor<TestType> out =
-            ra::RingDilatedAttentionV2<TestType>(config).forward(in.q, in.k, in.v);
+            ra::RingDilatedAttentionV2<TestType>(config).forward(context, in.q, in.k, in.v);
         test::Comparison comparison("out", 1);
         for (std::int64_t i = 0; i < out.size(); ++i) {
           const auto at = static_cast<std::size_t>(i);

@@ -8,6 +8,9 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/attention/block_sparse_ring_dilated_attention.hpp>
+#include <ring_attention/attention/ring_dilated_attention_v2.hpp>
+#include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/config.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/instruction_sets.hpp>
@@ -19,7 +22,7 @@
 #include "support/check_forward.hpp"
 #include "support/compare.hpp"
 #include "support/effort.hpp"
-#include "support/kernel_attention.hpp"
+#include "support/in_context.hpp"
 #include "support/kernel_checks.hpp"
 #include "support/random.hpp"
 #include "support/random_case.hpp"
@@ -32,12 +35,14 @@ namespace {
 namespace ra = ring_attention;
 using Scalar = Eigen::bfloat16;
 
-const ra::engine::TileKernel<Scalar>& emulated() {
+const ra::engine::TileKernel<Scalar>& emulated_kernel() {
   return ra::engine::avx512_bf16::tile_kernel<test::EmulatedTiles>;
 }
 
-test::KernelAttention<Scalar> make_emulated(const ra::AttentionConfig& config) {
-  return {config, emulated()};
+ra::Context emulated() { return test::with_kernel(ra::KernelChoice(emulated_kernel())); }
+
+test::InContext<ra::RingDilatedAttentionV2<Scalar>> make_emulated(const ra::AttentionConfig& config) {
+  return {emulated(), ra::RingDilatedAttentionV2<Scalar>(config)};
 }
 
 bool cannot_run() {
@@ -79,14 +84,17 @@ TEST_CASE("the emulated tile kernel agrees with the oracle for random configurat
     const test::RandomCase c = test::make_random_case(seed, 2e6);
     INFO(c.describe());
     const std::string failure =
-        test::check_both<Scalar>(c, test::KernelAttention<Scalar>(c.config, emulated(), seed % 3 == 0));
+        seed % 3 == 0 ? test::check_both<Scalar>(
+                            c, test::InContext(emulated(), ra::TrueRingDilatedAttention<Scalar>(c.config)))
+                      : test::check_both<Scalar>(c, make_emulated(c.config));
     INFO(failure);
     CHECK(failure.empty());
     if (seed % 2 != 0) continue;
     const test::BlockCase block = test::make_block_case(seed);
     INFO(block.describe());
     const std::string of_blocks = test::check_block_forward<Scalar>(
-        block, test::KernelBlockAttention<Scalar>(block.call.config, block.sparse, emulated()));
+        block, test::InContext(emulated(),
+                               ra::BlockSparseRingDilatedAttention<Scalar>(block.call.config, block.sparse)));
     INFO(of_blocks);
     CHECK(of_blocks.empty());
   }
@@ -214,7 +222,7 @@ class OneTile {
     return numbers;
   }
 
-  const ra::engine::TileKernel<Scalar>& kernel_ = emulated();
+  const ra::engine::TileKernel<Scalar>& kernel_ = emulated_kernel();
   std::int64_t dim_, width_;
   double scale_;
   test::Random& random_;

@@ -1,7 +1,5 @@
 // Every kernel that this processor runs, through the same checks against the float64 oracle; and how one is
 // chosen.
-#include "support/kernels.hpp"
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -17,6 +15,7 @@
 #include "support/catch.hpp"
 #include "support/effort.hpp"
 #include "support/error_text.hpp"
+#include "support/in_context.hpp"
 #include "support/kernel_checks.hpp"
 #include "support/random_case.hpp"
 
@@ -24,10 +23,22 @@ namespace {
 
 namespace ra = ring_attention;
 
+/// Makes a V2 that computes with a kernel.
 template <class Scalar>
-ra::RingDilatedAttentionV2<Scalar> make_v2(const ra::AttentionConfig& config) {
-  return ra::RingDilatedAttentionV2<Scalar>(config);
+auto v2_with(const std::string& kernel) {
+  return [context = test::with_kernel(kernel)](const ra::AttentionConfig& config) {
+    return test::InContext(context, ra::RingDilatedAttentionV2<Scalar>(config));
+  };
 }
+
+/// The process's kernel for the length of a scope, then the best one again.
+class KernelScope {
+ public:
+  explicit KernelScope(const std::string& name) { ra::set_kernel(name); }
+  KernelScope(const KernelScope&) = delete;
+  KernelScope& operator=(const KernelScope&) = delete;
+  ~KernelScope() { ra::set_kernel(""); }
+};
 
 /// Kernels that have code of their own for bfloat16 alone.
 bool serves_bfloat16_only(const std::string& kernel) {
@@ -45,10 +56,9 @@ TEMPLATE_TEST_CASE("every kernel agrees with the oracle at every kind of head di
   const std::size_t every = static_cast<std::size_t>(test::every_case());
   std::size_t first = 0;  // others for each kernel
   for (const std::string& kernel : ra::available_kernels()) {
-    const test::KernelScope scope(kernel);
     INFO(kernel);
     for (std::size_t i = first++ % every; i < head_dimensions.size(); i += every) {
-      test::check_head_dimension<TestType>(head_dimensions[i], make_v2<TestType>);
+      test::check_head_dimension<TestType>(head_dimensions[i], v2_with<TestType>(kernel));
     }
   }
 }
@@ -56,20 +66,23 @@ TEMPLATE_TEST_CASE("every kernel agrees with the oracle at every kind of head di
 TEMPLATE_TEST_CASE("every kernel agrees with the oracle for random configurations and classes",
                    "[kernel][property]", float, double, Eigen::half, Eigen::bfloat16) {
   for (const std::string& kernel : ra::available_kernels()) {
-    const test::KernelScope scope(kernel);
+    const ra::Context context = test::with_kernel(kernel);
     for (std::uint64_t seed = 50000; seed < 50000 + test::rule_combinations; ++seed) {
       const test::RandomCase c = test::make_random_case(seed, 2e6);
       INFO(kernel << '\n' << c.describe());
       const std::string failure =
-          seed % 3 == 0 ? test::check_both<TestType>(c, ra::TrueRingDilatedAttention<TestType>(c.config))
+          seed % 3 == 0 ? test::check_both<TestType>(
+                              c, test::InContext(context, ra::TrueRingDilatedAttention<TestType>(c.config)))
           : seed % 3 == 1
-              ? test::check_both<TestType>(c, ra::RingDilatedAttentionV2<TestType>(c.config))
-              : test::check_both<TestType>(c, ra::RingDilatedAttentionProduction<TestType>(c.config));
+              ? test::check_both<TestType>(c, v2_with<TestType>(kernel)(c.config))
+              : test::check_both<TestType>(
+                    c, test::InContext(context, ra::RingDilatedAttentionProduction<TestType>(c.config)));
       INFO(failure);
       CHECK(failure.empty());
       if (seed % 2 != 0) continue;
       const test::BlockCase block = test::make_block_case(seed);
-      const ra::BlockSparseRingDilatedAttention<TestType> sparse(block.call.config, block.sparse);
+      const test::InContext sparse(
+          context, ra::BlockSparseRingDilatedAttention<TestType>(block.call.config, block.sparse));
       INFO(block.describe());
       const std::string of_blocks = test::check_block_forward<TestType>(block, sparse) +
                                     test::check_block_backward<TestType>(block, sparse);
@@ -82,18 +95,16 @@ TEMPLATE_TEST_CASE("every kernel agrees with the oracle for random configuration
 TEMPLATE_TEST_CASE("every kernel agrees with the oracle for scales of either sign, small and 0", "[kernel]",
                    float, double, Eigen::half, Eigen::bfloat16) {
   for (const std::string& kernel : ra::available_kernels()) {
-    const test::KernelScope scope(kernel);
     INFO(kernel);
-    test::check_scales<TestType>(make_v2<TestType>);
+    test::check_scales<TestType>(v2_with<TestType>(kernel));
   }
 }
 
 TEMPLATE_TEST_CASE("every kernel keeps NaN, infinities and huge scores where they belong", "[kernel]", float,
                    double, Eigen::half, Eigen::bfloat16) {
   for (const std::string& kernel : ra::available_kernels()) {
-    const test::KernelScope scope(kernel);
     INFO(kernel);
-    test::check_not_a_number<TestType>(make_v2<TestType>);
+    test::check_not_a_number<TestType>(v2_with<TestType>(kernel));
   }
 }
 
@@ -104,7 +115,7 @@ TEST_CASE("kernels are chosen by name, the best first", "[kernel]") {
   CHECK(ra::engine::active_kernel<double>().name == *std::ranges::find_if_not(names, serves_bfloat16_only));
   CHECK(std::string(ra::engine::active_kernel<Eigen::bfloat16>().name) == names.front());
   for (const std::string& name : names) {
-    const test::KernelScope scope(name);
+    const KernelScope scope(name);
     // A scalar for which an instruction set has nothing of its own uses the next.
     const std::string expected = serves_bfloat16_only(name) ? "avx512" : name;
     CHECK(std::string(ra::engine::active_kernel<float>().name) == expected);
@@ -120,9 +131,8 @@ TEMPLATE_TEST_CASE(
     "every kernel keeps the tolerance where values are large and where few keys serve many queries",
     "[kernel]", float, Eigen::half, Eigen::bfloat16) {
   for (const std::string& kernel : ra::available_kernels()) {
-    const test::KernelScope scope(kernel);
     INFO(kernel);
-    test::check_large_numbers<TestType>(make_v2<TestType>);
+    test::check_large_numbers<TestType>(v2_with<TestType>(kernel));
   }
 }
 
@@ -146,7 +156,6 @@ TEMPLATE_TEST_CASE("every kernel keeps the tolerance of gradients for rows of an
       {"eight heads to a key, of one mind", {.q = 0.01, .k = 0.01, .v = 4, .grad_out = 16}, 1, false, true},
   };
   for (const std::string& kernel : ra::available_kernels()) {
-    const test::KernelScope scope(kernel);
     INFO(kernel);
     for (const Case& of_rows : cases) {
       if (std::is_same_v<TestType, float> && !of_rows.within_float) continue;
@@ -159,7 +168,7 @@ TEMPLATE_TEST_CASE("every kernel keeps the tolerance of gradients for rows of an
       c.q = {1, 300, 8, 48};
       c.k = {1, 300, of_rows.kv_heads, 48};
       const std::string failure =
-          test::check_backward<TestType>(c, ra::RingDilatedAttentionV2<TestType>(c.config), of_rows.factors);
+          test::check_backward<TestType>(c, v2_with<TestType>(kernel)(c.config), of_rows.factors);
       INFO(failure);
       CHECK(failure.empty());
     }

@@ -1,8 +1,11 @@
 // Backward calls checked against the oracle's gradients.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <ring_attention/attention/options.hpp>
+#include <ring_attention/gradient_views.hpp>
 #include <ring_attention/tensor.hpp>
 #include <string>
 
@@ -61,8 +64,40 @@ ra::Tensor<Scalar> multiplied(ra::Tensor<Scalar> tensor, double factor) {
   return tensor;
 }
 
+/// Gradients by the call that writes into the caller's tensors, which hold NaN before and lie [b, h, n, d].
+template <class Scalar, class Attention>
+ra::Gradients<Scalar> backward_into_views(const Attention& attention, const ra::Tensor<Scalar>& q,
+                                          const ra::Tensor<Scalar>& k, const ra::Tensor<Scalar>& v,
+                                          const ra::AttentionResult<Scalar>& result,
+                                          const ra::Tensor<Scalar>& grad_out,
+                                          const ra::BackwardOptions& options) {
+  const auto poisoned = [](const ra::Tensor<Scalar>& like) {
+    const auto [b, n, h, d] = like.shape();
+    ra::Tensor<Scalar> tensor(b, h, n, d);
+    std::fill_n(tensor.data(), tensor.size(), Scalar(std::numeric_limits<float>::quiet_NaN()));
+    return tensor;
+  };
+  ra::Tensor<Scalar> grads[] = {poisoned(q), poisoned(k), poisoned(v)};
+  const auto view = [&grads](int i) { return ra::swap_sequence_and_heads(grads[i].view()); };
+  attention.backward(q.view(), k.view(), v.view(), result.out.view(), result.lse.view(), grad_out.view(),
+                     ra::GradientViews<Scalar>{view(0), view(1), view(2)}, options);
+  const auto copy = [](const ra::TensorView<Scalar>& from) {
+    ra::Tensor<Scalar> to(from.shape());
+    for (std::int64_t b = 0; b < to.shape()[0]; ++b) {
+      for (std::int64_t n = 0; n < to.shape()[1]; ++n) {
+        for (std::int64_t h = 0; h < to.shape()[2]; ++h) {
+          std::copy_n(from.row(b, n, h), to.shape()[3], to.view().row(b, n, h));
+        }
+      }
+    }
+    return to;
+  };
+  return {copy(view(0)), copy(view(1)), copy(view(2))};
+}
+
 /// Runs forward_with_lse and backward of an attention object on the case's shapes; empty where the gradients
-/// agree with the oracle's. Half of the cases have a gradient of the log-sum-exp, too.
+/// agree with the oracle's. Half of the cases have a gradient of the log-sum-exp, too, and half of the calls
+/// write into tensors of the caller's.
 template <class Scalar, class Attention>
 std::string check_backward(const RandomCase& c, const Attention& attention,
                            const InputFactors& factors = {}) {
@@ -85,7 +120,9 @@ std::string check_backward(const RandomCase& c, const Attention& attention,
     options.grad_lse = grad_lse;
     expected_grad_lse.assign(grad_lse.data(), grad_lse.data() + grad_lse.size());
   }
-  const ra::Gradients<Scalar> grads = attention.backward(q, k, v, result, grad_out, options);
+  const ra::Gradients<Scalar> grads =
+      c.seed % 4 < 2 ? attention.backward(q, k, v, result, grad_out, options)
+                     : backward_into_views(attention, q, k, v, result, grad_out, options);
 
   oracle::Problem problem = to_problem(c.config, c.q, c.k, c.lengths);
   // A head with one branch has no mixing weight to differentiate.

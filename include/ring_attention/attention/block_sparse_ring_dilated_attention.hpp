@@ -55,16 +55,23 @@ class BlockSparseRingDilatedAttention
   /// Output, log-sum-exp, and the probabilities of every active block, which take block_size^2 numbers each.
   BlockSparseResult<Scalar> forward_with_probabilities(Input q, Input k, Input v,
                                                        const ForwardOptions& options = {}) const {
-    BlockSparseResult<Scalar> result{this->forward_with_lse(q, k, v, options), {}};
+    return forward_with_probabilities(Context(), q, k, v, options);
+  }
+  /// The same in a context.
+  BlockSparseResult<Scalar> forward_with_probabilities(const Context& context, Input q, Input k, Input v,
+                                                       const ForwardOptions& options = {}) const {
+    BlockSparseResult<Scalar> result{this->forward_with_lse(context, q, k, v, options), {}};
     const CallShape shape = detail::check_inputs(q, k, v);
-    const AttentionPlan plan = make_block_plan(shape, options.lengths);
+    const detail::PlannedCall call = plan_blocks(shape, options.lengths);
+    const AttentionPlan& plan = call.plan;
+    const auto execution = engine::execution_of<Scalar>(context);
     BlockProbabilities<Scalar>& probabilities = result.probabilities;
     probabilities.block_size = plan.block_size;
     probabilities.coordinates = active_blocks(plan);
     const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());
     probabilities.values = Tensor<Accumulator>(count, plan.block_size, 1, plan.block_size);
-    const engine::BlockProbabilityPass<Scalar> pass(plan, q, k, result.result.lse);
-    const int threads = num_threads();
+    const engine::BlockProbabilityPass<Scalar> pass(plan, q, k, result.result.lse, *execution.kernel);
+    const int threads = execution.threads;
     std::vector<std::vector<Accumulator>> memory(static_cast<std::size_t>(threads));
     detail::parallel_for(count, threads, [&](std::int64_t index, int worker) {
       const BlockCoordinate& at = probabilities.coordinates[static_cast<std::size_t>(index)];
@@ -75,8 +82,8 @@ class BlockSparseRingDilatedAttention
   }
 
  private:
-  AttentionPlan make_block_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
-    return detail::make_block_plan(this->config(), sparse_, shape, lengths,
+  detail::PlannedCall plan_blocks(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+    return detail::plan_block_call(this->config(), sparse_, shape, lengths,
                                    [this](const PatternKey& key) { return this->apply_dilation(key); });
   }
 
@@ -84,10 +91,10 @@ class BlockSparseRingDilatedAttention
     std::vector<BlockCoordinate> coordinates;
     if (plan.shape.tokens == 0) return coordinates;
     for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-      const DilatedIndices& lists = detail::block_lists(plan.sequence_of(item));
+      const BlockLists& lists = plan.sequence_of(item).blocks;
       for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
-        for (std::size_t block = 0; block < lists.branches(); ++block) {
-          for (const std::int64_t key_block : lists.rows(block)) {
+        for (std::size_t block = 0; block < lists.count(); ++block) {
+          for (const std::int64_t key_block : lists.of(block)) {
             coordinates.push_back({item, head, static_cast<std::int64_t>(block), key_block});
           }
         }
@@ -97,13 +104,14 @@ class BlockSparseRingDilatedAttention
   }
 
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options) const {
-    engine::forward_blocks(make_block_plan(shape, options.lengths), tensors);
+                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
+    engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution);
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
-                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
-    engine::backward_blocks(make_block_plan(shape, options.lengths), tensors, grads);
+                    const GradientViews<Scalar>& grads, const BackwardOptions& options,
+                    const engine::Execution<Scalar>& execution) const {
+    engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution);
   }
 
   BlockSparseConfig sparse_;

@@ -4,9 +4,11 @@
 
 #include <ring_attention/attention/options.hpp>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/forward.hpp>
-#include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/whole_backward.hpp>
+#include <ring_attention/engine/backward_arguments.hpp>
+#include <ring_attention/engine/call_checks.hpp>
+#include <ring_attention/engine/forward_arguments.hpp>
+#include <ring_attention/engine/make_plan.hpp>
+#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>
 #include <ring_attention/scalar.hpp>
@@ -16,28 +18,9 @@
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
-
-/// The log-sum-exp's gradient as the accumulator type of a call; a view without data where there is none.
-template <class T>
-TensorView<const T> checked_grad_lse(const BackwardOptions& options, const Shape& expected) {
-  if (std::holds_alternative<std::monostate>(options.grad_lse)) return {};
-  const auto* view = std::get_if<TensorView<const T>>(&options.grad_lse);
-  if (view == nullptr) {
-    detail::throw_invalid("grad_lse", "tensor of another scalar type",
-                          sizeof(T) == sizeof(double) ? "must be double, as the log-sum-exp is"
-                                                      : "must be float, as the log-sum-exp is");
-  }
-  if (view->shape() != expected) {
-    detail::throw_invalid("grad_lse shape", to_string(view->shape()), "must be " + to_string(expected));
-  }
-  return *view;
-}
-
-}  // namespace engine
-
 /// Calls of an attention class over whole tensors. `Derived` says how a checked call is carried out, by
-/// `run_forward(shape, tensors, options)` and `run_backward(shape, tensors, grads, options)`.
+/// `run_forward(shape, tensors, options, execution)` and `run_backward(shape, tensors, grads, options,
+/// execution)`. Every call takes a Context as an optional first argument.
 ///
 /// Shapes: q, out and grad_out [b, n, h, d]; k and v [b, n, h_kv, d] with `h % h_kv == 0`, query head j reads
 /// key/value head `j / (h / h_kv)`; lse {b, h, n, 1}. Any strides; rows of an output must overlap
@@ -49,8 +32,11 @@ class WholeTensorAttention {
   static_assert(detail::is_cache_policy<CachePolicy>());
 
  public:
-  using Accumulator = accumulator_t<Scalar>;  ///< type of the log-sum-exp
-  using Input = TensorView<const Scalar>;     ///< a tensor that is read
+  using Accumulator = accumulator_t<Scalar>;       ///< type of the log-sum-exp
+  using Input = TensorView<const Scalar>;          ///< a tensor that is read
+  using Output = TensorView<Scalar>;               ///< a tensor that is written
+  using LseInput = TensorView<const Accumulator>;  ///< a log-sum-exp that is read
+  using LseOutput = TensorView<Accumulator>;       ///< a log-sum-exp that is written
 
   const AttentionConfig& config() const { return config_; }          ///< as given to the constructor
   const CachePolicy& cache_policy() const { return cache_policy_; }  ///< as given to the constructor
@@ -58,36 +44,55 @@ class WholeTensorAttention {
   /// The attention of every query, [b, n, h, d]. Shapes of the arguments and errors: see
   /// WholeTensorAttention.
   Tensor<Scalar> forward(Input q, Input k, Input v, const ForwardOptions& options = {}) const {
+    return forward(Context(), q, k, v, options);
+  }
+  /// The same in a context.
+  Tensor<Scalar> forward(const Context& context, Input q, Input k, Input v,
+                         const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
     Tensor<Scalar> out(q.shape(), detail::Uninitialized{});
-    derived().run_forward(shape, {q, k, v, out, {}}, options);
+    derived().run_forward(shape, {q, k, v, out, {}}, options, execution(context));
     return out;
   }
 
   /// Writes into the caller's tensor.
-  void forward(Input q, Input k, Input v, TensorView<Scalar> out, const ForwardOptions& options = {}) const {
+  void forward(Input q, Input k, Input v, Output out, const ForwardOptions& options = {}) const {
+    forward(Context(), q, k, v, out, options);
+  }
+  /// The same in a context.
+  void forward(const Context& context, Input q, Input k, Input v, Output out,
+               const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
-    check_outputs(q, k, v, out, {});
-    derived().run_forward(shape, {q, k, v, out, {}}, options);
+    engine::check_outputs<Scalar>({q, k, v, out, {}}, false);
+    derived().run_forward(shape, {q, k, v, out, {}}, options, execution(context));
   }
 
   /// Writes output and log-sum-exp into the caller's tensors.
-  void forward(Input q, Input k, Input v, TensorView<Scalar> out, TensorView<Accumulator> lse,
+  void forward(Input q, Input k, Input v, Output out, LseOutput lse,
+               const ForwardOptions& options = {}) const {
+    forward(Context(), q, k, v, out, lse, options);
+  }
+  /// The same in a context.
+  void forward(const Context& context, Input q, Input k, Input v, Output out, LseOutput lse,
                const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
-    detail::check_output("lse", lse, detail::lse_shape(q.shape()));
-    check_outputs(q, k, v, out, lse);
-    derived().run_forward(shape, {q, k, v, out, lse}, options);
+    engine::check_outputs<Scalar>({q, k, v, out, lse}, true);
+    derived().run_forward(shape, {q, k, v, out, lse}, options, execution(context));
   }
 
   /// Output [b, n, h, d] and log-sum-exp {b, h, n, 1}, which backward needs.
   AttentionResult<Scalar> forward_with_lse(Input q, Input k, Input v,
                                            const ForwardOptions& options = {}) const {
+    return forward_with_lse(Context(), q, k, v, options);
+  }
+  /// The same in a context.
+  AttentionResult<Scalar> forward_with_lse(const Context& context, Input q, Input k, Input v,
+                                           const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
     AttentionResult<Scalar> result{
         Tensor<Scalar>(q.shape(), detail::Uninitialized{}),
         Tensor<Accumulator>(detail::lse_shape(q.shape()), detail::Uninitialized{})};
-    derived().run_forward(shape, {q, k, v, result.out, result.lse}, options);
+    derived().run_forward(shape, {q, k, v, result.out, result.lse}, options, execution(context));
     return result;
   }
 
@@ -99,20 +104,34 @@ class WholeTensorAttention {
   /// are multiplied by its mixing weight.
   Gradients<Scalar> backward(Input q, Input k, Input v, const AttentionResult<Scalar>& result, Input grad_out,
                              const BackwardOptions& options = {}) const {
-    const CallShape shape = detail::check_inputs(q, k, v);
-    detail::check_shape("result.out", result.out.shape(), q.shape());
-    detail::check_shape("result.lse", result.lse.shape(), detail::lse_shape(q.shape()));
-    detail::check_shape("grad_out", grad_out.shape(), q.shape());
-    const auto grad_lse = engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(q.shape()));
-    const auto zeros = [](const Shape& of) {
-      Tensor<Scalar> tensor(of, detail::Uninitialized{});
-      detail::fill_zeros(tensor.data(), tensor.size(), num_threads());
-      return tensor;
-    };
-    Gradients<Scalar> grads{zeros(q.shape()), zeros(k.shape()), zeros(v.shape())};
-    derived().run_backward(shape, {q, k, v, result.out, grad_out, result.lse, grad_lse},
-                           {grads.q, grads.k, grads.v}, options);
+    return backward(Context(), q, k, v, result, grad_out, options);
+  }
+  /// The same in a context.
+  Gradients<Scalar> backward(const Context& context, Input q, Input k, Input v,
+                             const AttentionResult<Scalar>& result, Input grad_out,
+                             const BackwardOptions& options = {}) const {
+    const engine::BackwardTensors<Scalar> tensors{
+        q, k, v, result.out, grad_out, result.lse, grad_lse_of(options, q)};
+    const CallShape shape = check_backward(tensors, "result.out", "result.lse");
+    Gradients<Scalar> grads{Tensor<Scalar>(q.shape(), detail::Uninitialized{}),
+                            Tensor<Scalar>(k.shape(), detail::Uninitialized{}),
+                            Tensor<Scalar>(v.shape(), detail::Uninitialized{})};
+    derived().run_backward(shape, tensors, {grads.q, grads.k, grads.v}, options, execution(context));
     return grads;
+  }
+
+  /// Overwrites the caller's tensors, which need not hold zeros.
+  void backward(Input q, Input k, Input v, Input out, LseInput lse, Input grad_out,
+                const GradientViews<Scalar>& grads, const BackwardOptions& options = {}) const {
+    backward(Context(), q, k, v, out, lse, grad_out, grads, options);
+  }
+  /// The same in a context.
+  void backward(const Context& context, Input q, Input k, Input v, Input out, LseInput lse, Input grad_out,
+                const GradientViews<Scalar>& grads, const BackwardOptions& options = {}) const {
+    const engine::BackwardTensors<Scalar> tensors{q, k, v, out, grad_out, lse, grad_lse_of(options, q)};
+    const CallShape shape = check_backward(tensors, "out", "lse");
+    engine::check_gradients(tensors, grads);
+    derived().run_backward(shape, tensors, grads, options, execution(context));
   }
 
  protected:
@@ -138,23 +157,25 @@ class WholeTensorAttention {
   }
 
   /// The plan of a call whose shapes were checked. Throws std::invalid_argument for lengths that do not fit.
-  AttentionPlan make_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
-    return detail::make_plan(config_, shape, lengths,
+  detail::PlannedCall plan_call(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+    return detail::plan_call(config_, shape, lengths,
                              [this](const PatternKey& key) { return apply_dilation(key); });
   }
 
  private:
-  /// `lse` may be a view without data.
-  static void check_outputs(const Input& q, const Input& k, const Input& v, const TensorView<Scalar>& out,
-                            const TensorView<Accumulator>& lse) {
-    detail::check_output("out", out, q.shape());
-    detail::check_apart("out", out, "q", q);
-    detail::check_apart("out", out, "k", k);
-    detail::check_apart("out", out, "v", v);
-    detail::check_apart("lse", lse, "q", q);
-    detail::check_apart("lse", lse, "k", k);
-    detail::check_apart("lse", lse, "v", v);
-    detail::check_apart("lse", lse, "out", out);
+  static LseInput grad_lse_of(const BackwardOptions& options, const Input& q) {
+    return engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(q.shape()));
+  }
+
+  static CallShape check_backward(const engine::BackwardTensors<Scalar>& tensors, const char* out,
+                                  const char* lse) {
+    const CallShape shape = detail::check_inputs(tensors.q, tensors.k, tensors.v);
+    engine::check_saved(tensors, out, lse);
+    return shape;
+  }
+
+  static engine::Execution<Scalar> execution(const Context& context) {
+    return engine::execution_of<Scalar>(context);
   }
 
   const Derived& derived() const { return static_cast<const Derived&>(*this); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ring_attention/gradient_views.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <variant>

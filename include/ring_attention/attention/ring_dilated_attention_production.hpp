@@ -81,7 +81,7 @@ class RingDilatedAttentionProduction
 
   /// What a call works in: its plan, for calls of the same shape that follow, and its memory.
   struct Slot {
-    AttentionPlan plan;
+    detail::PlannedCall call;
     std::vector<std::int64_t> lengths;
     int threads = 0;
     const engine::TileKernel<Scalar>* kernel = nullptr;
@@ -112,7 +112,7 @@ class RingDilatedAttentionProduction
         : shared_(shared) {
       const std::lock_guard lock(shared.mutex);
       const auto matching = std::find_if(shared.idle.begin(), shared.idle.end(), [&](const auto& slot) {
-        return slot->plan.shape == shape && slot->lengths == lengths;
+        return slot->call.plan.shape == shape && slot->lengths == lengths;
       });
       // The slot at the front has been idle for longest.
       const bool create =
@@ -163,15 +163,15 @@ class RingDilatedAttentionProduction
   };
 
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options) const {
+                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     const Clock clock(*shared_);
     const Lease slot(*shared_, shape, options.lengths);
     refresh_plan(*slot, shape, options.lengths);
-    if (options_.check_finite) check_finite(slot->plan, tensors.q, tensors.k, tensors.v);
+    if (options_.check_finite) check_finite(slot->call.plan, tensors, execution.threads);
     if (shape.batch > 0 && shape.tokens > 0) {
-      reserve(*slot);
-      engine::forward_whole<Scalar>(slot->plan, tensors, *slot->kernel, slot->fit.sizes, slot->fit.threads,
-                                    slot->workspace);
+      reserve(*slot, execution);
+      engine::forward_whole<Scalar>(slot->call.plan, tensors, *slot->kernel, slot->fit.sizes,
+                                    slot->fit.threads, slot->workspace);
       note_workspace(slot->workspace.size());
     }
     ++shared_->forward_calls;
@@ -179,25 +179,26 @@ class RingDilatedAttentionProduction
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
-                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
+                    const GradientViews<Scalar>& grads, const BackwardOptions& options,
+                    const engine::Execution<Scalar>& execution) const {
     const Clock clock(*shared_);
     const Lease slot(*shared_, shape, options.lengths);
     refresh_plan(*slot, shape, options.lengths);
     if (options_.check_finite) {
-      check_finite(slot->plan, tensors.q, tensors.k, tensors.v);
-      engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan);
+      check_finite(slot->call.plan, tensors, execution.threads);
+      engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->call.plan, execution.threads);
     }
     if (shape.batch > 0 && shape.tokens > 0) {
-      const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
+      const engine::TileKernel<Scalar>& kernel = *execution.kernel;
       const auto bytes = [&](const engine::BackwardSizes& sizes, int threads) {
-        return engine::WholeBackward<Scalar>::bytes(kernel, slot->plan, sizes, threads);
+        return engine::WholeBackward<Scalar>::bytes(kernel, slot->call.plan, sizes, threads);
       };
-      const auto fast = engine::fast_backward_sizes<Scalar>(slot->plan);
-      auto fitted = engine::fit(fast, num_threads(), options_.workspace_limit_bytes, bytes);
+      const auto fast = engine::fast_backward_sizes<Scalar>(slot->call.plan);
+      auto fitted = engine::fit(fast, execution.threads, options_.workspace_limit_bytes, bytes);
       std::optional<engine::WholeBackward<Scalar>> backward;
       while (!backward) {
         try {
-          backward.emplace(slot->plan, tensors, kernel, fitted.sizes, fitted.threads);
+          backward.emplace(slot->call.plan, tensors, kernel, fitted.sizes, fitted.threads);
         } catch (const std::bad_alloc&) {
           fitted = smaller(fitted, fast, bytes);
         }
@@ -217,42 +218,39 @@ class RingDilatedAttentionProduction
       ++(computed ? shared_->cache_misses : shared_->cache_hits);
       return pattern;
     };
-    if (slot.plan.shape == shape && slot.lengths == lengths && !slot.plan.sequence_of_item.empty()) {
-      for (SequencePlan& sequence : slot.plan.sequences) {
-        for (BranchPlan& branch : sequence.branches) {
-          for (BranchPlan::Offset& offset : branch.offsets) offset.pattern = counted(offset.key);
-        }
-      }
+    detail::PlannedCall& call = slot.call;
+    if (call.plan.shape == shape && slot.lengths == lengths && !call.keys.empty()) {
+      for (std::size_t i = 0; i < call.keys.size(); ++i) call.patterns[i] = counted(call.keys[i]);
       return;
     }
-    slot.plan = AttentionPlan();  // where planning throws, the slot is empty
-    slot.plan = detail::make_plan(this->config(), shape, lengths, counted);
+    call = {};  // where planning throws, the slot is empty
+    call = detail::plan_call(this->config(), shape, lengths, counted);
     slot.lengths = lengths;
     slot.threads = 0;
   }
 
-  static void check_finite(const AttentionPlan& plan, const TensorView<const Scalar>& q,
-                           const TensorView<const Scalar>& k, const TensorView<const Scalar>& v) {
-    engine::require_finite<Scalar>("q", q, plan);
-    engine::require_finite<Scalar>("k", k, plan);
-    engine::require_finite<Scalar>("v", v, plan);
+  template <class Tensors>
+  static void check_finite(const AttentionPlan& plan, const Tensors& tensors, int threads) {
+    engine::require_finite<Scalar>("q", tensors.q, plan, threads);
+    engine::require_finite<Scalar>("k", tensors.k, plan, threads);
+    engine::require_finite<Scalar>("v", tensors.v, plan, threads);
   }
 
   /// Finds sizes within the limit and memory for them; where memory runs out, sizes of half as much.
-  void reserve(Slot& slot) const {
-    const int threads = num_threads();
-    const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
+  void reserve(Slot& slot, const engine::Execution<Scalar>& execution) const {
+    const int threads = execution.threads;
+    const engine::TileKernel<Scalar>& kernel = *execution.kernel;
     if (slot.threads == threads && slot.kernel == &kernel) return;
     slot.threads = 0;  // where memory runs out, nothing fits
-    const CallShape& shape = slot.plan.shape;
-    const detail::SequenceRuns shards(shape.tokens, slot.plan.ring_size);
+    const CallShape& shape = slot.call.plan.shape;
+    const detail::SequenceRuns shards(shape.tokens, slot.call.plan.ring_size);
     const auto bytes_per_thread = [&](const engine::ForwardSizes& sizes) {
       return engine::WholeWorkspace::bytes_per_thread(kernel, sizes, shape.head_dim);
     };
     const auto bytes = [&](const engine::ForwardSizes& sizes, int sharing) {
       return bytes_per_thread(sizes) * static_cast<std::size_t>(sharing);
     };
-    const auto fast = engine::fast_forward_sizes<T>(slot.plan, shards.run_length, threads);
+    const auto fast = engine::fast_forward_sizes<T>(slot.call.plan, shards.run_length, threads);
     slot.fit = engine::fit(fast, threads, options_.workspace_limit_bytes, bytes);
     for (;;) {
       try {

@@ -23,7 +23,7 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// Calls of an attention class over a sequence that is spread over the ranks of a communicator. `Derived`
-/// says what is computed, by `make_plan(shape, lengths)`, and checks a call beyond its shapes, by
+/// says what is computed, by `plan_call(shape, lengths)`, and checks a call beyond its shapes, by
 /// `check_call(shape)`; `attention_kind` is its name in errors.
 ///
 /// Rank p holds the rows of its tokens (`shard_ranges(n)`) of q, k and v, in order, and gets the same rows of
@@ -47,8 +47,11 @@ class ShardAttention {
   static_assert(detail::is_cache_policy<CachePolicy>());
 
  public:
-  using Accumulator = accumulator_t<Scalar>;  ///< type of the log-sum-exp
-  using Input = TensorView<const Scalar>;     ///< a tensor that is read
+  using Accumulator = accumulator_t<Scalar>;       ///< type of the log-sum-exp
+  using Input = TensorView<const Scalar>;          ///< a tensor that is read
+  using Output = TensorView<Scalar>;               ///< a tensor that is written
+  using LseInput = TensorView<const Accumulator>;  ///< a log-sum-exp that is read
+  using LseOutput = TensorView<Accumulator>;       ///< a log-sum-exp that is written
 
   /// As given to the constructor, with the ring size of the communicator.
   const AttentionConfig& config() const { return config_; }
@@ -64,7 +67,7 @@ class ShardAttention {
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return engine::report_plan(derived().make_plan(shape, {}), config_.ring_size, config_.shard_layout);
+    return engine::report_plan(derived().plan_call(shape, {}).plan, config_.ring_size, config_.shard_layout);
   }
 
   /// Payload of all messages of this rank's successful calls, in bytes.
@@ -74,36 +77,86 @@ class ShardAttention {
   /// ShardAttention.
   Tensor<Scalar> forward(Input q, Input k, Input v, std::int64_t total_sequence_length,
                          const ForwardOptions& options = {}) const {
-    return run_forward(q, k, v, total_sequence_length, options, false).out;
+    return forward(Context(), q, k, v, total_sequence_length, options);
+  }
+  /// The same in a context.
+  Tensor<Scalar> forward(const Context& context, Input q, Input k, Input v,
+                         std::int64_t total_sequence_length, const ForwardOptions& options = {}) const {
+    return run_owning_forward(context, q, k, v, total_sequence_length, options, false).out;
+  }
+
+  /// Writes into the caller's tensor [b, m, h, d]. Collective.
+  void forward(Input q, Input k, Input v, Output out, std::int64_t total_sequence_length,
+               const ForwardOptions& options = {}) const {
+    forward(Context(), q, k, v, out, total_sequence_length, options);
+  }
+  /// The same in a context.
+  void forward(const Context& context, Input q, Input k, Input v, Output out,
+               std::int64_t total_sequence_length, const ForwardOptions& options = {}) const {
+    run_forward_into(context, {q, k, v, out, {}}, total_sequence_length, options);
+  }
+
+  /// Writes output and log-sum-exp {b, h, m, 1} into the caller's tensors. Collective.
+  void forward(Input q, Input k, Input v, Output out, LseOutput lse, std::int64_t total_sequence_length,
+               const ForwardOptions& options = {}) const {
+    forward(Context(), q, k, v, out, lse, total_sequence_length, options);
+  }
+  /// The same in a context.
+  void forward(const Context& context, Input q, Input k, Input v, Output out, LseOutput lse,
+               std::int64_t total_sequence_length, const ForwardOptions& options = {}) const {
+    run_forward_into(context, {q, k, v, out, lse}, total_sequence_length, options, true);
   }
 
   /// Output [b, m, h, d] and log-sum-exp {b, h, m, 1} of the rank's own queries. Collective.
   AttentionResult<Scalar> forward_with_lse(Input q, Input k, Input v, std::int64_t total_sequence_length,
                                            const ForwardOptions& options = {}) const {
-    return run_forward(q, k, v, total_sequence_length, options, true);
+    return forward_with_lse(Context(), q, k, v, total_sequence_length, options);
+  }
+  /// The same in a context.
+  AttentionResult<Scalar> forward_with_lse(const Context& context, Input q, Input k, Input v,
+                                           std::int64_t total_sequence_length,
+                                           const ForwardOptions& options = {}) const {
+    return run_owning_forward(context, q, k, v, total_sequence_length, options, true);
   }
 
   /// Gradients of the rank's own rows; see WholeTensorAttention::backward. Collective.
   Gradients<Scalar> backward(Input q, Input k, Input v, const AttentionResult<Scalar>& result, Input grad_out,
                              std::int64_t total_sequence_length, const BackwardOptions& options = {}) const {
-    TensorView<const Accumulator> grad_lse;
-    const CallShape shape = agree("backward", q, k, v, total_sequence_length, options.lengths, [&] {
-      detail::check_shape("result.out", result.out.shape(), q.shape());
-      detail::check_shape("result.lse", result.lse.shape(), detail::lse_shape(q.shape()));
-      detail::check_shape("grad_out", grad_out.shape(), q.shape());
-      grad_lse = engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(q.shape()));
-    });
-    return detail::tell_failure(*communicator_, [&] {
-      Gradients<Scalar> grads{Tensor<Scalar>(q.shape()), Tensor<Scalar>(k.shape()),
-                              Tensor<Scalar>(v.shape())};
-      if (shape.batch == 0 || shape.tokens == 0) return grads;
-      const AttentionPlan plan = derived().make_plan(shape, options.lengths);
-      const engine::BackwardTensors<Scalar> tensors{q, k, v, result.out, grad_out, result.lse, grad_lse};
-      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(plan), *communicator_, tensors,
-                                                                engine::active_kernel<Scalar>())
-                         .run({grads.q, grads.k, grads.v});
-      return grads;
-    });
+    return backward(Context(), q, k, v, result, grad_out, total_sequence_length, options);
+  }
+  /// The same in a context.
+  Gradients<Scalar> backward(const Context& context, Input q, Input k, Input v,
+                             const AttentionResult<Scalar>& result, Input grad_out,
+                             std::int64_t total_sequence_length, const BackwardOptions& options = {}) const {
+    Gradients<Scalar> grads;
+    const auto make = [&] {
+      grads = {Tensor<Scalar>(q.shape(), detail::Uninitialized{}),
+               Tensor<Scalar>(k.shape(), detail::Uninitialized{}),
+               Tensor<Scalar>(v.shape(), detail::Uninitialized{})};
+      return GradientViews<Scalar>{grads.q, grads.k, grads.v};
+    };
+    run_backward(
+        context, {q, k, v, result.out, grad_out, result.lse, {}}, total_sequence_length, options,
+        [](const auto& tensors) { engine::check_saved(tensors, "result.out", "result.lse"); }, make);
+    return grads;
+  }
+
+  /// Overwrites the caller's tensors, which need not hold zeros. Collective.
+  void backward(Input q, Input k, Input v, Input out, LseInput lse, Input grad_out,
+                const GradientViews<Scalar>& grads, std::int64_t total_sequence_length,
+                const BackwardOptions& options = {}) const {
+    backward(Context(), q, k, v, out, lse, grad_out, grads, total_sequence_length, options);
+  }
+  /// The same in a context.
+  void backward(const Context& context, Input q, Input k, Input v, Input out, LseInput lse, Input grad_out,
+                const GradientViews<Scalar>& grads, std::int64_t total_sequence_length,
+                const BackwardOptions& options = {}) const {
+    const auto gradients = [&grads](const engine::BackwardTensors<Scalar>& tensors) {
+      engine::check_saved(tensors, "out", "lse");
+      engine::check_gradients(tensors, grads);
+    };
+    run_backward(context, {q, k, v, out, grad_out, lse, {}}, total_sequence_length, options, gradients,
+                 [&grads] { return grads; });
   }
 
  protected:
@@ -144,24 +197,67 @@ class ShardAttention {
   }
 
  private:
-  AttentionResult<Scalar> run_forward(const Input& q, const Input& k, const Input& v, std::int64_t total,
-                                      const ForwardOptions& options, bool with_lse) const {
-    const CallShape shape = agree("forward", q, k, v, total, options.lengths, [] {});
-    return detail::tell_failure(*communicator_, [&] {
-      AttentionResult<Scalar> result{Tensor<Scalar>(q.shape(), detail::Uninitialized{}), {}};
+  AttentionResult<Scalar> run_owning_forward(const Context& context, const Input& q, const Input& k,
+                                             const Input& v, std::int64_t total,
+                                             const ForwardOptions& options, bool with_lse) const {
+    AttentionResult<Scalar> result;
+    const auto make = [&]() -> engine::ForwardTensors<Scalar> {
+      result.out = Tensor<Scalar>(q.shape(), detail::Uninitialized{});
       if (with_lse) result.lse = Tensor<Accumulator>(detail::lse_shape(q.shape()), detail::Uninitialized{});
-      if (shape.batch == 0 || shape.tokens == 0) return result;
-      const AttentionPlan plan = derived().make_plan(shape, options.lengths);
-      const engine::ForwardTensors<Scalar> tensors{q, k, v, result.out, result.lse};
-      bytes_sent_ +=
-          engine::forward_ring<Scalar>(place(plan), *communicator_, tensors, engine::active_kernel<Scalar>());
-      return result;
+      return {q, k, v, result.out, result.lse};
+    };
+    run_forward(
+        context, {q, k, v, {}, {}}, total, options, [] {}, make);
+    return result;
+  }
+
+  void run_forward_into(const Context& context, const engine::ForwardTensors<Scalar>& tensors,
+                        std::int64_t total, const ForwardOptions& options, bool with_lse = false) const {
+    const auto outputs = [&tensors, with_lse] { engine::check_outputs(tensors, with_lse); };
+    run_forward(context, tensors, total, options, outputs, [&tensors] { return tensors; });
+  }
+
+  /// `make()` gives the tensors once the ranks agree; where it throws, the others hear of it.
+  template <class Check, class Make>
+  void run_forward(const Context& context, const engine::ForwardTensors<Scalar>& arguments,
+                   std::int64_t total, const ForwardOptions& options, const Check& more_checks,
+                   const Make& make) const {
+    engine::Execution<Scalar> execution{};
+    const CallShape shape = agree("forward", context, execution, arguments.q, arguments.k, arguments.v, total,
+                                  options.lengths, more_checks);
+    detail::tell_failure(*communicator_, [&] {
+      const engine::ForwardTensors<Scalar> tensors = make();
+      if (shape.batch == 0 || shape.tokens == 0) return;
+      const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
+      bytes_sent_ += engine::forward_ring<Scalar>(place(call.plan, execution.threads), *communicator_,
+                                                  tensors, *execution.kernel);
+    });
+  }
+
+  template <class Check, class Make>
+  void run_backward(const Context& context, engine::BackwardTensors<Scalar> tensors, std::int64_t total,
+                    const BackwardOptions& options, const Check& more_checks, const Make& make) const {
+    engine::Execution<Scalar> execution{};
+    const CallShape shape =
+        agree("backward", context, execution, tensors.q, tensors.k, tensors.v, total, options.lengths, [&] {
+          tensors.grad_lse =
+              engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(tensors.q.shape()));
+          more_checks(tensors);
+        });
+    detail::tell_failure(*communicator_, [&] {
+      const GradientViews<Scalar> grads = make();
+      if (shape.batch == 0 || shape.tokens == 0) return;
+      const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
+      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(call.plan, execution.threads),
+                                                                *communicator_, tensors, *execution.kernel)
+                         .run(grads);
     });
   }
 
   /// Checks a call's arguments on every rank together; returns the shape of the whole call.
   template <class MoreChecks>
-  CallShape agree(const char* call, const Input& q, const Input& k, const Input& v, std::int64_t total,
+  CallShape agree(const char* call, const Context& context, engine::Execution<Scalar>& execution,
+                  const Input& q, const Input& k, const Input& v, std::int64_t total,
                   const std::vector<std::int64_t>& lengths, const MoreChecks& more_checks) const {
     CallShape shape;
     std::string error;
@@ -182,7 +278,8 @@ class ShardAttention {
       shape.tokens = total;
       detail::check_lengths(shape, lengths);
       derived().check_call(shape);
-      detail::require_threads(*communicator_, num_threads());
+      execution = engine::execution_of<Scalar>(context);
+      detail::require_threads(*communicator_, execution.threads);
     } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
       error = invalid.what();
     }
@@ -196,8 +293,8 @@ class ShardAttention {
     return shape;
   }
 
-  engine::RingPlace place(const AttentionPlan& plan) const {
-    return {&plan, config_.shard_layout, /*whole_tensors=*/false, num_threads()};
+  engine::RingPlace place(const AttentionPlan& plan, int threads) const {
+    return {&plan, config_.shard_layout, /*whole_tensors=*/false, threads};
   }
 
   const Derived& derived() const { return static_cast<const Derived&>(*this); }

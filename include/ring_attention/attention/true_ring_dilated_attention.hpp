@@ -53,7 +53,7 @@ class TrueRingDilatedAttention
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return engine::report_plan(this->make_plan(shape, {}), this->config().ring_size,
+    return engine::report_plan(this->plan_call(shape, {}).plan, this->config().ring_size,
                                this->config().shard_layout);
   }
   /// The report for one head per branch.
@@ -64,22 +64,23 @@ class TrueRingDilatedAttention
 
  private:
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options) const {
+                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
-    const AttentionPlan plan = this->make_plan(shape, options.lengths);
-    const auto& kernel = engine::active_kernel<Scalar>();  // one for all members
+    const detail::PlannedCall call = this->plan_call(shape, options.lengths);
     run_members([&](ThreadCommunicator& communicator) {
-      engine::forward_ring(place(plan), communicator, tensors, kernel);
+      engine::forward_ring(place(call.plan), communicator, tensors, *execution.kernel);
     });
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
-                    const engine::GradientTensors<Scalar>& grads, const BackwardOptions& options) const {
+                    const GradientViews<Scalar>& grads, const BackwardOptions& options,
+                    const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
-    const AttentionPlan plan = this->make_plan(shape, options.lengths);
-    const auto& kernel = engine::active_kernel<Scalar>();  // one for all members
+    const detail::PlannedCall call = this->plan_call(shape, options.lengths);
     run_members([&](ThreadCommunicator& communicator) {
-      engine::RingBackward<Scalar, ThreadCommunicator>(place(plan), communicator, tensors, kernel).run(grads);
+      engine::RingBackward<Scalar, ThreadCommunicator>(place(call.plan), communicator, tensors,
+                                                       *execution.kernel)
+          .run(grads);
     });
   }
 

@@ -13,10 +13,10 @@
 #include <cstdint>
 #include <ring_attention/engine/forward.hpp>
 #include <ring_attention/engine/gradient_tiles.hpp>
+#include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
 #include <ring_attention/engine/shards.hpp>
-#include <ring_attention/engine/walk.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <vector>
@@ -56,33 +56,35 @@ class BackwardPass {
                const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, const BackwardSizes& sizes)
       : plan_(plan), kernel_(kernel), tiles_(plan, kernel, queries, delta), sizes_(sizes) {}
 
-  /// Runs a unit over the queries of a member's run. find(branch, offset, segment, unit, visit) calls
-  /// visit(GradientPiece) for each piece of the segment's kept rows that is at hand.
-  template <class FindPieces>
+  /// Runs a unit over the queries of a member's run. source.pieces(unit, meeting) gives the pieces of the
+  /// meeting's keys that are at hand.
+  template <class Source>
   void run(const BackwardUnit& unit, const detail::TokenRun& run, const BackwardTargets<T>& targets,
-           Workspace& work, const FindPieces& find) const {
+           Workspace& work, const Source& source) const {
     const SequencePlan& sequence = plan_.sequence_of(unit.item);
     const BranchPlan& branch = sequence.branches[unit.branch];
     const std::int64_t group = plan_.shape.heads / plan_.shape.kv_heads;
-    const std::int64_t heads = detail::heads_with_offset(branch, unit.offset, unit.kv_head * group,
-                                                         (unit.kv_head + 1) * group, work.heads);
-    const std::int64_t begin = (std::max)(unit.query_begin, run.begin);
-    const std::int64_t end = (std::min)(unit.query_end, run.end);
-    if (heads == 0 || begin >= end) return;
-    detail::for_each_segment(
-        plan_, sequence.length, branch, branch.offsets[unit.offset], begin, end,
-        [&](const detail::Segment& segment) {
-          const QuerySet set{unit.item, work.heads, heads, segment.queries, run.row_shift, run.number_shift};
-          find(unit.branch, unit.offset, segment, unit,
-               [&](const GradientPiece<Scalar>& piece) { meet(unit, set, piece, targets, work); });
-        });
+    detail::Meeting meeting{unit.branch, unit.offset, work.heads, 0, {}};
+    meeting.head_count = detail::heads_with_offset(branch, unit.offset, unit.kv_head * group,
+                                                   (unit.kv_head + 1) * group, work.heads);
+    if (meeting.head_count == 0) return;
+    detail::SegmentWalk segments(plan_, sequence, unit.branch, unit.offset,
+                                 (std::max)(unit.query_begin, run.begin),
+                                 (std::min)(unit.query_end, run.end));
+    while (segments.next()) {
+      meeting.segment = *segments;
+      const QuerySet set{unit.item,     work.heads,      meeting.head_count, meeting.segment.queries,
+                         run.row_shift, run.number_shift};
+      auto pieces = source.pieces(unit, meeting);
+      for (GradientPiece<Scalar> piece; pieces.next(piece);) meet(unit, set, piece, targets, work);
+    }
   }
 
  private:
   void meet(const BackwardUnit& unit, const QuerySet& set, GradientPiece<Scalar> keys,
             const BackwardTargets<T>& targets, Workspace& work) const {
-    detail::TokenList& tokens = keys.piece.tokens;
-    if (plan_.causal) tokens = tokens.sub(0, tokens.count_until(set.tokens[set.tokens.count - 1]));
+    Progression& tokens = keys.piece.tokens;
+    if (plan_.causal) tokens = tokens.sub(0, tokens.count_below(set.tokens.last() + 1));
     if (tokens.count == 0) return;
     const std::int64_t group = detail::ceil_div(sizes_.group_entries, tiles_.most) * tiles_.most;
     for (std::int64_t first = 0; first < set.entries(); first += group) {
@@ -97,8 +99,7 @@ class BackwardPass {
 
   void meet_run(const LoadedQueries& loaded, const GradientPiece<Scalar>& keys, std::int64_t begin,
                 std::int64_t end, const BackwardTargets<T>& targets, Workspace& work) const {
-    const KeyPiece<Scalar> run{keys.piece.tokens.sub(begin, end), keys.piece.keys.skip(begin),
-                               keys.piece.values.skip(begin)};
+    const KeyPiece<Scalar> run = keys.piece.sub(begin, end);
     tiles_.pack(run, run.tokens.count, 0, targets.wanted(), work);
     tiles_.accumulate(loaded, run.tokens, 0, targets.wanted(), work);
     if (!targets.grad_keys) return;

@@ -182,24 +182,18 @@ void seed_mix_statistics(const AttentionPlan& plan, std::size_t branch_index, co
   if (!plan.zero_keys) return;
   std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads));
   for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-    const SequencePlan& sequence = plan.sequence_of(item);
-    if (branch_index >= sequence.branches.size()) continue;
-    const BranchPlan& branch = sequence.branches[branch_index];
-    for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
-      const std::int64_t count = detail::heads_with_offset(branch, o, 0, plan.shape.heads, heads.data());
-      const auto seed = [&](const detail::Segment& segment) {
-        if (segment.zero_keys == 0) return;
-        for (std::int64_t i = 0; i < count; ++i) {
-          for (std::int64_t q = 0; q < segment.queries.count; ++q) {
-            const std::int64_t token = segment.queries[q];
-            const std::int64_t head = heads[static_cast<std::size_t>(i)];
-            *probability.row(branch_index, item, head, token + run.number_shift) =
-                static_cast<T>(segment.zero_keys) *
-                std::exp(-*queries.lse.row(item, head, token + run.row_shift));
-          }
+    detail::MeetingWalk meetings(plan, item, 0, plan.shape.heads, run.begin, run.end, heads.data());
+    while (meetings.next()) {
+      const detail::Segment& segment = meetings->segment;
+      if (meetings->branch != branch_index || segment.zero_keys == 0) continue;
+      for (std::int64_t i = 0; i < meetings->head_count; ++i) {
+        for (std::int64_t q = 0; q < segment.queries.count; ++q) {
+          const std::int64_t token = segment.queries[q];
+          *probability.row(branch_index, item, meetings->heads[i], token + run.number_shift) =
+              static_cast<T>(segment.zero_keys) *
+              std::exp(-*queries.lse.row(item, meetings->heads[i], token + run.row_shift));
         }
-      };
-      detail::for_each_segment(plan, sequence.length, branch, branch.offsets[o], run.begin, run.end, seed);
+      }
     }
   }
 }
@@ -240,6 +234,19 @@ void branch_deltas(const AttentionPlan& plan, const detail::TokenRun& run, const
   for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
     branch_deltas(plan, branch, run, probability, weighted, grad_lse, delta, threads);
   }
+}
+
+/// Zeros in every row of a tensor, on all threads.
+template <class Scalar>
+void clear_rows(const TensorView<Scalar>& view, int threads) {
+  const auto [batch, tokens, heads, head_dim] = view.shape();
+  const auto clear = [&view, head_dim = head_dim](std::int64_t item, std::int64_t head, std::int64_t begin,
+                                                  std::int64_t end) {
+    for (std::int64_t token = begin; token < end; ++token) {
+      std::fill_n(view.row(item, token, head), head_dim, Scalar(0));
+    }
+  };
+  for_each_row_block(batch, heads, {0, tokens, 0, 0}, threads, clear);
 }
 
 /// Rounds the accumulated gradients of a run to the scalar type. Row 0 of `from` has the number

@@ -19,6 +19,7 @@
 #include <ring_attention/engine/gradient_tiles.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
@@ -39,26 +40,45 @@ class BlockBackward {
   using Workspace = BackwardWorkspace<Scalar>;
 
  public:
-  BlockBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors, int threads)
+  BlockBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
+                const Execution<Scalar>& execution)
       : plan_(plan),
-        kernel_(active_kernel<Scalar>()),
+        kernel_(*execution.kernel),
         tensors_(tensors),
-        threads_(threads),
+        threads_(execution.threads),
         group_(plan.shape.heads / plan.shape.kv_heads),
         delta_storage_(1, plan.shape.batch, plan.shape.heads, plan.shape.tokens),
         tiles_(plan, kernel_, {tensors.q, tensors.grad_out, tensors.lse}, delta()) {}
 
-  void run(const GradientTensors<Scalar>& grads) {
+  void run(const GradientViews<Scalar>& grads) {
     row_deltas(plan_, kernel_, {0, plan_.shape.tokens, 0, 0},
                BackwardQueries<Scalar>{tensors_.q, tensors_.grad_out, tensors_.lse}, tensors_.out,
                tensors_.grad_lse, delta(), threads_);
     const std::int64_t columns = plan_.shape.batch * plan_.shape.kv_heads;
     const bool in_place = std::is_same_v<T, Scalar> && (threads_ == 1 || columns >= 2 * threads_);
-    if (!in_place) query_pass(grads.q);
+    if (in_place) {
+      clear_rows(grads.q, threads_);  // every key block adds to it
+    } else {
+      clear_rows_past_lengths(grads.q);
+      query_pass(grads.q);
+    }
+    clear_rows_past_lengths(grads.k);
+    clear_rows_past_lengths(grads.v);
     key_pass(grads, in_place);
   }
 
  private:
+  /// The passes write every row of an item's own tokens, and no other.
+  void clear_rows_past_lengths(const TensorView<Scalar>& grad) const {
+    for (std::int64_t item = 0; item < plan_.shape.batch; ++item) {
+      for (std::int64_t token = plan_.sequence_of(item).length; token < plan_.shape.tokens; ++token) {
+        for (std::int64_t head = 0; head < grad.shape()[2]; ++head) {
+          std::fill_n(grad.row(item, token, head), plan_.shape.head_dim, Scalar(0));
+        }
+      }
+    }
+  }
+
   RowNumbers<T> delta() { return {delta_storage_.data(), plan_.shape.heads, plan_.shape.tokens, 0}; }
 
   /// Calls body(task, workspace, cursors) for every task, on all threads; `by_column`: one thread for all
@@ -108,21 +128,19 @@ class BlockBackward {
             const std::int64_t block = block_slots.block(task.begin + static_cast<std::int64_t>(i));
             cursors[i] = {};
             if (loaded(i).entries == 0) continue;
-            cursors[i] =
-                detail::ListCursor(detail::list_of(detail::block_lists(plan_.sequence_of(task.item)), block));
+            cursors[i] = detail::cursor_of(plan_.sequence_of(task.item).blocks, block);
             tiles_.load(query_set(i), 0, loaded(i), 0, work);
           }
-          detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
-            const detail::TokenList keys = detail::block_tokens(begin, end, plan_.block_size, length);
+          for (detail::ListWalk runs(cursors); runs.next();) {
+            const Progression keys = detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length);
             for (std::int64_t first = 0; first < keys.count; first += sizes.run_keys) {
-              const detail::TokenList run = keys.sub(first, (std::min)(first + sizes.run_keys, keys.count));
-              tiles_.pack(piece_of(tensors_.k, tensors_.v, run, 0, task.item, task.kv_head), run.count, 0,
-                          wanted, work);
+              const Progression run = keys.sub(first, (std::min)(first + sizes.run_keys, keys.count));
+              tiles_.pack(piece_of(tensors_, run, 0, task.item, task.kv_head), run.count, 0, wanted, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
-                if (cursors[i].begin() == begin) tiles_.accumulate(loaded(i), run, 0, wanted, work);
+                if (runs.holds(i)) tiles_.accumulate(loaded(i), run, 0, wanted, work);
               }
             }
-          });
+          }
           for (std::size_t i = 0; i < cursors.size(); ++i) {
             const QuerySet set = query_set(i);
             for (std::int64_t entry = 0; entry < set.entries(); ++entry) {
@@ -134,10 +152,10 @@ class BlockBackward {
   }
 
   /// `with_queries`: adds the gradients of queries to grads.q, too.
-  void key_pass(const GradientTensors<Scalar>& grads, bool with_queries) {
-    std::vector<DilatedIndices> query_blocks;
+  void key_pass(const GradientViews<Scalar>& grads, bool with_queries) {
+    std::vector<detail::OwnedBlockLists> query_blocks;
     for (const SequencePlan& sequence : plan_.sequences) {
-      query_blocks.push_back(detail::transpose_lists(detail::block_lists(sequence)));
+      query_blocks.push_back(detail::transpose_lists(sequence.blocks));
     }
     BackwardSizes sizes;
     sizes.group_entries = (std::max)(sizes.group_entries / tiles_.most, std::int64_t{1}) * tiles_.most;
@@ -149,8 +167,8 @@ class BlockBackward {
     for_each_task(
         tasks, sizes, with_queries, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
           const std::int64_t length = plan_.sequence_of(task.item).length;
-          const DilatedIndices& lists =
-              query_blocks[plan_.sequence_of_item[static_cast<std::size_t>(task.item)]];
+          const BlockLists lists =
+              query_blocks[plan_.sequence_of_item[static_cast<std::size_t>(task.item)]].view();
           const auto keys = [&](std::size_t i) {
             return block_slots.tokens(task.begin + static_cast<std::int64_t>(i), length);
           };
@@ -159,24 +177,24 @@ class BlockBackward {
             const std::int64_t block = block_slots.block(task.begin + static_cast<std::int64_t>(i));
             cursors[i] = {};
             if (keys(i).count == 0) continue;
-            cursors[i] = detail::ListCursor(detail::list_of(lists, block));
-            tiles_.pack(piece_of(tensors_.k, tensors_.v, keys(i), 0, task.item, task.kv_head), keys(i).count,
-                        position(i), wanted, work);
+            cursors[i] = detail::cursor_of(lists, block);
+            tiles_.pack(piece_of(tensors_, keys(i), 0, task.item, task.kv_head), keys(i).count, position(i),
+                        wanted, work);
           }
-          detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
-            const QuerySet set{task.item, work.heads,
-                               group_,    detail::block_tokens(begin, end, plan_.block_size, length),
-                               0,         0};
+          for (detail::ListWalk runs(cursors); runs.next();) {
+            const QuerySet set{
+                task.item, work.heads,
+                group_,    detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length),
+                0,         0};
             for (std::int64_t first = 0; first < set.entries(); first += sizes.group_entries) {
               const LoadedQueries loaded{0, (std::min)(sizes.group_entries, set.entries() - first)};
               tiles_.load(set, first, loaded, 0, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
-                if (cursors[i].begin() == begin)
-                  tiles_.accumulate(loaded, keys(i), position(i), wanted, work);
+                if (runs.holds(i)) tiles_.accumulate(loaded, keys(i), position(i), wanted, work);
               }
               if (with_queries) add_query_gradients(grads.q, set, first, loaded, work);
             }
-          });
+          }
           for (std::size_t i = 0; i < cursors.size(); ++i) {
             for (std::int64_t k = 0; k < keys(i).count; ++k) {
               write_row(grads.k.row(task.item, keys(i)[k], task.kv_head),
@@ -213,12 +231,12 @@ class BlockBackward {
   Tiles tiles_;
 };
 
-/// Writes the gradients of one call; `grads` holds zeros.
+/// Writes the gradients of one call.
 template <class Scalar>
 void backward_blocks(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
-                     const GradientTensors<Scalar>& grads) {
+                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  BlockBackward<Scalar>(plan, tensors, num_threads()).run(grads);
+  BlockBackward<Scalar>(plan, tensors, execution).run(grads);
 }
 
 }  // namespace engine

@@ -93,7 +93,7 @@ class BlockForward {
 
   void attend(const detail::SlotTask& slot_run, Workspace& work) const {
     const std::int64_t length = plan_.sequence_of(slot_run.item).length;
-    const ForwardTask task = rows_of(slot_run, length);
+    const ForwardTask task = task_of(slot_run, length);
     RowStates<T> states = work.states;
     states.head_stride = task.end - task.begin;
     states.first_head = task.head_begin;
@@ -104,26 +104,26 @@ class BlockForward {
       return QuerySet{slot_run.item, work.heads.data(), group_, slots_.tokens(slot, length), 0, 0};
     };
 
-    const DilatedIndices& lists = detail::block_lists(plan_.sequence_of(slot_run.item));
+    const BlockLists& lists = plan_.sequence_of(slot_run.item).blocks;
     const std::span cursors(work.cursors.data(), static_cast<std::size_t>(slot_run.end - slot_run.begin));
     for (std::size_t i = 0; i < cursors.size(); ++i) {
       const QuerySet set = query_set(slot_run.begin + static_cast<std::int64_t>(i));
       cursors[i] = {};
       if (set.tokens.count == 0) continue;
-      cursors[i] = detail::ListCursor(
-          detail::list_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i))));
+      cursors[i] = detail::cursor_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i)));
       work.tiles[i].load(set, tensors_.q, plan_.scale, states);
     }
-    detail::walk_lists(cursors, [&](std::int64_t begin, std::int64_t end) {
-      const detail::TokenList tokens = detail::block_tokens(begin, end, plan_.block_size, length);
-      work.buffers.for_each_run(piece_of(tensors_.k, tensors_.v, tokens, 0, slot_run.item, slot_run.kv_head),
-                                [&](const PackedKeys& packed, const detail::TokenList& run) {
-                                  for (std::size_t i = 0; i < cursors.size(); ++i) {
-                                    if (cursors[i].begin() != begin) continue;
-                                    work.tiles[i].attend(packed, run, plan_.causal);
-                                  }
-                                });
-    });
+    for (detail::ListWalk runs(cursors); runs.next();) {
+      const Progression tokens = detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length);
+      const KeyPiece<Scalar> keys = piece_of(tensors_, tokens, 0, slot_run.item, slot_run.kv_head);
+      for (std::int64_t begin = 0; begin < tokens.count; begin += run_keys) {
+        const auto run = keys.sub(begin, (std::min)(begin + run_keys, tokens.count));
+        const PackedKeys packed = work.buffers.pack(run);
+        for (std::size_t i = 0; i < cursors.size(); ++i) {
+          if (runs.holds(i)) work.tiles[i].attend(packed, run.tokens, plan_.causal);
+        }
+      }
+    }
     for (std::size_t i = 0; i < cursors.size(); ++i) {
       const QuerySet set = query_set(slot_run.begin + static_cast<std::int64_t>(i));
       if (set.tokens.count > 0) work.tiles[i].store(set, states);
@@ -131,7 +131,7 @@ class BlockForward {
     pass_.finish(task, states);
   }
 
-  ForwardTask rows_of(const detail::SlotTask& slot_run, std::int64_t length) const {
+  ForwardTask task_of(const detail::SlotTask& slot_run, std::int64_t length) const {
     ForwardTask task{};
     task.item = slot_run.item;
     task.kv_head = slot_run.kv_head;
@@ -154,9 +154,10 @@ class BlockForward {
 };
 
 template <class Scalar>
-void forward_blocks(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors) {
+void forward_blocks(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+                    const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  BlockForward<Scalar>(plan, tensors, active_kernel<Scalar>(), num_threads()).run();
+  BlockForward<Scalar>(plan, tensors, *execution.kernel, execution.threads).run();
 }
 
 }  // namespace engine

@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <ring_attention/engine/token_list.hpp>
+#include <ring_attention/engine/plan.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
-#include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/pattern/progression.hpp>
 #include <span>
 #include <utility>
 #include <vector>
@@ -16,22 +16,28 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
+/// Lists with memory of their own.
+struct OwnedBlockLists {
+  std::vector<std::int64_t> begin, blocks;
+
+  BlockLists view() const { return {begin, blocks}; }
+};
+
 /// For each key block the query blocks that list it, ascending.
-inline DilatedIndices transpose_lists(const DilatedIndices& lists) {
-  const std::size_t blocks = lists.branches();
-  std::vector<std::int64_t> begin(blocks + 1);
-  for (std::size_t q = 0; q < blocks; ++q) {
-    for (const std::int64_t k : lists.rows(q)) ++begin[static_cast<std::size_t>(k) + 1];
-  }
-  for (std::size_t k = 0; k < blocks; ++k) begin[k + 1] += begin[k];
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(begin.back()));
+inline OwnedBlockLists transpose_lists(const BlockLists& lists) {
+  OwnedBlockLists transposed{std::vector<std::int64_t>(lists.count() + 1),
+                             std::vector<std::int64_t>(lists.blocks.size())};
+  std::vector<std::int64_t>& begin = transposed.begin;
+  for (const std::int64_t k : lists.blocks) ++begin[static_cast<std::size_t>(k) + 1];
+  for (std::size_t k = 0; k < lists.count(); ++k) begin[k + 1] += begin[k];
   std::vector<std::int64_t> next(begin.begin(), begin.end() - 1);
-  for (std::size_t q = 0; q < blocks; ++q) {
-    for (const std::int64_t k : lists.rows(q)) {
-      rows[static_cast<std::size_t>(next[static_cast<std::size_t>(k)]++)] = static_cast<std::int64_t>(q);
+  for (std::size_t q = 0; q < lists.count(); ++q) {
+    for (const std::int64_t k : lists.of(q)) {
+      transposed.blocks[static_cast<std::size_t>(next[static_cast<std::size_t>(k)]++)] =
+          static_cast<std::int64_t>(q);
     }
   }
-  return DilatedIndices(std::move(begin), std::move(rows));
+  return transposed;
 }
 
 /// A place in an ascending list of blocks: the run of consecutive blocks that comes next.
@@ -68,36 +74,47 @@ class ListCursor {
   std::int64_t end_ = none;
 };
 
-/// Walks ascending lists together: calls visit(begin, end) for the longest runs of blocks that the same lists
-/// hold, in order. Those are the lists whose cursor begins at `begin`.
-template <class Visit>
-void walk_lists(std::span<ListCursor> cursors, const Visit& visit) {
-  for (;;) {
-    std::int64_t begin = ListCursor::none;
-    for (const ListCursor& cursor : cursors) begin = (std::min)(begin, cursor.begin());
-    if (begin == ListCursor::none) return;
-    std::int64_t end = ListCursor::none;
-    for (const ListCursor& cursor : cursors) {
-      end = (std::min)(end, cursor.begin() == begin ? cursor.end() : cursor.begin());
-    }
-    visit(begin, end);
-    for (ListCursor& cursor : cursors) {
-      if (cursor.begin() == begin) cursor.advance(end);
-    }
-  }
+/// At the beginning of a block's list.
+inline ListCursor cursor_of(const BlockLists& lists, std::int64_t block) {
+  return ListCursor(lists.of(static_cast<std::size_t>(block)));
 }
 
-/// The list of a block; empty for blocks past an item's length.
-inline std::span<const std::int64_t> list_of(const DilatedIndices& lists, std::int64_t block) {
-  const auto index = static_cast<std::size_t>(block);
-  return index < lists.branches() ? lists.rows(index) : std::span<const std::int64_t>();
-}
+/// Walks ascending lists together: the longest runs of blocks [begin, end) that the same lists hold, in
+/// order.
+class ListWalk {
+ public:
+  /// The cursors stand at the lists' beginnings and move with the walk.
+  explicit ListWalk(std::span<ListCursor> cursors) : cursors_(cursors) {}
+
+  /// Goes to the next run; false at the end.
+  bool next() {
+    for (ListCursor& cursor : cursors_) {
+      if (begin_ != ListCursor::none && cursor.begin() == begin_) cursor.advance(end_);
+    }
+    begin_ = end_ = ListCursor::none;
+    for (const ListCursor& cursor : cursors_) begin_ = (std::min)(begin_, cursor.begin());
+    if (begin_ == ListCursor::none) return false;
+    for (const ListCursor& cursor : cursors_) {
+      end_ = (std::min)(end_, cursor.begin() == begin_ ? cursor.end() : cursor.begin());
+    }
+    return true;
+  }
+  std::int64_t begin() const { return begin_; }
+  std::int64_t end() const { return end_; }
+  /// Whether list i holds the run.
+  bool holds(std::size_t i) const { return cursors_[i].begin() == begin_; }
+
+ private:
+  std::span<ListCursor> cursors_;
+  std::int64_t begin_ = ListCursor::none;
+  std::int64_t end_ = ListCursor::none;
+};
 
 /// Tokens of the blocks [begin, end).
-inline TokenList block_tokens(std::int64_t begin, std::int64_t end, std::int64_t block_size,
-                              std::int64_t length) {
+inline Progression block_tokens(std::int64_t begin, std::int64_t end, std::int64_t block_size,
+                                std::int64_t length) {
   const std::int64_t first = begin * block_size;
-  return {first, nullptr, (end < blocks_of(length, block_size) ? end * block_size : length) - first};
+  return {first, 1, (end < blocks_of(length, block_size) ? end * block_size : length) - first};
 }
 
 }  // namespace detail

@@ -26,13 +26,9 @@ class BlockProbabilityPass {
 
  public:
   BlockProbabilityPass(const AttentionPlan& plan, const TensorView<const Scalar>& q,
-                       const TensorView<const Scalar>& k, const TensorView<const T>& lse)
-      : plan_(plan),
-        kernel_(active_kernel<Scalar>()),
-        q_(q),
-        k_(k),
-        lse_(lse),
-        head_dim_(plan.shape.head_dim) {}
+                       const TensorView<const Scalar>& k, const TensorView<const T>& lse,
+                       const TileKernel<Scalar>& kernel)
+      : plan_(plan), kernel_(kernel), q_(q), k_(k), lse_(lse), head_dim_(plan.shape.head_dim) {}
 
   /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros.
   void run(std::int64_t item, std::int64_t head, std::int64_t query_block, std::int64_t key_block, T* values,
@@ -41,8 +37,8 @@ class BlockProbabilityPass {
     const auto tokens = [&](std::int64_t block) {
       return detail::block_tokens(block, block + 1, plan_.block_size, length);
     };
-    const detail::TokenList queries = tokens(query_block);
-    const detail::TokenList keys = tokens(key_block);
+    const Progression queries = tokens(query_block);
+    const Progression keys = tokens(key_block);
     const std::int64_t kv_head = head / (plan_.shape.heads / plan_.shape.kv_heads);
     const std::int64_t most = kernel_.max_queries();
     memory.resize(
@@ -54,8 +50,8 @@ class BlockProbabilityPass {
     LaneIndex<T> limits[largest_tile];
     for (std::int64_t k = 0; k < keys.count; k += kernel_.key_block) {
       const std::int64_t count = (std::min)(kernel_.key_block, keys.count - k);
-      kernel_.pack_panels(Rows<const Scalar>{k_.row(item, 0, kv_head), k_.strides()[1], nullptr, keys[k]},
-                          count, head_dim_, packed);
+      kernel_.pack_panels(Rows<const Scalar>{k_.row(item, keys[k], kv_head), k_.strides()[1]}, count,
+                          head_dim_, packed);
       for (std::int64_t first = 0; first < queries.count; first += most) {
         const std::int64_t rows = (std::min)(most, queries.count - first);
         const int vectors = kernel_.vectors_for(rows);
@@ -63,7 +59,7 @@ class BlockProbabilityPass {
         for (std::int64_t lane = 0; lane < width; ++lane) {
           load(item, head, queries[first + lane], lane < rows, lane, width, query, row_lse);
           limits[lane] = static_cast<LaneIndex<T>>(
-              plan_.causal ? keys.sub(k, k + count).count_until(queries[first + lane]) : count);
+              plan_.causal ? keys.sub(k, k + count).count_below(queries[first + lane] + 1) : count);
         }
         kernel_.probabilities(packed, count, {query, row_lse, vectors}, limits, head_dim_, scores);
         for (std::int64_t lane = 0; lane < rows; ++lane) {

@@ -6,9 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/engine/forward.hpp>
+#include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/shards.hpp>
-#include <ring_attention/engine/walk.hpp>
 #include <ring_attention/tensor.hpp>
 #include <tuple>
 #include <utility>
@@ -25,19 +25,19 @@ struct TransferPiece {
   std::size_t branch;
   std::int64_t kv_head;
   std::size_t offset;
-  detail::TokenList tokens;
+  Progression tokens;
   std::int64_t first_row;  // in the message
   std::int64_t row_shift;  // of the sender's run
   std::int64_t number_shift;
 
-  std::int64_t last_token() const { return tokens[tokens.count - 1]; }
+  std::int64_t last_token() const { return tokens.last(); }
   auto place() const { return std::tuple(item, branch, kv_head, offset); }
 
   /// Its rows from token `first` to token `last`.
   TransferPiece part(std::int64_t first, std::int64_t last) const {
     TransferPiece piece = *this;
-    const std::int64_t skipped = tokens.count_until(first - 1);
-    piece.tokens = tokens.sub(skipped, tokens.count_until(last));
+    const std::int64_t skipped = tokens.count_below(first);
+    piece.tokens = tokens.sub(skipped, tokens.count_below(last + 1));
     piece.first_row += skipped;
     return piece;
   }
@@ -63,8 +63,7 @@ class Transfer {
                 0) {
               continue;
             }
-            add(plan, sequence.length, branch, branch.offsets[o], sender, receiver,
-                {item, b, kv_head, o, {}, 0, 0, 0});
+            add(plan, sequence, sender, receiver, {item, b, kv_head, o, {}, 0, 0, 0});
           }
         }
       }
@@ -74,23 +73,38 @@ class Transfer {
   std::int64_t rows() const { return rows_; }
   const std::vector<TransferPiece>& pieces() const { return pieces_; }
 
-  /// Calls visit(piece) for the rows of one segment's keys.
-  template <class Visit>
-  void for_each_piece(std::int64_t item, std::size_t branch, std::int64_t kv_head, std::size_t offset,
-                      const detail::Segment& segment, const Visit& visit) const {
-    const auto place = std::tuple(item, branch, kv_head, offset);
-    detail::for_each_key_run(segment, segment.begin, segment.end, [&](const detail::TokenList& keys) {
-      const std::int64_t first = keys[0];
-      const std::int64_t last = keys[keys.count - 1];
-      const auto ends_before = [&](const TransferPiece& piece, std::int64_t token) {
-        return piece.place() < place || (piece.place() == place && piece.last_token() < token);
-      };
-      auto at = std::lower_bound(pieces_.begin(), pieces_.end(), first, ends_before);
-      for (; at != pieces_.end() && at->place() == place && at->tokens[0] <= last; ++at) {
-        visit(at->part(first, last));
+  /// The part of the message that holds one segment's keys of a batch item and key/value head.
+  class Pieces {
+   public:
+    Pieces(const Transfer& transfer, std::int64_t item, std::size_t branch, std::int64_t kv_head,
+           std::size_t offset, const detail::Segment& segment)
+        : transfer_(&transfer),
+          place_(item, branch, kv_head, offset),
+          keys_(segment, segment.begin, segment.end),
+          at_(transfer.pieces_.end()) {}
+
+    bool next(TransferPiece& piece) {
+      for (;;) {
+        if (at_ != transfer_->pieces_.end() && at_->place() == place_ &&
+            at_->tokens.first <= (*keys_).last()) {
+          piece = (at_++)->part((*keys_).first, (*keys_).last());
+          return true;
+        }
+        if (!keys_.next()) return false;
+        const auto ends_before = [this](const TransferPiece& each, std::int64_t token) {
+          return each.place() < place_ || (each.place() == place_ && each.last_token() < token);
+        };
+        at_ = std::lower_bound(transfer_->pieces_.begin(), transfer_->pieces_.end(), (*keys_).first,
+                               ends_before);
       }
-    });
-  }
+    }
+
+   private:
+    const Transfer* transfer_;
+    std::tuple<std::int64_t, std::size_t, std::int64_t, std::size_t> place_;
+    detail::KeyRunWalk keys_;
+    std::vector<TransferPiece>::const_iterator at_;
+  };
 
  private:
   /// Tokens of `queries` in segments that reach into `keys`: at most one segment lies across a gap between
@@ -115,28 +129,29 @@ class Transfer {
     return false;
   }
 
-  void add(const AttentionPlan& plan, std::int64_t length, const BranchPlan& branch,
-           const BranchPlan::Offset& offset, const detail::MemberTokens& sender,
+  void add(const AttentionPlan& plan, const SequencePlan& sequence, const detail::MemberTokens& sender,
            const detail::MemberTokens& receiver, TransferPiece piece) {
+    const BranchPlan& branch = sequence.branches[piece.branch];
     std::vector<TransferPiece> wanted;
     for (const detail::TokenRun& queries : receiver.runs) {
       for (const detail::TokenRun& run : sender.runs) {
         const auto [from, to] = common_tokens(branch, queries, run);
         if (from >= to) continue;
-        detail::for_each_segment(plan, length, branch, offset, from, to, [&](const detail::Segment& segment) {
-          const std::int64_t last_query = segment.queries[segment.queries.count - 1];
+        for (detail::SegmentWalk segments(plan, sequence, piece.branch, piece.offset, from, to);
+             segments.next();) {
+          const std::int64_t last_query = segments->queries.last();
           const std::int64_t end = plan.causal ? (std::min)(run.end, last_query + 1) : run.end;
-          detail::for_each_key_run(segment, run.begin, end, [&](const detail::TokenList& tokens) {
-            piece.tokens = tokens;
+          for (detail::KeyRunWalk keys(*segments, run.begin, end); keys.next();) {
+            piece.tokens = *keys;
             piece.row_shift = run.row_shift;
             piece.number_shift = run.number_shift;
             wanted.push_back(piece);
-          });
-        });
+          }
+        }
       }
     }
     std::sort(wanted.begin(), wanted.end(),
-              [](const TransferPiece& x, const TransferPiece& y) { return x.tokens[0] < y.tokens[0]; });
+              [](const TransferPiece& x, const TransferPiece& y) { return x.tokens.first < y.tokens.first; });
     const std::size_t first_piece = pieces_.size();
     for (const TransferPiece& next : wanted) {
       if (pieces_.size() == first_piece || !unite(pieces_.back(), next)) pieces_.push_back(next);
@@ -148,15 +163,14 @@ class Transfer {
   }
 
   /// Several queries of a receiver ask for the same rows, which travel once. Adds `next`, which begins no
-  /// earlier, where the two overlap or touch; overlapping pieces of a segment begin alike.
+  /// earlier, if the two overlap, or touch in one run; overlapping pieces keep rows of the same class.
   static bool unite(TransferPiece& piece, const TransferPiece& next) {
-    detail::TokenList& tokens = piece.tokens;
-    const bool touch = tokens.index == nullptr && piece.row_shift == next.row_shift &&
-                       next.tokens[0] == piece.last_token() + 1;
-    if (!touch && next.tokens[0] > piece.last_token()) return false;
-    tokens.count = tokens.index == nullptr
-                       ? (std::max)(piece.last_token(), next.last_token()) + 1 - tokens.base
-                       : (std::max)(tokens.count, next.tokens.count);
+    Progression& tokens = piece.tokens;
+    const bool touch = piece.row_shift == next.row_shift && piece.number_shift == next.number_shift &&
+                       next.tokens.first == tokens.last() + tokens.stride &&
+                       (tokens.stride == next.tokens.stride || next.tokens.count == 1);
+    if (!touch && next.tokens.first > tokens.last()) return false;
+    tokens.count = ((std::max)(tokens.last(), next.last_token()) - tokens.first) / tokens.stride + 1;
     return true;
   }
 
@@ -188,8 +202,8 @@ struct KeyMessage {
 
   KeyPiece<Scalar> piece(const Transfer& transfer, const TransferPiece& piece, std::int64_t head_dim) const {
     return {piece.tokens,
-            {data, head_dim, nullptr, piece.first_row},
-            {data + transfer.rows() * head_dim, head_dim, nullptr, piece.first_row}};
+            {data + piece.first_row * head_dim, head_dim},
+            {data + (transfer.rows() + piece.first_row) * head_dim, head_dim}};
   }
 };
 

@@ -19,7 +19,8 @@ namespace engine {
 /// Throws std::invalid_argument with the position of the first such element among the valid rows, in
 /// row-major order.
 template <class Scalar>
-void require_finite(std::string_view name, const TensorView<const Scalar>& view, const AttentionPlan& plan) {
+void require_finite(std::string_view name, const TensorView<const Scalar>& view, const AttentionPlan& plan,
+                    int threads) {
   const auto [batch, tokens, heads, head_dim] = view.shape();
   const std::int64_t width = heads * head_dim;
   std::atomic<std::int64_t> first{(std::numeric_limits<std::int64_t>::max)()};
@@ -41,7 +42,7 @@ void require_finite(std::string_view name, const TensorView<const Scalar>& view,
       }
     }
   };
-  detail::parallel_for(batch * tokens, check_row);
+  detail::parallel_for(batch * tokens, threads, check_row);
   if (first == (std::numeric_limits<std::int64_t>::max)()) return;
   const std::int64_t at = first;
   const std::int64_t row = at / width;

@@ -12,10 +12,12 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/engine/forward_arguments.hpp>
+#include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
 #include <ring_attention/engine/shards.hpp>
-#include <ring_attention/engine/walk.hpp>
+#include <ring_attention/engine/softmax_state.hpp>
 #include <ring_attention/engine/workspace.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/scalar.hpp>
@@ -24,14 +26,6 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
-
-/// Tensors of one call as one member holds them. lse may be a view without data: then it is not wanted.
-template <class Scalar>
-struct ForwardTensors {
-  TensorView<const Scalar> q, k, v;
-  TensorView<Scalar> out;
-  TensorView<accumulator_t<Scalar>> lse;
-};
 
 /// How a call is cut into tasks.
 struct ForwardSizes {
@@ -133,31 +127,30 @@ class ForwardPass {
   /// Merges the zero keys of every branch into a task's rows.
   void absorb_zero_keys(const ForwardTask& task, const RowStates<T>& states, Workspace& work) const {
     if (!plan_.zero_keys) return;
-    for_each_query_set(task, work,
-                       [&](std::size_t, std::size_t, const detail::Segment& segment, const QuerySet& set) {
-                         if (segment.zero_keys > 0) absorb_zero_keys(set, segment.zero_keys, states);
-                       });
+    for (auto meetings = meetings_of(task, work); meetings.next();) {
+      const std::int64_t zero_keys = meetings->segment.zero_keys;
+      if (zero_keys > 0) absorb_zero_keys(query_set(task, *meetings), zero_keys, states);
+    }
   }
 
-  /// Attends a task's rows to keys. find(branch, offset, segment, task, visit) calls visit(KeyPiece) for each
-  /// piece of the segment's kept rows that is at hand.
-  template <class FindPieces>
+  /// Attends a task's rows to the keys that a source holds: source.pieces(task, meeting) gives the pieces of
+  /// the meeting's keys that are at hand.
+  template <class Source>
   void attend(const ForwardTask& task, const RowStates<T>& states, Workspace& work,
-              const FindPieces& find) const {
-    for_each_query_set(
-        task, work,
-        [&](std::size_t branch, std::size_t offset, const detail::Segment& segment, const QuerySet& set) {
-          const std::int64_t last_query = set.tokens[set.tokens.count - 1];
-          bool loaded = false;
-          find(branch, offset, segment, task, [&](KeyPiece<Scalar> piece) {
-            if (plan_.causal) piece.tokens = piece.tokens.sub(0, piece.tokens.count_until(last_query));
-            if (piece.tokens.count == 0) return;
-            if (!loaded) work.tiles.load(set, tensors_.q, plan_.scale, states);
-            loaded = true;
-            work.tiles.attend(piece, plan_.causal);
-          });
-          if (loaded) work.tiles.store(set, states);
-        });
+              const Source& source) const {
+    for (auto meetings = meetings_of(task, work); meetings.next();) {
+      const QuerySet set = query_set(task, *meetings);
+      bool loaded = false;
+      auto pieces = source.pieces(task, *meetings);
+      for (KeyPiece<Scalar> piece; pieces.next(piece);) {
+        if (plan_.causal) piece.tokens.count = piece.tokens.count_below(set.tokens.last() + 1);
+        if (piece.tokens.count == 0) continue;
+        if (!loaded) work.tiles.load(set, tensors_.q, plan_.scale, states);
+        loaded = true;
+        work.tiles.attend(piece, plan_.causal);
+      }
+      if (loaded) work.tiles.store(set, states);
+    }
   }
 
   /// out = O / l, lse = ln 2 * (m + log2 l); rows without keys and rows past the item's length: 0 and
@@ -180,39 +173,23 @@ class ForwardPass {
   }
 
  private:
-  /// Calls visit(branch, offset, segment, query set) for everything that a task's rows take part in.
-  template <class Visit>
-  void for_each_query_set(const ForwardTask& task, Workspace& work, const Visit& visit) const {
-    const SequencePlan& sequence = plan_.sequence_of(task.item);
-    for (std::size_t b = 0; b < sequence.branches.size(); ++b) {
-      const BranchPlan& branch = sequence.branches[b];
-      for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
-        const std::int64_t heads =
-            detail::heads_with_offset(branch, o, task.head_begin, task.head_end, work.heads);
-        if (heads == 0) continue;
-        detail::for_each_segment(
-            plan_, sequence.length, branch, branch.offsets[o], task.begin, task.end,
-            [&](const detail::Segment& segment) {
-              visit(b, o, segment,
-                    QuerySet{task.item, work.heads, heads, segment.queries, task.row_shift, 0});
-            });
-      }
-    }
+  detail::MeetingWalk meetings_of(const ForwardTask& task, Workspace& work) const {
+    return {plan_, task.item, task.head_begin, task.head_end, task.begin, task.end, work.heads};
+  }
+
+  static QuerySet query_set(const ForwardTask& task, const detail::Meeting& meeting) {
+    return {task.item, meeting.heads, meeting.head_count, meeting.segment.queries, task.row_shift, 0};
   }
 
   /// Merges the state m = 0, l = z, O = 0: z keys of score 0 and value 0 (torchscale's padding, never in
   /// memory).
   void absorb_zero_keys(const QuerySet& set, std::int64_t zero_keys, const RowStates<T>& states) const {
+    const T maximum{0};
+    const T sum = static_cast<T>(zero_keys);
     for (std::int64_t entry = 0; entry < set.entries(); ++entry) {
       const std::int64_t row = states.row(set.head(entry), set.token(entry));
-      const T before = states.maximum[row];
-      const T maximum = (std::max)(before, T{0});
-      const T factor = std::exp2(before - maximum);
-      states.maximum[row] = maximum;
-      states.sum[row] = states.sum[row] * factor + static_cast<T>(zero_keys) * std::exp2(-maximum);
-      if (factor == T{1}) continue;
-      T* output = states.output + row * padded_dim_;
-      for (std::int64_t d = 0; d < head_dim_; ++d) output[d] *= factor;
+      merge<T>({states.maximum + row, states.sum + row, states.output + row * padded_dim_, head_dim_},
+               {&maximum, &sum, nullptr, head_dim_});
     }
   }
 
@@ -222,27 +199,6 @@ class ForwardPass {
   std::int64_t head_dim_;
   std::int64_t padded_dim_;
 };
-
-/// Tokens of a member's own tensors, whose rows are `token + row_shift`.
-template <class Scalar>
-KeyPiece<Scalar> piece_of(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
-                          const detail::TokenList& tokens, std::int64_t row_shift, std::int64_t item,
-                          std::int64_t kv_head) {
-  const std::int64_t shift = tokens.base + row_shift;
-  return {tokens,
-          {k.row(item, 0, kv_head), k.strides()[1], tokens.index, shift},
-          {v.row(item, 0, kv_head), v.strides()[1], tokens.index, shift}};
-}
-
-/// Calls visit(piece) for the pieces of a segment's keys that lie in a run of a member's own tensors.
-template <class Scalar, class Visit>
-void for_each_local_piece(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
-                          const detail::TokenRun& run, const detail::Segment& segment, std::int64_t item,
-                          std::int64_t kv_head, const Visit& visit) {
-  detail::for_each_key_run(segment, run.begin, run.end, [&](const detail::TokenList& tokens) {
-    visit(piece_of(k, v, tokens, run.row_shift, item, kv_head));
-  });
-}
 
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/engine/meeting_counts.hpp>
 #include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/query_tiles.hpp>
-#include <ring_attention/engine/walk.hpp>
 #include <ring_attention/engine/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
@@ -192,7 +192,7 @@ class GradientTiles {
   }
 
   /// Adds what loaded queries and the packed keys of `tokens` at position `at` give each other.
-  void accumulate(const LoadedQueries& loaded, const detail::TokenList& tokens, std::int64_t at,
+  void accumulate(const LoadedQueries& loaded, const Progression& tokens, std::int64_t at,
                   const GradientsWanted& wanted, Workspace& work) const {
     const GradientKeys<T> packed{work.packed_keys + panel_bytes(at),
                                  work.packed_values + panel_bytes(at),
@@ -208,10 +208,10 @@ class GradientTiles {
         const std::int64_t* lane_token = work.token + (loaded.first_tile + t) * most;
         const std::int64_t filled = (std::min)(most, loaded.entries - t * most);
         const auto [least, greatest] = std::minmax_element(lane_token, lane_token + filled);
-        if (tokens[0] > *greatest) continue;
-        if (tokens[tokens.count - 1] > *least) {
+        if (tokens.first > *greatest) continue;
+        if (tokens.last() > *least) {
           for (std::int64_t lane = 0; lane < queries.vectors * kernel_.lanes; ++lane) {
-            work.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_until(lane_token[lane]));
+            work.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_below(lane_token[lane] + 1));
           }
           limits = work.limits;
         }

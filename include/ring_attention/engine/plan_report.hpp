@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <ring_attention/config.hpp>
 #include <ring_attention/engine/exchange.hpp>
+#include <ring_attention/engine/meetings.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/shards.hpp>
-#include <ring_attention/engine/walk.hpp>
 #include <ring_attention/error.hpp>
 #include <string>
 #include <utility>
@@ -74,26 +74,21 @@ inline double count_pairs(const AttentionPlan& plan, const detail::TokenRun& run
   double pairs = 0;
   std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads));
   for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-    const SequencePlan& sequence = plan.sequence_of(item);
-    for (const BranchPlan& branch : sequence.branches) {
-      for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
-        const std::int64_t count = detail::heads_with_offset(branch, o, 0, plan.shape.heads, heads.data());
-        const auto add = [&](const detail::Segment& segment) {
-          double seen = 0;
-          detail::for_each_key_run(segment, 0, segment.end, [&](const detail::TokenList& keys) {
-            const auto queries = static_cast<double>(segment.queries.count);
-            if (!plan.causal || keys[keys.count - 1] <= segment.queries[0]) {
-              seen += queries * static_cast<double>(keys.count);
-              return;
-            }
-            for (std::int64_t q = 0; q < segment.queries.count; ++q) {
-              seen += static_cast<double>(keys.count_until(segment.queries[q]));
-            }
-          });
-          pairs += seen * static_cast<double>(count);
-        };
-        detail::for_each_segment(plan, sequence.length, branch, branch.offsets[o], run.begin, run.end, add);
+    detail::MeetingWalk meetings(plan, item, 0, plan.shape.heads, run.begin, run.end, heads.data());
+    while (meetings.next()) {
+      const detail::Segment& segment = meetings->segment;
+      double seen = 0;
+      for (detail::KeyRunWalk runs(segment, 0, segment.end); runs.next();) {
+        const Progression& keys = *runs;
+        if (!plan.causal || keys.last() <= segment.queries.first) {
+          seen += static_cast<double>(segment.queries.count) * static_cast<double>(keys.count);
+          continue;
+        }
+        for (std::int64_t q = 0; q < segment.queries.count; ++q) {
+          seen += static_cast<double>(keys.count_below(segment.queries[q] + 1));
+        }
       }
+      pairs += seen * static_cast<double>(meetings->head_count);
     }
   }
   return pairs;

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/engine/walk.hpp>
+#include <ring_attention/engine/key_pieces.hpp>
 #include <ring_attention/engine/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
@@ -38,20 +38,13 @@ struct QuerySet {
   std::int64_t item = 0;
   const std::int64_t* heads = nullptr;
   std::int64_t head_count = 0;
-  detail::TokenList tokens;
+  Progression tokens;
   std::int64_t row_shift = 0;     // row of the caller's tensors = token + row_shift
   std::int64_t number_shift = 0;  // row of arrays of numbers = token + number_shift
 
   std::int64_t entries() const { return head_count * tokens.count; }
   std::int64_t head(std::int64_t entry) const { return heads[entry / tokens.count]; }
   std::int64_t token(std::int64_t entry) const { return tokens[entry % tokens.count]; }
-};
-
-/// Keys and values that a query set meets, and where they lie.
-template <class Scalar>
-struct KeyPiece {
-  detail::TokenList tokens;
-  Rows<const Scalar> keys, values;
 };
 
 /// How many rows and keys a workspace serves at once.
@@ -76,18 +69,11 @@ struct KeyBuffers {
     rows = carver.take<std::int64_t>(kernel->max_queries());
   }
 
-  /// Packs a piece's keys, a run at a time straight from where they lie; calls visit(packed, tokens) for each
-  /// run.
-  template <class Visit>
-  void for_each_run(const KeyPiece<Scalar>& piece, const Visit& visit) const {
-    for (std::int64_t begin = 0; begin < piece.tokens.count; begin += run_keys) {
-      const std::int64_t end = (std::min)(begin + run_keys, piece.tokens.count);
-      const detail::TokenList tokens = piece.tokens.sub(begin, end);
-      kernel->pack_keys(piece.keys.skip(begin), tokens.count, head_dim, keys);
-      const bool large =
-          kernel->pack_values(piece.values.skip(begin), tokens.count, head_dim, run_keys, values);
-      visit(PackedKeys{keys, values, tokens.count, run_keys, large}, tokens);
-    }
+  /// Packs a run of at most run_keys keys straight from where they lie.
+  PackedKeys pack(const KeyPiece<Scalar>& run) const {
+    kernel->pack_keys(run.keys, run.tokens.count, head_dim, keys);
+    const bool large = kernel->pack_values(run.values, run.tokens.count, head_dim, run_keys, values);
+    return {keys, values, run.tokens.count, run_keys, large};
   }
 
   const TileKernel<Scalar>* kernel;
@@ -148,13 +134,14 @@ class QueryTiles {
 
   /// Attends every tile to the piece's keys. Causal: a query sees keys at its own token and before.
   void attend(const KeyPiece<Scalar>& piece, bool causal) const {
-    buffers_.for_each_run(piece, [&](const PackedKeys& packed, const detail::TokenList& tokens) {
-      attend(packed, tokens, causal);
-    });
+    for (std::int64_t begin = 0; begin < piece.tokens.count; begin += buffers_.run_keys) {
+      const auto run = piece.sub(begin, (std::min)(begin + buffers_.run_keys, piece.tokens.count));
+      attend(buffers_.pack(run), run.tokens, causal);
+    }
   }
 
   /// The same for keys that are packed already.
-  void attend(const PackedKeys& packed, const detail::TokenList& tokens, bool causal) const {
+  void attend(const PackedKeys& packed, const Progression& tokens, bool causal) const {
     for (std::int64_t t = 0; t < count_; ++t) {
       const LaneIndex<T>* limits = nullptr;
       if (causal) {
@@ -186,15 +173,15 @@ class QueryTiles {
   }
 
   /// Which of the run's keys a tile's queries see; fills the buffers' limits where it is some.
-  Visibility visible(const detail::TokenList& tokens, std::int64_t t) const {
+  Visibility visible(const Progression& tokens, std::int64_t t) const {
     const std::int64_t width = tile(t).vectors * kernel_.lanes;
     const std::int64_t* lane_token = token_ + t * most_;
     const auto [least, greatest] =
         std::minmax_element(lane_token, lane_token + (std::min)(width, entries_ - t * most_));
-    if (tokens[tokens.count - 1] <= *least) return Visibility::all;
-    if (tokens[0] > *greatest) return Visibility::none;
+    if (tokens.last() <= *least) return Visibility::all;
+    if (tokens.first > *greatest) return Visibility::none;
     for (std::int64_t lane = 0; lane < width; ++lane) {
-      buffers_.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_until(lane_token[lane]));
+      buffers_.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_below(lane_token[lane] + 1));
     }
     return Visibility::some;
   }

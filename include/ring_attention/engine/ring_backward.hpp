@@ -12,6 +12,7 @@
 #include <ring_attention/engine/ring_forward.hpp>
 #include <ring_attention/engine/whole_backward.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/ring/messages.hpp>
@@ -45,7 +46,7 @@ class RingBackward {
   }
 
   /// Collective. Writes the gradients of the member's own rows; returns the payload sent, in bytes.
-  std::uint64_t run(const GradientTensors<Scalar>& grads) {
+  std::uint64_t run(const GradientViews<Scalar>& grads) {
     compute_deltas();
     const CallShape& shape = plan_.shape;
     grad_q_ = Tensor<T>(shape.batch, mine_.size(), shape.heads, shape.head_dim);
@@ -195,63 +196,93 @@ class RingBackward {
         static_cast<std::int64_t>(units.size()), place_.threads, [&](std::int64_t index, int worker) {
           detail::Carver carver(memory + workspace_bytes_ * static_cast<std::size_t>(worker));
           BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
-          const auto find = [&](std::size_t branch, std::size_t offset, const detail::Segment& segment,
-                                const BackwardUnit& unit, const auto& visit) {
-            if (step == 0) {
-              for (const detail::TokenRun& run : mine_.runs) for_each_own_piece(run, segment, unit, visit);
-            } else {
-              in.for_each_piece(unit.item, branch, unit.kv_head, offset, segment,
-                                [&](const TransferPiece& piece) {
-                                  visit(received_piece(in, message, piece, unit, leaving));
-                                });
-            }
-          };
+          const BackwardUnit& unit = units[static_cast<std::size_t>(index)];
           for (const detail::TokenRun& run : mine_.runs) {
-            pass.run(units[static_cast<std::size_t>(index)], run, targets, work, find);
+            if (step == 0) {
+              pass.run(unit, run, targets, work, OwnKeys{*this});
+            } else {
+              pass.run(unit, run, targets, work, ReceivedKeys{*this, in, message, leaving});
+            }
           }
           if (worker == 0) detail::make_progress(communicator_);  // the caller's own thread
         });
   }
 
-  template <class Visit>
-  void for_each_own_piece(const detail::TokenRun& run, const detail::Segment& segment,
-                          const BackwardUnit& unit, const Visit& visit) {
-    detail::TokenRun part = run;
-    part.begin = (std::max)(run.begin, unit.key_begin);
-    part.end = (std::max)(part.begin, (std::min)(run.end, unit.key_end));
-    for_each_local_piece(tensors_.k, tensors_.v, part, segment, unit.item, unit.kv_head,
-                         [&](const KeyPiece<Scalar>& piece) {
-                           GradientPiece<Scalar> own{piece, {}, {}};
-                           if (grad_k_.size() > 0) {
-                             own.grad_keys = own_gradients(grad_k_, piece.tokens, run, unit);
-                             own.grad_values = own_gradients(grad_v_, piece.tokens, run, unit);
-                           }
-                           visit(own);
-                         });
-  }
+  /// The member's own keys, and the rows that their gradients are added to.
+  struct OwnKeys {
+    const RingBackward& member;
 
-  static Rows<T> own_gradients(const TensorView<T>& grads, const detail::TokenList& tokens,
-                               const detail::TokenRun& run, const BackwardUnit& unit) {
-    return {grads.row(unit.item, 0, unit.kv_head), grads.strides()[1], tokens.index,
-            tokens.base + run.number_shift};
-  }
+    class Pieces {
+     public:
+      Pieces(const RingBackward& member, const BackwardUnit& unit, const detail::Meeting& meeting)
+          : member_(member),
+            unit_(unit),
+            pieces_(member.tensors_.k, member.tensors_.v, meeting.segment, unit.item, unit.kv_head,
+                    MemberRuns(member.mine_), unit.key_begin, unit.key_end) {}
 
-  GradientPiece<Scalar> received_piece(const Transfer& in, const KeyMessage<Scalar>& message,
-                                       const TransferPiece& piece, const BackwardUnit& unit,
-                                       T* leaving) const {
-    const std::int64_t head_dim = plan_.shape.head_dim;
-    const std::int64_t first = piece.tokens.count_until(unit.key_begin - 1);
-    const std::int64_t last = (std::max)(first, piece.tokens.count_until(unit.key_end - 1));
-    GradientPiece<Scalar> received{message.piece(in, piece, head_dim), {}, {}};
-    received.piece.tokens = piece.tokens.sub(first, last);
-    received.piece.keys = received.piece.keys.skip(first);
-    received.piece.values = received.piece.values.skip(first);
-    if (leaving != nullptr) {
-      received.grad_keys = {leaving, head_dim, nullptr, piece.first_row + first};
-      received.grad_values = {leaving + in.rows() * head_dim, head_dim, nullptr, piece.first_row + first};
+      bool next(GradientPiece<Scalar>& piece) {
+        if (!pieces_.next(piece.piece)) return false;
+        if (member_.grad_k_.size() > 0) {
+          piece.grad_keys = own_rows(member_.grad_k_, piece.piece.tokens);
+          piece.grad_values = own_rows(member_.grad_v_, piece.piece.tokens);
+        }
+        return true;
+      }
+
+     private:
+      Rows<T> own_rows(const Tensor<T>& grads, const Progression& tokens) const {
+        // The sums are the member's to change, whoever holds the pass.
+        const TensorView<T> view(const_cast<T*>(grads.data()), grads.shape());
+        return rows_of(view, tokens, pieces_.run().number_shift, unit_.item, unit_.kv_head);
+      }
+
+      const RingBackward& member_;
+      const BackwardUnit& unit_;
+      LocalPieces<Scalar, MemberRuns> pieces_;
+    };
+    Pieces pieces(const BackwardUnit& unit, const detail::Meeting& meeting) const {
+      return {member, unit, meeting};
     }
-    return received;
-  }
+  };
+
+  /// The keys of a message, and the rows of the message in which their gradients go home.
+  struct ReceivedKeys {
+    const RingBackward& member;
+    const Transfer& in;
+    const KeyMessage<Scalar>& message;
+    T* leaving;  // null: no gradients of keys
+
+    class Pieces {
+     public:
+      Pieces(const ReceivedKeys& keys, const BackwardUnit& unit, const detail::Meeting& meeting)
+          : keys_(keys),
+            unit_(unit),
+            pieces_(keys.in, unit.item, meeting.branch, unit.kv_head, meeting.offset, meeting.segment) {}
+
+      bool next(GradientPiece<Scalar>& piece) {
+        TransferPiece at;
+        if (!pieces_.next(at)) return false;
+        const std::int64_t head_dim = keys_.member.plan_.shape.head_dim;
+        const std::int64_t first = at.tokens.count_below(unit_.key_begin);
+        const std::int64_t last = (std::max)(first, at.tokens.count_below(unit_.key_end));
+        piece.piece = keys_.message.piece(keys_.in, at, head_dim).sub(first, last);
+        if (keys_.leaving != nullptr) {
+          T* const row = keys_.leaving + (at.first_row + first) * head_dim;
+          piece.grad_keys = {row, head_dim};
+          piece.grad_values = {row + keys_.in.rows() * head_dim, head_dim};
+        }
+        return true;
+      }
+
+     private:
+      const ReceivedKeys& keys_;
+      const BackwardUnit& unit_;
+      Transfer::Pieces pieces_;
+    };
+    Pieces pieces(const BackwardUnit& unit, const detail::Meeting& meeting) const {
+      return {*this, unit, meeting};
+    }
+  };
 
   RingPlace place_;
   const AttentionPlan& plan_;

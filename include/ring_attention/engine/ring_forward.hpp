@@ -118,6 +118,46 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
   return bytes;
 }
 
+/// The member's own keys.
+template <class Scalar>
+struct OwnKeys {
+  const ForwardTensors<Scalar>& tensors;
+  const detail::MemberTokens& mine;
+
+  LocalPieces<Scalar, MemberRuns> pieces(const ForwardTask& task, const detail::Meeting& meeting) const {
+    return {tensors.k, tensors.v, meeting.segment, task.item, task.kv_head, MemberRuns(mine)};
+  }
+};
+
+/// The keys of a message.
+template <class Scalar>
+struct ReceivedKeys {
+  const Transfer& transfer;
+  const KeyMessage<Scalar>& message;
+  std::int64_t head_dim;
+
+  class Pieces {
+   public:
+    Pieces(const ReceivedKeys& keys, const ForwardTask& task, const detail::Meeting& meeting)
+        : keys_(keys),
+          pieces_(keys.transfer, task.item, meeting.branch, task.kv_head, meeting.offset, meeting.segment) {}
+
+    bool next(KeyPiece<Scalar>& piece) {
+      TransferPiece at;
+      if (!pieces_.next(at)) return false;
+      piece = keys_.message.piece(keys_.transfer, at, keys_.head_dim);
+      return true;
+    }
+
+   private:
+    const ReceivedKeys& keys_;
+    Transfer::Pieces pieces_;
+  };
+  Pieces pieces(const ForwardTask& task, const detail::Meeting& meeting) const {
+    return {*this, task, meeting};
+  }
+};
+
 /// Runs a member's forward pass; collective. Memory is O(n / P): states of its own rows, and a few messages.
 template <class Scalar, class Communicator>
 std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
@@ -181,28 +221,13 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
           for_each_task([&](const ForwardTask& task, const RowStates<T>& task_states, Workspace& work) {
             pass.reset(task, task_states);
             pass.absorb_zero_keys(task, task_states, work);
-            pass.attend(task, task_states, work,
-                        [&](std::size_t, std::size_t, const detail::Segment& segment, const ForwardTask&,
-                            const auto& visit) {
-                          for (const detail::TokenRun& run : mine.runs) {
-                            for_each_local_piece(tensors.k, tensors.v, run, segment, task.item, task.kv_head,
-                                                 visit);
-                          }
-                        });
+            pass.attend(task, task_states, work, OwnKeys<Scalar>{tensors, mine});
           });
-          return;
+        } else if (transfer.rows() > 0) {
+          for_each_task([&](const ForwardTask& task, const RowStates<T>& task_states, Workspace& work) {
+            pass.attend(task, task_states, work, ReceivedKeys<Scalar>{transfer, message, shape.head_dim});
+          });
         }
-        if (transfer.rows() == 0) return;
-        for_each_task([&](const ForwardTask& task, const RowStates<T>& task_states, Workspace& work) {
-          pass.attend(task, task_states, work,
-                      [&](std::size_t branch, std::size_t offset, const detail::Segment& segment,
-                          const ForwardTask&, const auto& visit) {
-                        transfer.for_each_piece(task.item, branch, task.kv_head, offset, segment,
-                                                [&](const TransferPiece& piece) {
-                                                  visit(message.piece(transfer, piece, shape.head_dim));
-                                                });
-                      });
-        });
       });
   for_each_task([&](const ForwardTask& task, const RowStates<T>& task_states, Workspace&) {
     pass.finish(task, task_states);

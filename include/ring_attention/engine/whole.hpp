@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <numeric>
 #include <ring_attention/engine/forward.hpp>
+#include <ring_attention/engine/key_pieces.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
@@ -75,6 +76,19 @@ class WholeWorkspace {
   detail::Block block_;
 };
 
+/// Whole tensors as a shard's queries meet them.
+template <class Scalar>
+struct ShardKeys {
+  const ForwardTensors<Scalar>& tensors;
+  const detail::SequenceRuns& shards;
+  std::int64_t shard;
+
+  LocalPieces<Scalar, RingOrder> pieces(const ForwardTask& task, const detail::Meeting& meeting) const {
+    return {tensors.k, tensors.v,    meeting.segment,
+            task.item, task.kv_head, RingOrder(shards, shard, meeting.segment)};
+  }
+};
+
 template <class Scalar>
 void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
                    const TileKernel<Scalar>& kernel, const ForwardSizes& sizes, int threads,
@@ -108,32 +122,22 @@ void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tens
 
     pass.reset(task, states);
     pass.absorb_zero_keys(task, states, work);
-    pass.attend(
-        task, states, work,
-        [&](std::size_t, std::size_t, const detail::Segment& segment, const ForwardTask&, const auto& visit) {
-          // The ring's order: a shard's own keys first, then those of the member before it, and around.
-          const std::int64_t first = shards.of_token(segment.begin);
-          const std::int64_t count = shards.of_token(segment.end - 1) - first + 1;
-          for (std::int64_t step = 0; step < count; ++step) {
-            const std::int64_t source = first + (shard - first - step + count) % count;
-            for_each_local_piece(tensors.k, tensors.v, run_of(source), segment, task.item, task.kv_head,
-                                 visit);
-          }
-        });
+    pass.attend(task, states, work, ShardKeys<Scalar>{tensors, shards, shard});
     pass.finish(task, states);
   });
 }
 
 /// Executes a plan with fast sizes. `tensors.lse` may be a view without data: then it is not written.
 template <class Scalar>
-void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors) {
+void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+                   const Execution<Scalar>& execution) {
   using T = accumulator_t<Scalar>;
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  const int threads = num_threads();
   const detail::SequenceRuns shards(plan.shape.tokens, plan.ring_size);
   WholeWorkspace workspace;
-  forward_whole(plan, tensors, active_kernel<Scalar>(),
-                fast_forward_sizes<T>(plan, shards.run_length, threads), threads, workspace);
+  forward_whole(plan, tensors, *execution.kernel,
+                fast_forward_sizes<T>(plan, shards.run_length, execution.threads), execution.threads,
+                workspace);
 }
 
 }  // namespace engine

@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/engine/backward.hpp>
+#include <ring_attention/engine/backward_arguments.hpp>
 #include <ring_attention/engine/backward_steps.hpp>
 #include <ring_attention/engine/shards.hpp>
 #include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
@@ -17,18 +19,6 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
-
-template <class Scalar>
-struct BackwardTensors {
-  TensorView<const Scalar> q, k, v, out, grad_out;
-  TensorView<const accumulator_t<Scalar>> lse;
-  TensorView<const accumulator_t<Scalar>> grad_lse;  // may be without data
-};
-
-template <class Scalar>
-struct GradientTensors {
-  TensorView<Scalar> q, k, v;
-};
 
 /// Sizes that are fast: gradients of 16 bits are summed up for one shard at a time, O(n / ring_size) of
 /// memory.
@@ -114,7 +104,7 @@ class WholeBackward {
         sizes_(sizes),
         memory_(block_.reserve(bytes(kernel, plan, sizes, threads)), kernel, plan, sizes, threads) {}
 
-  void run(const GradientTensors<Scalar>& grads) {
+  void run(const GradientViews<Scalar>& grads) {
     if (!plan_.detached_mix) {
       row_deltas(plan_, kernel_, whole_, queries_, tensors_.out, tensors_.grad_lse, memory_.delta, threads_);
     }
@@ -126,6 +116,10 @@ class WholeBackward {
         run_chunk(grads, {begin, (std::min)(begin + memory_.sum_rows, plan_.shape.tokens), 0, 0});
       }
     } else {
+      // Units add to the caller's tensors.
+      clear_rows(grads.q, threads_);
+      clear_rows(grads.k, threads_);
+      clear_rows(grads.v, threads_);
       for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
         compute_deltas(branch);
         accumulate(branch, grads.q, whole_, grads.k, grads.v);
@@ -150,7 +144,7 @@ class WholeBackward {
   }
 
   /// Sums the gradients of one run up in the accumulator type, then rounds them.
-  void run_chunk(const GradientTensors<Scalar>& grads, const detail::TokenRun& run) {
+  void run_chunk(const GradientViews<Scalar>& grads, const detail::TokenRun& run) {
     const CallShape& shape = plan_.shape;
     T* next = memory_.sums;
     const auto zeros = [&](std::int64_t heads) {
@@ -217,28 +211,45 @@ class WholeBackward {
     run_in_turns(units, parts, threads_, [&](const BackwardUnit& piece, int worker) {
       detail::Carver carver(memory_.workspaces + memory_.bytes_per_thread * static_cast<std::size_t>(worker));
       BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
-      pass.run(
-          piece, whole_, targets, work,
-          [&](std::size_t, std::size_t, const detail::Segment& segment, const BackwardUnit& unit,
-              const auto& visit) {
-            const detail::TokenRun at_hand{(std::max)(keys.begin, unit.key_begin),
-                                           (std::max)(keys.begin, (std::min)(keys.end, unit.key_end)), 0, 0};
-            for_each_local_piece(
-                tensors_.k, tensors_.v, at_hand, segment, unit.item, unit.kv_head,
-                [&](const KeyPiece<Scalar>& keys_and_values) {
-                  GradientPiece<Scalar> with_gradients{keys_and_values, {}, {}};
-                  if (targets.grad_keys) {
-                    const detail::TokenList& tokens = keys_and_values.tokens;
-                    with_gradients.grad_keys = {grad_k.row(unit.item, 0, unit.kv_head), grad_k.strides()[1],
-                                                tokens.index, tokens.base - keys.begin};
-                    with_gradients.grad_values = {grad_v.row(unit.item, 0, unit.kv_head), grad_v.strides()[1],
-                                                  tokens.index, tokens.base - keys.begin};
-                  }
-                  visit(with_gradients);
-                });
-          });
+      pass.run(piece, whole_, targets, work, Keys{tensors_, keys, targets.grad_keys, grad_k, grad_v});
     });
   }
+
+  /// A run of whole tensors, and the rows that its gradients are added to.
+  struct Keys {
+    const BackwardTensors<Scalar>& tensors;
+    const detail::TokenRun& run;
+    bool with_gradients;
+    const TensorView<T>& grad_k;  // row 0 is that of the run's first token
+    const TensorView<T>& grad_v;
+
+    class Pieces {
+     public:
+      Pieces(const Keys& keys, const BackwardUnit& unit, const detail::Meeting& meeting)
+          : keys_(keys),
+            unit_(unit),
+            pieces_(keys.tensors.k, keys.tensors.v, meeting.segment, unit.item, unit.kv_head,
+                    OneRun({keys.run.begin, keys.run.end, 0, 0}), unit.key_begin, unit.key_end) {}
+
+      bool next(GradientPiece<Scalar>& piece) {
+        if (!pieces_.next(piece.piece)) return false;
+        if (keys_.with_gradients) {
+          const Progression& tokens = piece.piece.tokens;
+          piece.grad_keys = rows_of(keys_.grad_k, tokens, -keys_.run.begin, unit_.item, unit_.kv_head);
+          piece.grad_values = rows_of(keys_.grad_v, tokens, -keys_.run.begin, unit_.item, unit_.kv_head);
+        }
+        return true;
+      }
+
+     private:
+      const Keys& keys_;
+      const BackwardUnit& unit_;
+      LocalPieces<Scalar, OneRun> pieces_;
+    };
+    Pieces pieces(const BackwardUnit& unit, const detail::Meeting& meeting) const {
+      return {*this, unit, meeting};
+    }
+  };
 
   const AttentionPlan& plan_;
   const TileKernel<Scalar>& kernel_;
@@ -251,13 +262,13 @@ class WholeBackward {
   Memory memory_;
 };
 
-/// Writes the gradients of one call; `grads` holds zeros.
+/// Writes the gradients of one call.
 template <class Scalar>
 void backward_whole(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
-                    const GradientTensors<Scalar>& grads) {
+                    const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  WholeBackward<Scalar>(plan, tensors, active_kernel<Scalar>(), fast_backward_sizes<Scalar>(plan),
-                        num_threads())
+  WholeBackward<Scalar>(plan, tensors, *execution.kernel, fast_backward_sizes<Scalar>(plan),
+                        execution.threads)
       .run(grads);
 }
 

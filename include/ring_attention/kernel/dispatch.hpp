@@ -3,9 +3,11 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <ring_attention/context.hpp>
 #include <ring_attention/error.hpp>
 #include <ring_attention/kernel/instruction_sets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/parallel.hpp>
 #include <ring_attention/version.hpp>
 #include <string>
 #include <string_view>
@@ -102,19 +104,52 @@ inline const char* kernel_of_environment() {
   return chosen.load(std::memory_order_relaxed);
 }
 
+/// The kernel of a name for a scalar: that of the instruction set, or of the next one that has its own; of no
+/// name, the best. The name is one that this processor runs.
+template <class Scalar>
+const TileKernel<Scalar>& kernel_of_name(std::string_view name) {
+  const TileKernel<Scalar>* kernel = &generic_isa::kernel<Scalar>();
+  const auto take = [&kernel](auto isa) {
+    kernel = &isa.template kernel<Scalar>();
+    return true;
+  };
+  for_each_supported(KnownInstructionSets{}, take, name);
+  return *kernel;
+}
+
 /// The kernel that serves a scalar: what set_kernel chose, else what the environment variable
 /// RING_ATTENTION_KERNEL names, else the best.
 template <class Scalar>
 const TileKernel<Scalar>& active_kernel() {
   const char* name = detail::chosen_kernel();
   if (name == nullptr) name = kernel_of_environment();
-  const TileKernel<Scalar>* kernel = &generic_isa::kernel<Scalar>();
-  const auto take = [&kernel](auto isa) {
-    kernel = &isa.template kernel<Scalar>();
-    return true;
-  };
-  for_each_supported(KnownInstructionSets{}, take, name == nullptr ? std::string_view() : name);
-  return *kernel;
+  return kernel_of_name<Scalar>(name == nullptr ? std::string_view() : name);
+}
+
+/// What a call computes with, from its context.
+template <class Scalar>
+struct Execution {
+  const TileKernel<Scalar>* kernel;
+  int threads;
+};
+
+/// Throws std::invalid_argument for a kernel that this processor does not run, or one of another scalar, and
+/// for a negative number of threads.
+template <class Scalar>
+Execution<Scalar> execution_of(const Context& context) {
+  detail::check_context(context);
+  const int threads = context.threads > 0 ? context.threads : num_threads();
+  if (context.kernel.is_own()) {
+    const TileKernel<Scalar>* own = context.kernel.own<Scalar>();
+    if (own == nullptr) {
+      detail::throw_invalid("context.kernel", "kernel of another scalar", "must be one of the call's scalar");
+    }
+    return {own, threads};
+  }
+  const std::string& name = context.kernel.name();
+  if (name.empty()) return {&active_kernel<Scalar>(), threads};
+  if (find_kernel(name) == nullptr) throw_unknown_kernel("context.kernel", name);
+  return {&kernel_of_name<Scalar>(name), threads};
 }
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 
 #include <ring_attention/kernel/targets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/threads/answered_once.hpp>
 #include <ring_attention/version.hpp>
 #include <type_traits>
 
@@ -16,6 +17,14 @@
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
+
+/// Whether the processor has what `Isa::detect` looks for. Asked once: CPUID costs microseconds, in a virtual
+/// machine tens of them.
+template <class Isa>
+bool is_detected() {
+  static constinit detail::AnsweredOnce detected;
+  return detected([] { return Isa::detect(); });
+}
 
 struct generic_isa {
   static constexpr const char* name = "generic";
@@ -31,7 +40,8 @@ struct generic_isa {
 
 struct avx2_isa : generic_isa {
   static constexpr const char* name = "avx2";
-  static bool supported() {
+  static bool supported() { return is_detected<avx2_isa>(); }
+  static bool detect() {
     // Not every compiler lets f16c be asked for by name.
     constexpr unsigned f16c = 1U << 29;
     unsigned a = 0, b = 0, c = 0, d = 0;

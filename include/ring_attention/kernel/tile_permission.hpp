@@ -1,7 +1,7 @@
 // Whether this process may use AMX, which Linux grants on request.
 #pragma once
 
-#include <atomic>
+#include <ring_attention/threads/answered_once.hpp>
 #include <ring_attention/version.hpp>
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -32,12 +32,8 @@ RING_ATTENTION_EXPORT inline bool tiles_permitted() {
     if ((low & tile_states) != tile_states) return false;
     return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
   };
-  // A constant to begin with, so that no thread can be initialising it when the process forks. Threads that
-  // ask at once all get the same answer.
-  enum class Answer { unknown, no, yes };
-  static constinit std::atomic<Answer> answer{Answer::unknown};
-  if (answer == Answer::unknown) answer = ask() ? Answer::yes : Answer::no;
-  return answer == Answer::yes;
+  static constinit AnsweredOnce permitted;
+  return permitted(ask);
 #else
   return false;
 #endif

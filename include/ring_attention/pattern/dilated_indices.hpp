@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <ring_attention/error.hpp>
+#include <ring_attention/pattern/progression.hpp>
 #include <span>
 #include <string>
 #include <utility>
@@ -85,6 +86,12 @@ class DilatedIndices {
         detail::throw_invalid(detail::element_name("begin", i), begin_[i], "must not descend");
       }
     }
+    for (std::size_t branch = 0; branch < branches() && is_even_; ++branch) {
+      const std::span<const std::int64_t> kept = this->rows(branch);
+      for (std::size_t i = 1; i < kept.size() && is_even_; ++i) {
+        is_even_ = kept[i] - kept[i - 1] == kept[1] - kept[0] && kept[i] > kept[i - 1];
+      }
+    }
   }
 
   // No move: it would leave spans behind that nothing keeps alive.
@@ -104,6 +111,16 @@ class DilatedIndices {
     }
     return rows_.subspan(static_cast<std::size_t>(begin_[branch]),
                          static_cast<std::size_t>(begin_[branch + 1] - begin_[branch]));
+  }
+
+  /// The rows of a branch as first, stride and count: of a dilation they are at equal distances. Throws
+  /// std::invalid_argument for a branch that the key did not have, and where the rows are at none.
+  Progression progression(std::size_t branch = 0) const {
+    const std::span<const std::int64_t> kept = rows(branch);
+    if (!is_even_)
+      detail::throw_invalid("pattern", "rows at unequal distances", "a dilation keeps every r-th");
+    const auto count = static_cast<std::int64_t>(kept.size());
+    return {count > 0 ? kept[0] : 0, count > 1 ? kept[1] - kept[0] : 1, count};
   }
 
   /// Where the rows of branch i begin, for each i, and the number of rows at the end.
@@ -138,6 +155,7 @@ class DilatedIndices {
   std::span<const std::int64_t> rows_;
   std::shared_ptr<const void> owner_;
   bool mapped_;
+  bool is_even_ = true;  // whether the rows of every branch are at equal distances
 };
 
 /// Number of rows t in [0, length) with t % rate == offset.

@@ -1,0 +1,72 @@
+// Context: how one call runs on the CPU.
+#pragma once
+
+#include <cstdint>
+#include <ring_attention/error.hpp>
+#include <ring_attention/version.hpp>
+#include <string>
+#include <string_view>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+template <class Scalar>
+struct TileKernel;
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+/// Its address tells the type of a kernel whose type was left behind.
+template <class Kernel>
+inline constexpr char type_tag = 0;
+
+}  // namespace detail
+
+/// Which kernel computes: by the name of one of available_kernels(), or one of the caller's own.
+class KernelChoice {
+ public:
+  /// What set_kernel chose, else what the environment variable RING_ATTENTION_KERNEL names, else the best.
+  KernelChoice() = default;
+  /// One of available_kernels(); an empty name is no choice.
+  KernelChoice(std::string_view name) : name_(name) {}    // NOLINT(google-explicit-constructor)
+  KernelChoice(const char* name) : name_(name) {}         // NOLINT(google-explicit-constructor)
+  KernelChoice(const std::string& name) : name_(name) {}  // NOLINT(google-explicit-constructor)
+  /// A kernel for one scalar, which must outlive the calls; calls of other scalars refuse it.
+  template <class Scalar>
+  explicit KernelChoice(const engine::TileKernel<Scalar>& kernel)
+      : own_(&kernel), own_type_(&detail::type_tag<engine::TileKernel<Scalar>>) {}
+
+  const std::string& name() const { return name_; }  ///< empty: no choice, or a kernel of the caller's own
+  bool is_own() const { return own_ != nullptr; }    ///< whether it is a kernel of the caller's own
+  /// The caller's own kernel, or null if it is for another scalar.
+  template <class Scalar>
+  const engine::TileKernel<Scalar>* own() const {
+    return own_type_ == &detail::type_tag<engine::TileKernel<Scalar>>
+               ? static_cast<const engine::TileKernel<Scalar>*>(own_)
+               : nullptr;
+  }
+
+ private:
+  std::string name_;
+  const void* own_ = nullptr;
+  const char* own_type_ = nullptr;
+};
+
+/// How one call runs on the CPU: an optional first argument of every call of the attention classes.
+struct Context {
+  int threads = 0;           ///< the caller's included; 0: num_threads(). TrueRing's members are not counted
+  KernelChoice kernel = {};  ///< by default what set_kernel chose, else the best
+};
+
+namespace detail {
+
+/// Throws std::invalid_argument for a negative number of threads.
+inline void check_context(const Context& context) {
+  if (context.threads < 0) throw_invalid("context.threads", context.threads, "must not be negative");
+}
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
