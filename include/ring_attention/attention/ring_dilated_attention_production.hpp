@@ -223,10 +223,10 @@ class RingDilatedAttentionProduction
       for (std::size_t i = 0; i < call.keys.size(); ++i) call.patterns[i] = counted(call.keys[i]);
       return;
     }
-    call = {};  // where planning throws, the slot is empty
-    call = detail::plan_call(this->config(), shape, lengths, counted);
-    slot.lengths = lengths;
+    call = {};  // where anything below throws, the slot is empty
     slot.threads = 0;
+    slot.lengths = lengths;
+    call = detail::plan_call(this->config(), shape, lengths, counted);
   }
 
   template <class Tensors>

@@ -11,6 +11,7 @@
 #include <ring_attention/engine/block_lists.hpp>
 #include <ring_attention/engine/plan.hpp>
 #include <span>
+#include <utility>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {

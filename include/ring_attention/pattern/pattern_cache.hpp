@@ -146,7 +146,7 @@ class PatternCache {
   }
 
  private:
-  using Recency = std::list<const PatternKey*>;  // keys live in the nodes of entries_, which do not move
+  using Recency = std::list<const PatternKey*>;  // keys live in the nodes of entries, which do not move
   struct Entry {
     Pattern pattern;
     std::size_t bytes = 0;

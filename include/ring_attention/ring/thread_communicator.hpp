@@ -64,10 +64,19 @@ class ThreadRing {
 
   /// Apart from the ring, which may lie on a stack: see ForkGuard.
   struct State {
-    State(int members_of_ring, CommunicatorOptions chosen) : size(members_of_ring), options(chosen) {
-      detail::require_positive("ring size", size);
-      options.validate();
-      members = std::vector<Member>(static_cast<std::size_t>(size));
+    // Whole before the guard is there: another thread may fork at any moment.
+    State(int members_of_ring, const CommunicatorOptions& chosen)
+        : size(checked(members_of_ring)),
+          options(checked(chosen)),
+          members(static_cast<std::size_t>(members_of_ring)) {}
+
+    static int checked(int members_of_ring) {
+      detail::require_positive("ring size", members_of_ring);
+      return members_of_ring;
+    }
+    static const CommunicatorOptions& checked(const CommunicatorOptions& chosen) {
+      chosen.validate();
+      return chosen;
     }
 
     Member& member(int rank) { return members[static_cast<std::size_t>(rank)]; }
