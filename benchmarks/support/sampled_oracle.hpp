@@ -22,16 +22,17 @@ namespace benchmarks {
 namespace ra = ring_attention;
 
 /// One tensor against its reference. Attention averages, so that results may be small: below 1 the largest
-/// reference takes the place of 1 in the tolerance, or nothing would be checked.
+/// reference takes the place of 1 in the tolerance, or nothing would be checked. `size` as in the tolerances.
 class TensorCheck {
  public:
-  TensorCheck(const std::string& name, double tolerance, const std::vector<double>& reference)
+  TensorCheck(const std::string& name, double tolerance, const std::vector<double>& reference, double size)
       : unit_(unit_of(reference)),
+        size_(size / unit_),
         comparison_(name + (unit_ < 1.0 ? " divided by its largest reference" : ""), tolerance) {}
 
   template <class T>
   void add(const T& actual, double reference, const test::Comparison::Position& position) {
-    comparison_.add(test::to_double(actual) / unit_, reference / unit_, position);
+    comparison_.add(test::to_double(actual) / unit_, reference / unit_, position, size_);
   }
 
   /// The largest error in units of the tolerance. Throws std::runtime_error where it is more than 1, or NaN.
@@ -47,7 +48,7 @@ class TensorCheck {
     return largest > 0.0 ? std::min(largest, 1.0) : 1.0;
   }
 
-  double unit_;
+  double unit_, size_;
   test::Comparison comparison_;
 };
 
@@ -71,7 +72,7 @@ class SampledOracle {
 
   /// The largest error in units of the tolerance. Throws std::runtime_error that says what is wrong.
   double check_forward(const View& out, const ra::TensorView<const ra::accumulator_t<Scalar>>& lse) const {
-    TensorCheck outs("out", tolerance_.out, expected_.out);
+    TensorCheck outs("out", tolerance_.out, expected_.out, 0.0);  // values of the benchmarks are small
     test::Comparison sums("lse", tolerance_.lse);
     std::size_t out_at = 0;
     for (std::size_t i = 0; i < rows().size(); ++i) {
@@ -95,7 +96,8 @@ class SampledOracle {
     const char* const names[]{"dQ", "dK", "dV"};
     double worst = 0.0;
     for (std::size_t i = 0; i < gradients_.size(); ++i) {
-      TensorCheck check(names[i], tolerance_.gradient, gradients_[i]);
+      TensorCheck check(names[i], tolerance_.gradient, gradients_[i],
+                        test::gradient_size<Scalar>(gradients_[i]));
       const std::int64_t row_size = problem_.heads * problem_.dim;
       for (std::int64_t j = 0; j < tensors[i]->size(); ++j) {
         const std::int64_t within = j % row_size;
