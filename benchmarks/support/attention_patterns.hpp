@@ -56,14 +56,13 @@ inline Configuration gigapath(std::int64_t tokens, std::int64_t heads, std::vect
 /// count.
 inline double count_pairs(const ra::AttentionConfig& config, std::int64_t tokens, std::int64_t heads) {
   const ra::CallShape shape{1, tokens, heads, heads, 1};
-  const ra::AttentionPlan plan = ra::detail::make_plan(config, shape, {}, &ra::make_indices);
+  const ra::AttentionPlan plan = ra::detail::plan_call(config, shape, {}, &ra::make_indices).plan;
   double pairs = 0.0;
   for (const ra::BranchPlan& branch : plan.sequence_of(0).branches) {
     for (const std::size_t offset : branch.offset_of_head) {
-      const std::span<const std::int64_t> rows = branch.offsets[offset].pattern->rows();
       for (std::int64_t begin = 0; begin < tokens; begin += branch.segment_length) {
         const std::int64_t length = std::min(branch.segment_length, tokens - begin);
-        const auto kept = std::lower_bound(rows.begin(), rows.end(), length) - rows.begin();
+        const std::int64_t kept = branch.offsets[offset].kept.count_below(length);
         const std::int64_t queries = config.query_rule == ra::QueryRule::all ? length : kept;
         pairs += static_cast<double>(queries) * static_cast<double>(kept);
       }

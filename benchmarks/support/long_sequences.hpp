@@ -60,7 +60,8 @@ inline double worst_of_sampled_rows(const Configuration& configuration, const Bf
                                     const BfloatRows& k, const BfloatRows& v, const BfloatRows& out) {
   const auto [batch, n, heads, dim] = q.view().shape();
   const ra::CallShape shape{batch, n, heads, heads, dim};
-  const ra::AttentionPlan plan = ra::detail::make_plan(configuration.config, shape, {}, &ra::make_indices);
+  const ra::AttentionPlan plan =
+      ra::detail::plan_call(configuration.config, shape, {}, &ra::make_indices).plan;
   double worst = 0.0;
   for (const std::int64_t token : {std::int64_t{0}, n / 3, n - 1}) {
     for (const std::int64_t head : {std::int64_t{0}, heads - 1}) {

@@ -76,7 +76,7 @@ class PatternSharing {
     const double before = proportional_memory();
     quiet_barrier(group_->communicator());
     const double seconds = seconds_of([&] {
-      (void)ra::detail::make_plan(config_, {1, 1 << 26, 4, 4, 64}, {}, [&](const ra::PatternKey& key) {
+      (void)ra::detail::plan_call(config_, {1, 1 << 26, 4, 4, 64}, {}, [&](const ra::PatternKey& key) {
         return policy.dilated_indices(key, compute);
       });
     });

@@ -33,7 +33,7 @@ inline RingPlan plan_ring(const Configuration& problem, int size) {
   RingPlan plan;
   const auto report = [&](const ra::AttentionConfig& config) {
     const ra::CallShape shape{1, problem.tokens, problem.heads, problem.heads, 1};
-    return ra::engine::report_plan(ra::detail::make_plan(config, shape, {}, &ra::make_indices), size,
+    return ra::engine::report_plan(ra::detail::plan_call(config, shape, {}, &ra::make_indices).plan, size,
                                    config.shard_layout);
   };
   for (const ra::MemberReport& member : report(problem.config).members) {

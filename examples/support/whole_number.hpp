@@ -2,6 +2,7 @@
 #pragma once
 
 #include <charconv>
+#include <limits>
 #include <locale>
 #include <optional>
 #include <sstream>
@@ -19,6 +20,12 @@ std::optional<Number> whole_number(std::string_view text) {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   } else {
+    for (const Number special :
+         {std::numeric_limits<Number>::infinity(), std::numeric_limits<Number>::quiet_NaN()}) {
+      const std::string_view name = special > 0 ? "inf" : "nan";  // streams know neither
+      if (text == name) return special;
+      if (text.substr(0, 1) == "-" && text.substr(1) == name) return -special;
+    }
     std::istringstream stream{std::string(text)};
     stream.imbue(std::locale::classic());
     if (text.substr(0, 1) == "+" || !(stream >> std::noskipws >> value)) return std::nullopt;

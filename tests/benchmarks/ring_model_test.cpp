@@ -22,7 +22,7 @@ struct Problem {
 
   ra::PlanReport report() const {
     const ra::CallShape shape{1, tokens, heads, heads, 1};
-    return ra::engine::report_plan(ra::detail::make_plan(config, shape, {}, &ra::make_indices), ranks,
+    return ra::engine::report_plan(ra::detail::plan_call(config, shape, {}, &ra::make_indices).plan, ranks,
                                    ra::ShardLayout::contiguous);
   }
 };

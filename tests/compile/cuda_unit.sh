@@ -9,6 +9,7 @@ if [ ! -x "$nvcc" ]; then
   exit 0
 fi
 mkdir -p "$folder"
+set -- "${@/#-isystem/-isystem=}"  # nvcc's own spelling
 log=$folder/log.txt
 # Eigen's headers come with warnings of nvcc's.
 if ! "$nvcc" -std=c++20 -x cu -diag-suppress 20012,20015 "$@" "$source" -o "$folder/program" >"$log" 2>&1; then

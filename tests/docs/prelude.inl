@@ -14,6 +14,8 @@ for (std::int64_t i = 0; i < q.size(); ++i) {
   v.data()[i] = 0.01F * static_cast<float>(i % 101);
   grad_out.data()[i] = 0.01F * static_cast<float>(i % 103);
 }
+ra::Tensor<float> out(q.shape()), lse(1, 4, total_sequence_length, 1);
+ra::Tensor<float> grad_q(q.shape()), grad_k(q.shape()), grad_v(q.shape());
 // A ring of one rank holds everything.
 const ra::Tensor<float>& q_shard = q;
 const ra::Tensor<float>& k_shard = k;

@@ -159,7 +159,7 @@ Times exchange(int members, std::int64_t span) {
   config.segment_lengths = {span * shard};
   config.dilation_rates = {1};
   const ra::CallShape shape{1, members * shard, 1, 1, 2};
-  const ra::AttentionPlan plan = ra::detail::make_plan(config, shape, {}, ra::make_indices);
+  const ra::AttentionPlan plan = ra::detail::plan_call(config, shape, {}, ra::make_indices).plan;
   const ra::engine::RingPlace place{&plan, ra::ShardLayout::contiguous, false, 1};
   LendingRing ring{members, {}, {}, {}};
   std::vector<Times> times(static_cast<std::size_t>(members));

@@ -9,6 +9,8 @@
   inline namespace RING_ATTENTION_CODE_NAMESPACE {                                                                   \
   namespace engine {                                                                                                 \
   PREFIX template const TileKernel<SCALAR>& active_kernel<SCALAR>();                                                 \
+  PREFIX template const TileKernel<SCALAR>& kernel_of_name<SCALAR>(std::string_view);                                \
+  PREFIX template Execution<SCALAR> execution_of<SCALAR>(const Context&);                                            \
   PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&,                    \
                                              const TileKernel<SCALAR>&, const ForwardSizes&, int, WholeWorkspace&);  \
   PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&,                    \

@@ -62,7 +62,8 @@ class BlockSparseRingDilatedAttention
                                                        const ForwardOptions& options = {}) const {
     BlockSparseResult<Scalar> result{this->forward_with_lse(context, q, k, v, options), {}};
     const CallShape shape = detail::check_inputs(q, k, v);
-    const AttentionPlan plan = make_block_plan(shape, options.lengths);
+    const detail::PlannedCall call = plan_blocks(shape, options.lengths);
+    const AttentionPlan& plan = call.plan;
     const auto execution = engine::execution_of<Scalar>(context);
     BlockProbabilities<Scalar>& probabilities = result.probabilities;
     probabilities.block_size = plan.block_size;
@@ -81,8 +82,8 @@ class BlockSparseRingDilatedAttention
   }
 
  private:
-  AttentionPlan make_block_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
-    return detail::make_block_plan(this->config(), sparse_, shape, lengths,
+  detail::PlannedCall plan_blocks(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+    return detail::plan_block_call(this->config(), sparse_, shape, lengths,
                                    [this](const PatternKey& key) { return this->apply_dilation(key); });
   }
 
@@ -90,10 +91,10 @@ class BlockSparseRingDilatedAttention
     std::vector<BlockCoordinate> coordinates;
     if (plan.shape.tokens == 0) return coordinates;
     for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-      const DilatedIndices& lists = detail::block_lists(plan.sequence_of(item));
+      const BlockLists& lists = plan.sequence_of(item).blocks;
       for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
-        for (std::size_t block = 0; block < lists.branches(); ++block) {
-          for (const std::int64_t key_block : lists.rows(block)) {
+        for (std::size_t block = 0; block < lists.count(); ++block) {
+          for (const std::int64_t key_block : lists.of(block)) {
             coordinates.push_back({item, head, static_cast<std::int64_t>(block), key_block});
           }
         }
@@ -104,13 +105,13 @@ class BlockSparseRingDilatedAttention
 
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
-    engine::forward_blocks(make_block_plan(shape, options.lengths), tensors, execution);
+    engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution);
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
-    engine::backward_blocks(make_block_plan(shape, options.lengths), tensors, grads, execution);
+    engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution);
   }
 
   BlockSparseConfig sparse_;

@@ -55,8 +55,8 @@ class BlockSparseRingDistributedDilatedAttention
     if (shape.batch > 0 && shape.tokens > 0) detail::check_block_range(sparse_, shape.tokens);
   }
 
-  AttentionPlan make_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
-    return detail::make_block_plan(this->config(), sparse_, shape, lengths,
+  detail::PlannedCall plan_call(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+    return detail::plan_block_call(this->config(), sparse_, shape, lengths,
                                    [this](const PatternKey& key) { return this->apply_dilation(key); });
   }
 

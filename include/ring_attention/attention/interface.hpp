@@ -5,8 +5,9 @@
 #include <ring_attention/attention/options.hpp>
 #include <ring_attention/config.hpp>
 #include <ring_attention/engine/backward_arguments.hpp>
+#include <ring_attention/engine/call_checks.hpp>
 #include <ring_attention/engine/forward_arguments.hpp>
-#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/make_plan.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>
@@ -156,8 +157,8 @@ class WholeTensorAttention {
   }
 
   /// The plan of a call whose shapes were checked. Throws std::invalid_argument for lengths that do not fit.
-  AttentionPlan make_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
-    return detail::make_plan(config_, shape, lengths,
+  detail::PlannedCall plan_call(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+    return detail::plan_call(config_, shape, lengths,
                              [this](const PatternKey& key) { return apply_dilation(key); });
   }
 

@@ -81,7 +81,7 @@ class RingDilatedAttentionProduction
 
   /// What a call works in: its plan, for calls of the same shape that follow, and its memory.
   struct Slot {
-    AttentionPlan plan;
+    detail::PlannedCall call;
     std::vector<std::int64_t> lengths;
     int threads = 0;
     const engine::TileKernel<Scalar>* kernel = nullptr;
@@ -112,7 +112,7 @@ class RingDilatedAttentionProduction
         : shared_(shared) {
       const std::lock_guard lock(shared.mutex);
       const auto matching = std::find_if(shared.idle.begin(), shared.idle.end(), [&](const auto& slot) {
-        return slot->plan.shape == shape && slot->lengths == lengths;
+        return slot->call.plan.shape == shape && slot->lengths == lengths;
       });
       // The slot at the front has been idle for longest.
       const bool create =
@@ -167,11 +167,11 @@ class RingDilatedAttentionProduction
     const Clock clock(*shared_);
     const Lease slot(*shared_, shape, options.lengths);
     refresh_plan(*slot, shape, options.lengths);
-    if (options_.check_finite) check_finite(slot->plan, tensors, execution.threads);
+    if (options_.check_finite) check_finite(slot->call.plan, tensors, execution.threads);
     if (shape.batch > 0 && shape.tokens > 0) {
       reserve(*slot, execution);
-      engine::forward_whole<Scalar>(slot->plan, tensors, *slot->kernel, slot->fit.sizes, slot->fit.threads,
-                                    slot->workspace);
+      engine::forward_whole<Scalar>(slot->call.plan, tensors, *slot->kernel, slot->fit.sizes,
+                                    slot->fit.threads, slot->workspace);
       note_workspace(slot->workspace.size());
     }
     ++shared_->forward_calls;
@@ -185,20 +185,20 @@ class RingDilatedAttentionProduction
     const Lease slot(*shared_, shape, options.lengths);
     refresh_plan(*slot, shape, options.lengths);
     if (options_.check_finite) {
-      check_finite(slot->plan, tensors, execution.threads);
-      engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->plan, execution.threads);
+      check_finite(slot->call.plan, tensors, execution.threads);
+      engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->call.plan, execution.threads);
     }
     if (shape.batch > 0 && shape.tokens > 0) {
       const engine::TileKernel<Scalar>& kernel = *execution.kernel;
       const auto bytes = [&](const engine::BackwardSizes& sizes, int threads) {
-        return engine::WholeBackward<Scalar>::bytes(kernel, slot->plan, sizes, threads);
+        return engine::WholeBackward<Scalar>::bytes(kernel, slot->call.plan, sizes, threads);
       };
-      const auto fast = engine::fast_backward_sizes<Scalar>(slot->plan);
+      const auto fast = engine::fast_backward_sizes<Scalar>(slot->call.plan);
       auto fitted = engine::fit(fast, execution.threads, options_.workspace_limit_bytes, bytes);
       std::optional<engine::WholeBackward<Scalar>> backward;
       while (!backward) {
         try {
-          backward.emplace(slot->plan, tensors, kernel, fitted.sizes, fitted.threads);
+          backward.emplace(slot->call.plan, tensors, kernel, fitted.sizes, fitted.threads);
         } catch (const std::bad_alloc&) {
           fitted = smaller(fitted, fast, bytes);
         }
@@ -218,16 +218,13 @@ class RingDilatedAttentionProduction
       ++(computed ? shared_->cache_misses : shared_->cache_hits);
       return pattern;
     };
-    if (slot.plan.shape == shape && slot.lengths == lengths && !slot.plan.sequence_of_item.empty()) {
-      for (SequencePlan& sequence : slot.plan.sequences) {
-        for (BranchPlan& branch : sequence.branches) {
-          for (BranchPlan::Offset& offset : branch.offsets) offset.pattern = counted(offset.key);
-        }
-      }
+    detail::PlannedCall& call = slot.call;
+    if (call.plan.shape == shape && slot.lengths == lengths && !call.keys.empty()) {
+      for (std::size_t i = 0; i < call.keys.size(); ++i) call.patterns[i] = counted(call.keys[i]);
       return;
     }
-    slot.plan = AttentionPlan();  // where planning throws, the slot is empty
-    slot.plan = detail::make_plan(this->config(), shape, lengths, counted);
+    call = {};  // where planning throws, the slot is empty
+    call = detail::plan_call(this->config(), shape, lengths, counted);
     slot.lengths = lengths;
     slot.threads = 0;
   }
@@ -245,15 +242,15 @@ class RingDilatedAttentionProduction
     const engine::TileKernel<Scalar>& kernel = *execution.kernel;
     if (slot.threads == threads && slot.kernel == &kernel) return;
     slot.threads = 0;  // where memory runs out, nothing fits
-    const CallShape& shape = slot.plan.shape;
-    const detail::SequenceRuns shards(shape.tokens, slot.plan.ring_size);
+    const CallShape& shape = slot.call.plan.shape;
+    const detail::SequenceRuns shards(shape.tokens, slot.call.plan.ring_size);
     const auto bytes_per_thread = [&](const engine::ForwardSizes& sizes) {
       return engine::WholeWorkspace::bytes_per_thread(kernel, sizes, shape.head_dim);
     };
     const auto bytes = [&](const engine::ForwardSizes& sizes, int sharing) {
       return bytes_per_thread(sizes) * static_cast<std::size_t>(sharing);
     };
-    const auto fast = engine::fast_forward_sizes<T>(slot.plan, shards.run_length, threads);
+    const auto fast = engine::fast_forward_sizes<T>(slot.call.plan, shards.run_length, threads);
     slot.fit = engine::fit(fast, threads, options_.workspace_limit_bytes, bytes);
     for (;;) {
       try {

@@ -30,13 +30,13 @@ class RingDilatedAttentionV2
  private:
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
-    engine::forward_whole(this->make_plan(shape, options.lengths), tensors, execution);
+    engine::forward_whole(this->plan_call(shape, options.lengths).plan, tensors, execution);
   }
 
   void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
-    engine::backward_whole(this->make_plan(shape, options.lengths), tensors, grads, execution);
+    engine::backward_whole(this->plan_call(shape, options.lengths).plan, tensors, grads, execution);
   }
 };
 

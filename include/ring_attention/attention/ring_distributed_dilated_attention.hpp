@@ -41,8 +41,8 @@ class RingDistributedDilatedAttention
 
   void check_call(const CallShape&) const {}
 
-  AttentionPlan make_plan(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
-    return detail::make_plan(this->config(), shape, lengths,
+  detail::PlannedCall plan_call(const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
+    return detail::plan_call(this->config(), shape, lengths,
                              [this](const PatternKey& key) { return this->apply_dilation(key); });
   }
 };

@@ -23,7 +23,7 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// Calls of an attention class over a sequence that is spread over the ranks of a communicator. `Derived`
-/// says what is computed, by `make_plan(shape, lengths)`, and checks a call beyond its shapes, by
+/// says what is computed, by `plan_call(shape, lengths)`, and checks a call beyond its shapes, by
 /// `check_call(shape)`; `attention_kind` is its name in errors.
 ///
 /// Rank p holds the rows of its tokens (`shard_ranges(n)`) of q, k and v, in order, and gets the same rows of
@@ -67,7 +67,7 @@ class ShardAttention {
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return engine::report_plan(derived().make_plan(shape, {}), config_.ring_size, config_.shard_layout);
+    return engine::report_plan(derived().plan_call(shape, {}).plan, config_.ring_size, config_.shard_layout);
   }
 
   /// Payload of all messages of this rank's successful calls, in bytes.
@@ -228,9 +228,9 @@ class ShardAttention {
     detail::tell_failure(*communicator_, [&] {
       const engine::ForwardTensors<Scalar> tensors = make();
       if (shape.batch == 0 || shape.tokens == 0) return;
-      const AttentionPlan plan = derived().make_plan(shape, options.lengths);
-      bytes_sent_ += engine::forward_ring<Scalar>(place(plan, execution.threads), *communicator_, tensors,
-                                                  *execution.kernel);
+      const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
+      bytes_sent_ += engine::forward_ring<Scalar>(place(call.plan, execution.threads), *communicator_,
+                                                  tensors, *execution.kernel);
     });
   }
 
@@ -247,8 +247,8 @@ class ShardAttention {
     detail::tell_failure(*communicator_, [&] {
       const GradientViews<Scalar> grads = make();
       if (shape.batch == 0 || shape.tokens == 0) return;
-      const AttentionPlan plan = derived().make_plan(shape, options.lengths);
-      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(plan, execution.threads),
+      const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
+      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(call.plan, execution.threads),
                                                                 *communicator_, tensors, *execution.kernel)
                          .run(grads);
     });

@@ -53,7 +53,7 @@ class TrueRingDilatedAttention
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return engine::report_plan(this->make_plan(shape, {}), this->config().ring_size,
+    return engine::report_plan(this->plan_call(shape, {}).plan, this->config().ring_size,
                                this->config().shard_layout);
   }
   /// The report for one head per branch.
@@ -66,9 +66,9 @@ class TrueRingDilatedAttention
   void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
-    const AttentionPlan plan = this->make_plan(shape, options.lengths);
+    const detail::PlannedCall call = this->plan_call(shape, options.lengths);
     run_members([&](ThreadCommunicator& communicator) {
-      engine::forward_ring(place(plan), communicator, tensors, *execution.kernel);
+      engine::forward_ring(place(call.plan), communicator, tensors, *execution.kernel);
     });
   }
 
@@ -76,9 +76,10 @@ class TrueRingDilatedAttention
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
-    const AttentionPlan plan = this->make_plan(shape, options.lengths);
+    const detail::PlannedCall call = this->plan_call(shape, options.lengths);
     run_members([&](ThreadCommunicator& communicator) {
-      engine::RingBackward<Scalar, ThreadCommunicator>(place(plan), communicator, tensors, *execution.kernel)
+      engine::RingBackward<Scalar, ThreadCommunicator>(place(call.plan), communicator, tensors,
+                                                       *execution.kernel)
           .run(grads);
     });
   }

@@ -68,7 +68,7 @@ class BackwardPass {
     meeting.head_count = detail::heads_with_offset(branch, unit.offset, unit.kv_head * group,
                                                    (unit.kv_head + 1) * group, work.heads);
     if (meeting.head_count == 0) return;
-    detail::SegmentWalk segments(plan_, sequence.length, branch, branch.offsets[unit.offset],
+    detail::SegmentWalk segments(plan_, sequence, unit.branch, unit.offset,
                                  (std::max)(unit.query_begin, run.begin),
                                  (std::min)(unit.query_end, run.end));
     while (segments.next()) {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <ring_attention/attention/options.hpp>
-#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/call_checks.hpp>
 #include <ring_attention/gradient_views.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>

@@ -128,8 +128,7 @@ class BlockBackward {
             const std::int64_t block = block_slots.block(task.begin + static_cast<std::int64_t>(i));
             cursors[i] = {};
             if (loaded(i).entries == 0) continue;
-            cursors[i] =
-                detail::ListCursor(detail::list_of(detail::block_lists(plan_.sequence_of(task.item)), block));
+            cursors[i] = detail::cursor_of(plan_.sequence_of(task.item).blocks, block);
             tiles_.load(query_set(i), 0, loaded(i), 0, work);
           }
           for (detail::ListWalk runs(cursors); runs.next();) {
@@ -154,9 +153,9 @@ class BlockBackward {
 
   /// `with_queries`: adds the gradients of queries to grads.q, too.
   void key_pass(const GradientViews<Scalar>& grads, bool with_queries) {
-    std::vector<DilatedIndices> query_blocks;
+    std::vector<detail::OwnedBlockLists> query_blocks;
     for (const SequencePlan& sequence : plan_.sequences) {
-      query_blocks.push_back(detail::transpose_lists(detail::block_lists(sequence)));
+      query_blocks.push_back(detail::transpose_lists(sequence.blocks));
     }
     BackwardSizes sizes;
     sizes.group_entries = (std::max)(sizes.group_entries / tiles_.most, std::int64_t{1}) * tiles_.most;
@@ -168,8 +167,8 @@ class BlockBackward {
     for_each_task(
         tasks, sizes, with_queries, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
           const std::int64_t length = plan_.sequence_of(task.item).length;
-          const DilatedIndices& lists =
-              query_blocks[plan_.sequence_of_item[static_cast<std::size_t>(task.item)]];
+          const BlockLists lists =
+              query_blocks[plan_.sequence_of_item[static_cast<std::size_t>(task.item)]].view();
           const auto keys = [&](std::size_t i) {
             return block_slots.tokens(task.begin + static_cast<std::int64_t>(i), length);
           };
@@ -178,7 +177,7 @@ class BlockBackward {
             const std::int64_t block = block_slots.block(task.begin + static_cast<std::int64_t>(i));
             cursors[i] = {};
             if (keys(i).count == 0) continue;
-            cursors[i] = detail::ListCursor(detail::list_of(lists, block));
+            cursors[i] = detail::cursor_of(lists, block);
             tiles_.pack(piece_of(tensors_, keys(i), 0, task.item, task.kv_head), keys(i).count, position(i),
                         wanted, work);
           }

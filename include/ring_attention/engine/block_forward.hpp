@@ -104,14 +104,13 @@ class BlockForward {
       return QuerySet{slot_run.item, work.heads.data(), group_, slots_.tokens(slot, length), 0, 0};
     };
 
-    const DilatedIndices& lists = detail::block_lists(plan_.sequence_of(slot_run.item));
+    const BlockLists& lists = plan_.sequence_of(slot_run.item).blocks;
     const std::span cursors(work.cursors.data(), static_cast<std::size_t>(slot_run.end - slot_run.begin));
     for (std::size_t i = 0; i < cursors.size(); ++i) {
       const QuerySet set = query_set(slot_run.begin + static_cast<std::int64_t>(i));
       cursors[i] = {};
       if (set.tokens.count == 0) continue;
-      cursors[i] = detail::ListCursor(
-          detail::list_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i))));
+      cursors[i] = detail::cursor_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i)));
       work.tiles[i].load(set, tensors_.q, plan_.scale, states);
     }
     for (detail::ListWalk runs(cursors); runs.next();) {

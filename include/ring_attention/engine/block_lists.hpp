@@ -5,8 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <ring_attention/engine/plan.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
-#include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/pattern/progression.hpp>
 #include <span>
 #include <utility>
 #include <vector>
@@ -15,22 +16,28 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
+/// Lists with memory of their own.
+struct OwnedBlockLists {
+  std::vector<std::int64_t> begin, blocks;
+
+  BlockLists view() const { return {begin, blocks}; }
+};
+
 /// For each key block the query blocks that list it, ascending.
-inline DilatedIndices transpose_lists(const DilatedIndices& lists) {
-  const std::size_t blocks = lists.branches();
-  std::vector<std::int64_t> begin(blocks + 1);
-  for (std::size_t q = 0; q < blocks; ++q) {
-    for (const std::int64_t k : lists.rows(q)) ++begin[static_cast<std::size_t>(k) + 1];
-  }
-  for (std::size_t k = 0; k < blocks; ++k) begin[k + 1] += begin[k];
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(begin.back()));
+inline OwnedBlockLists transpose_lists(const BlockLists& lists) {
+  OwnedBlockLists transposed{std::vector<std::int64_t>(lists.count() + 1),
+                             std::vector<std::int64_t>(lists.blocks.size())};
+  std::vector<std::int64_t>& begin = transposed.begin;
+  for (const std::int64_t k : lists.blocks) ++begin[static_cast<std::size_t>(k) + 1];
+  for (std::size_t k = 0; k < lists.count(); ++k) begin[k + 1] += begin[k];
   std::vector<std::int64_t> next(begin.begin(), begin.end() - 1);
-  for (std::size_t q = 0; q < blocks; ++q) {
-    for (const std::int64_t k : lists.rows(q)) {
-      rows[static_cast<std::size_t>(next[static_cast<std::size_t>(k)]++)] = static_cast<std::int64_t>(q);
+  for (std::size_t q = 0; q < lists.count(); ++q) {
+    for (const std::int64_t k : lists.of(q)) {
+      transposed.blocks[static_cast<std::size_t>(next[static_cast<std::size_t>(k)]++)] =
+          static_cast<std::int64_t>(q);
     }
   }
-  return DilatedIndices(std::move(begin), std::move(rows));
+  return transposed;
 }
 
 /// A place in an ascending list of blocks: the run of consecutive blocks that comes next.
@@ -67,6 +74,11 @@ class ListCursor {
   std::int64_t end_ = none;
 };
 
+/// At the beginning of a block's list.
+inline ListCursor cursor_of(const BlockLists& lists, std::int64_t block) {
+  return ListCursor(lists.of(static_cast<std::size_t>(block)));
+}
+
 /// Walks ascending lists together: the longest runs of blocks [begin, end) that the same lists hold, in
 /// order.
 class ListWalk {
@@ -97,12 +109,6 @@ class ListWalk {
   std::int64_t begin_ = ListCursor::none;
   std::int64_t end_ = ListCursor::none;
 };
-
-/// The list of a block; empty for blocks past an item's length.
-inline std::span<const std::int64_t> list_of(const DilatedIndices& lists, std::int64_t block) {
-  const auto index = static_cast<std::size_t>(block);
-  return index < lists.branches() ? lists.rows(index) : std::span<const std::int64_t>();
-}
 
 /// Tokens of the blocks [begin, end).
 inline Progression block_tokens(std::int64_t begin, std::int64_t end, std::int64_t block_size,

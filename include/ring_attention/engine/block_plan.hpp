@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/make_plan.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <vector>
@@ -17,33 +17,31 @@ namespace detail {
 
 /// The plan of a block-sparse call: one branch of all heads, whose pattern lists the key blocks of each query
 /// block. Throws std::invalid_argument for lengths or listed blocks that do not fit the shape.
-inline AttentionPlan make_block_plan(AttentionConfig config, const BlockSparseConfig& sparse,
-                                     const CallShape& shape, const std::vector<std::int64_t>& lengths,
-                                     const PatternLookup& lookup) {
+template <class Lookup>
+PlannedCall plan_block_call(AttentionConfig config, const BlockSparseConfig& sparse, const CallShape& shape,
+                            const std::vector<std::int64_t>& lengths, const Lookup& lookup) {
   // The block list takes the place of branches and rules.
   config.segment_lengths.clear();
   config.dilation_rates.clear();
   config.query_rule = QueryRule::all;
   config.padding_rule = PaddingRule::masked;
-  AttentionPlan plan = make_plan(config, shape, lengths, lookup);
+  PlannedCall call = plan_call(config, shape, lengths, lookup);
+  AttentionPlan& plan = call.plan;
   plan.block_size = (std::min)(sparse.block_size, std::max<std::int64_t>(shape.tokens, 1));
-  if (shape.batch == 0 || shape.tokens == 0) return plan;
+  if (shape.batch == 0 || shape.tokens == 0) return call;
   check_block_range(sparse, shape.tokens);
   for (SequencePlan& sequence : plan.sequences) {
-    const PatternKey key = block_pattern_key(sparse, config.causal, sequence.length);
+    const DilatedIndices& lists =
+        call.take(block_pattern_key(sparse, config.causal, sequence.length), lookup);
+    sequence.blocks = {lists.branch_begins(), lists.all_rows()};
     BranchPlan& branch = sequence.branches.emplace_back();
-    branch.segment_length = std::max<std::int64_t>(sequence.length, 1);
+    branch.segment_length = (std::max<std::int64_t>)(sequence.length, 1);
     branch.dilation_rate = 1;
     branch.head_end = shape.heads;
-    branch.offsets.push_back({0, {}, key, lookup(key)});
+    branch.offsets.push_back({});
     branch.offset_of_head.assign(static_cast<std::size_t>(shape.heads), 0);
   }
-  return plan;
-}
-
-/// Lists of a block-sparse plan for one batch item.
-inline const DilatedIndices& block_lists(const SequencePlan& sequence) {
-  return *sequence.branches.front().offsets.front().pattern;
+  return call;
 }
 
 /// Blocks cut into slots of at most `rows` tokens, the unit in which a task holds one side's rows.

@@ -63,8 +63,7 @@ class Transfer {
                 0) {
               continue;
             }
-            add(plan, sequence.length, branch, branch.offsets[o], sender, receiver,
-                {item, b, kv_head, o, {}, 0, 0, 0});
+            add(plan, sequence, sender, receiver, {item, b, kv_head, o, {}, 0, 0, 0});
           }
         }
       }
@@ -130,15 +129,16 @@ class Transfer {
     return false;
   }
 
-  void add(const AttentionPlan& plan, std::int64_t length, const BranchPlan& branch,
-           const BranchPlan::Offset& offset, const detail::MemberTokens& sender,
+  void add(const AttentionPlan& plan, const SequencePlan& sequence, const detail::MemberTokens& sender,
            const detail::MemberTokens& receiver, TransferPiece piece) {
+    const BranchPlan& branch = sequence.branches[piece.branch];
     std::vector<TransferPiece> wanted;
     for (const detail::TokenRun& queries : receiver.runs) {
       for (const detail::TokenRun& run : sender.runs) {
         const auto [from, to] = common_tokens(branch, queries, run);
         if (from >= to) continue;
-        for (detail::SegmentWalk segments(plan, length, branch, offset, from, to); segments.next();) {
+        for (detail::SegmentWalk segments(plan, sequence, piece.branch, piece.offset, from, to);
+             segments.next();) {
           const std::int64_t last_query = segments->queries.last();
           const std::int64_t end = plan.causal ? (std::min)(run.end, last_query + 1) : run.end;
           for (detail::KeyRunWalk keys(*segments, run.begin, end); keys.next();) {
@@ -166,7 +166,7 @@ class Transfer {
   /// earlier, if the two overlap, or touch in one run; overlapping pieces keep rows of the same class.
   static bool unite(TransferPiece& piece, const TransferPiece& next) {
     Progression& tokens = piece.tokens;
-    const bool touch = piece.row_shift == next.row_shift &&
+    const bool touch = piece.row_shift == next.row_shift && piece.number_shift == next.number_shift &&
                        next.tokens.first == tokens.last() + tokens.stride &&
                        (tokens.stride == next.tokens.stride || next.tokens.count == 1);
     if (!touch && next.tokens.first > tokens.last()) return false;

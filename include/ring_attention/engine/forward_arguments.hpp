@@ -1,7 +1,7 @@
 // Tensors of a forward call, and their checks.
 #pragma once
 
-#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/engine/call_checks.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>

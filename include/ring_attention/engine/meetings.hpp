@@ -32,15 +32,15 @@ struct Segment {
 class SegmentWalk {
  public:
   SegmentWalk() = default;
-  SegmentWalk(const AttentionPlan& plan, std::int64_t length, const BranchPlan& branch,
-              const BranchPlan::Offset& offset, std::int64_t begin, std::int64_t end)
+  SegmentWalk(const AttentionPlan& plan, const SequencePlan& sequence, std::size_t branch, std::size_t offset,
+              std::int64_t begin, std::int64_t end)
       : plan_(&plan),
-        branch_(&branch),
-        offset_(&offset),
-        length_(length),
+        sequence_(&sequence),
+        branch_(&sequence.branches[branch]),
+        kept_(branch_->offsets[offset].kept),
         begin_(begin),
-        end_((std::min)(end, length)),
-        step_(plan.block_size > 0 ? plan.block_size : branch.segment_length),
+        end_((std::min)(end, sequence.length)),
+        step_(plan.block_size > 0 ? plan.block_size : branch_->segment_length),
         next_(begin_ < end_ ? begin_ / step_ * step_ : end_) {}
 
   /// Goes to the next segment; false at the end.
@@ -57,10 +57,10 @@ class SegmentWalk {
 
  private:
   bool read_segment(std::int64_t start) {
-    const Progression& kept = offset_->kept;
+    const std::int64_t length = sequence_->length;
     segment_.begin = start;
-    segment_.end = step_ < length_ - start ? start + step_ : length_;
-    segment_.kept = kept.sub(0, kept.count_below(segment_.end - start)).moved(start);
+    segment_.end = step_ < length - start ? start + step_ : length;
+    segment_.kept = kept_.sub(0, kept_.count_below(segment_.end - start)).moved(start);
     const Progression asking =
         plan_->query_rule == QueryRule::dilated ? segment_.kept : Progression{start, 1, segment_.end - start};
     segment_.queries = asking.within(begin_, end_);
@@ -72,17 +72,18 @@ class SegmentWalk {
   bool read_block(std::int64_t start) {
     const std::int64_t block = start / step_;
     segment_.begin = 0;
-    segment_.end = length_;
+    segment_.end = sequence_->length;
     segment_.block_size = step_;
-    segment_.key_blocks = list_of(*offset_->pattern, block);
-    segment_.queries = block_tokens(block, block + 1, step_, length_).within(begin_, end_);
+    segment_.key_blocks = sequence_->blocks.of(static_cast<std::size_t>(block));
+    segment_.queries = block_tokens(block, block + 1, step_, sequence_->length).within(begin_, end_);
     return !segment_.key_blocks.empty();
   }
 
   const AttentionPlan* plan_ = nullptr;
+  const SequencePlan* sequence_ = nullptr;
   const BranchPlan* branch_ = nullptr;
-  const BranchPlan::Offset* offset_ = nullptr;
-  std::int64_t length_ = 0, begin_ = 0, end_ = 0, step_ = 1, next_ = 0;
+  Progression kept_;
+  std::int64_t begin_ = 0, end_ = 0, step_ = 1, next_ = 0;
   Segment segment_;
 };
 
@@ -143,7 +144,7 @@ class MeetingWalk {
         const std::int64_t count = heads_with_offset(branch, offset, head_begin_, head_end_, heads_);
         if (count == 0) continue;
         meeting_ = {branch_, offset, heads_, count, {}};
-        segments_ = SegmentWalk(plan_, sequence_.length, branch, branch.offsets[offset], begin_, end_);
+        segments_ = SegmentWalk(plan_, sequence_, branch_, offset, begin_, end_);
         return true;
       }
     }

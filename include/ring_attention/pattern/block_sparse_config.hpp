@@ -29,7 +29,9 @@ struct BlockPair {
   std::int64_t key = 0;    ///< number of the block whose keys they attend to
   /// By query, then by key.
   friend auto operator<=>(const BlockPair&, const BlockPair&) = default;
-  friend bool operator==(const BlockPair&, const BlockPair&) = default;  // nvcc 13 forgets to imply it
+  // Spelled out because nvcc 13 does not derive it from the one above.
+  /// Whether both numbers are equal.
+  friend bool operator==(const BlockPair&, const BlockPair&) = default;
 };
 
 /// Passed to the constructor of a block-sparse attention class, which checks it. Fields that a pattern does

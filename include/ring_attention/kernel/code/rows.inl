@@ -19,7 +19,7 @@ inline Lanes<float> load_wide(const Eigen::bfloat16* from) {
 }
 
 inline Lanes<float> load_wide(const Eigen::half* from) {
-  Lanes<float> lanes;
+  Lanes<float> lanes{};
 #if RING_ATTENTION_TARGET_F16C
   RING_ATTENTION_UNROLL
   for (int i = 0; i < lane_count<float>; i += 8) {

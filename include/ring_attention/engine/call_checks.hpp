@@ -1,0 +1,79 @@
+// Checks of the tensors of a call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/error.hpp>
+#include <ring_attention/memory_overlap.hpp>
+#include <ring_attention/tensor.hpp>
+#include <string>
+#include <string_view>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+/// Checks that q [b, n, h, d], k and v [b, n, h_kv, d] fit together; returns their extents.
+template <class View>
+CallShape check_inputs(const View& q, const View& k, const View& v) {
+  const auto [b, n, h, d] = q.shape();
+  const std::int64_t kv_heads = k.shape()[2];
+  require_positive("q heads", h);
+  require_positive("q head dimension", d);
+  require_positive("k heads", kv_heads);
+  if (k.shape() != Shape{b, n, kv_heads, d}) {
+    throw_invalid("k shape", to_string(k.shape()),
+                  "must agree with q in b, n and d; q has shape " + to_string(q.shape()));
+  }
+  if (v.shape() != k.shape()) {
+    throw_invalid("v shape", to_string(v.shape()), "must equal the shape of k, " + to_string(k.shape()));
+  }
+  if (h % kv_heads != 0) {
+    throw_invalid("q heads", h,
+                  "must be a multiple of the key/value heads, of which k has " + std::to_string(kv_heads));
+  }
+  return {b, n, h, kv_heads, d};
+}
+
+inline Shape lse_shape(const Shape& q_shape) { return {q_shape[0], q_shape[2], q_shape[1], 1}; }
+
+inline void check_shape(std::string_view name, const Shape& shape, const Shape& expected) {
+  if (shape != expected) {
+    throw_invalid(std::string(name) + " shape", to_string(shape), "must be " + to_string(expected));
+  }
+}
+
+/// Checks a tensor that a call writes to.
+template <class View>
+void check_output(std::string_view name, const View& view, const Shape& expected) {
+  check_shape(name, view.shape(), expected);
+  if (!rows_overlap(view)) return;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    if (view.strides()[axis] == 0 && expected[axis] > 1) {
+      throw_invalid(element_name(std::string(name) + " strides", axis), std::int64_t{0},
+                    "rows that are written must not share memory");
+    }
+  }
+  std::string strides;
+  for (const std::int64_t stride : view.strides()) {
+    strides += (strides.empty() ? "" : ", ") + std::to_string(stride);
+  }
+  throw_invalid(
+      std::string(name) + " strides", "[" + strides + "]",
+      "rows that are written must not share memory, and rows of shape " + to_string(expected) + " do");
+}
+
+/// Checks that a tensor that a call writes to shares no memory with another of its tensors.
+template <class Output, class Other>
+void check_apart(std::string_view name, const Output& output, std::string_view other_name,
+                 const Other& other) {
+  if (views_overlap(output, other)) {
+    throw_invalid(name, "memory of " + std::string(other_name),
+                  "what a call writes must not share memory with what it reads or writes besides");
+  }
+}
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
