@@ -30,8 +30,10 @@ class KernelChoice {
   /// What set_kernel chose, else what the environment variable RING_ATTENTION_KERNEL names, else the best.
   KernelChoice() = default;
   /// One of available_kernels(); an empty name is no choice.
-  KernelChoice(std::string_view name) : name_(name) {}    // NOLINT(google-explicit-constructor)
-  KernelChoice(const char* name) : name_(name) {}         // NOLINT(google-explicit-constructor)
+  KernelChoice(std::string_view name) : name_(name) {}  // NOLINT(google-explicit-constructor)
+  /// The same.
+  KernelChoice(const char* name) : name_(name) {}  // NOLINT(google-explicit-constructor)
+  /// The same.
   KernelChoice(const std::string& name) : name_(name) {}  // NOLINT(google-explicit-constructor)
   /// A kernel for one scalar, which must outlive the calls; calls of other scalars refuse it.
   template <class Scalar>

@@ -44,8 +44,8 @@ struct BranchPlan {
 /// For each query block its key blocks, ascending: those of block q are blocks[begin[q]] to
 /// blocks[begin[q + 1] - 1].
 struct BlockLists {
-  std::span<const std::int64_t> begin;
-  std::span<const std::int64_t> blocks;
+  std::span<const std::int64_t> begin;   ///< one number more than there are lists
+  std::span<const std::int64_t> blocks;  ///< of all lists, one after the other
 
   /// Number of lists.
   std::size_t count() const { return begin.empty() ? 0 : begin.size() - 1; }
