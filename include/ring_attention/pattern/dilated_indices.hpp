@@ -139,7 +139,8 @@ class DilatedIndices {
 
   /// Whether the lists are equal, wherever they lie.
   friend bool operator==(const DilatedIndices& a, const DilatedIndices& b) {
-    return std::ranges::equal(a.begin_, b.begin_) && std::ranges::equal(a.rows_, b.rows_);
+    return std::equal(a.begin_.begin(), a.begin_.end(), b.begin_.begin(), b.begin_.end()) &&
+           std::equal(a.rows_.begin(), a.rows_.end(), b.rows_.begin(), b.rows_.end());
   }
 
  private:

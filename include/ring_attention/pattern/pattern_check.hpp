@@ -43,7 +43,8 @@ inline bool is_block_pattern(PatternKey key, std::span<const std::int64_t> begin
   for (std::int64_t block = 0; block < key.sequence_length; ++block) {
     list.clear();
     append_key_blocks(list, key, block, next_pair);
-    if (list.size() > rows.size() - next || !std::ranges::equal(list, rows.subspan(next, list.size()))) {
+    if (list.size() > rows.size() - next ||
+        !std::equal(list.begin(), list.end(), rows.subspan(next).begin())) {
       return false;
     }
     next += list.size();
