@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <limits>
 #include <mutex>
-#include <ring_attention/engine/backward_steps.hpp>
+#include <ring_attention/cpu/backward_units.hpp>
 #include <ring_attention/parallel.hpp>
 #include <set>
 #include <stdexcept>

@@ -6,10 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/make_plan.hpp>
-#include <ring_attention/engine/ring_forward.hpp>
-#include <ring_attention/engine/shards.hpp>
+#include <ring_attention/cpu/ring_forward.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/plan/make_plan.hpp>
+#include <ring_attention/plan/shards.hpp>
 #include <utility>
 #include <vector>
 

@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <ring_attention/engine/plan_report.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/plan_report.hpp>
 #include <ring_attention/tensor.hpp>
 #include <vector>
 

@@ -10,7 +10,6 @@
 #include <ring_attention/attention/block_probabilities.hpp>
 #include <ring_attention/attention/block_sparse_ring_dilated_attention.hpp>
 #include <ring_attention/attention/block_sparse_ring_distributed_dilated_attention.hpp>
-#include <ring_attention/attention/options.hpp>
 #include <ring_attention/attention/production_options.hpp>
 #include <ring_attention/attention/ring_dilated_attention_production.hpp>
 #include <ring_attention/attention/ring_dilated_attention_v2.hpp>
@@ -18,6 +17,7 @@
 #include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/config.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>

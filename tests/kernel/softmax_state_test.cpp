@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <ring_attention/engine/softmax_state.hpp>
+#include <ring_attention/cpu/softmax_state.hpp>
 #include <vector>
 
 #include "support/catch.hpp"

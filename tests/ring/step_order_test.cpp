@@ -8,9 +8,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/ring_forward.hpp>
+#include <ring_attention/cpu/ring_forward.hpp>
 #include <ring_attention/pattern/make_indices.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <span>
 #include <stdexcept>
 #include <string>

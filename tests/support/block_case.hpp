@@ -4,7 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/attention/options.hpp>
+#include <ring_attention/options.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <sstream>
 #include <string>

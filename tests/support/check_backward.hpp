@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <ring_attention/attention/options.hpp>
 #include <ring_attention/gradient_views.hpp>
+#include <ring_attention/options.hpp>
 #include <ring_attention/tensor.hpp>
 #include <string>
 

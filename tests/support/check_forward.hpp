@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 #include <optional>
-#include <ring_attention/attention/options.hpp>
+#include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/scalar.hpp>
 #include <string>

@@ -11,18 +11,18 @@
   PREFIX template const TileKernel<SCALAR>& active_kernel<SCALAR>();                                                 \
   PREFIX template const TileKernel<SCALAR>& kernel_of_name<SCALAR>(std::string_view);                                \
   PREFIX template Execution<SCALAR> execution_of<SCALAR>(const Context&);                                            \
-  PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&,                    \
+  PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,                    \
                                              const TileKernel<SCALAR>&, const ForwardSizes&, int, WholeWorkspace&);  \
-  PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&,                    \
+  PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,                    \
                                              const Execution<SCALAR>&);                                              \
   PREFIX template class WholeBackward<SCALAR>;                                                                       \
   PREFIX template std::uint64_t forward_ring<SCALAR, ThreadCommunicator>(const RingPlace&, ThreadCommunicator&,      \
-                                                                         const ForwardTensors<SCALAR>&,              \
+                                                                         const detail::ForwardTensors<SCALAR>&,              \
                                                                          const TileKernel<SCALAR>&);                 \
   PREFIX template class RingBackward<SCALAR, ThreadCommunicator>;                                                    \
-  PREFIX template void forward_blocks<SCALAR>(const AttentionPlan&, const ForwardTensors<SCALAR>&,                   \
+  PREFIX template void forward_blocks<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,                   \
                                               const Execution<SCALAR>&);                                             \
-  PREFIX template void backward_blocks<SCALAR>(const AttentionPlan&, const BackwardTensors<SCALAR>&,                 \
+  PREFIX template void backward_blocks<SCALAR>(const AttentionPlan&, const detail::BackwardTensors<SCALAR>&,                 \
                                                const GradientViews<SCALAR>&, const Execution<SCALAR>&);              \
   PREFIX template class BlockProbabilityPass<SCALAR>;                                                                \
   }                                                                                                                  \

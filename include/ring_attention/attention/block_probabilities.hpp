@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <ring_attention/attention/options.hpp>
+#include <ring_attention/options.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <vector>

@@ -5,11 +5,11 @@
 #include <cstdint>
 #include <ring_attention/attention/block_probabilities.hpp>
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/engine/block_backward.hpp>
-#include <ring_attention/engine/block_forward.hpp>
-#include <ring_attention/engine/block_plan.hpp>
-#include <ring_attention/engine/block_probability_pass.hpp>
+#include <ring_attention/cpu/block_backward.hpp>
+#include <ring_attention/cpu/block_forward.hpp>
+#include <ring_attention/cpu/block_probability_pass.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
+#include <ring_attention/plan/block_plan.hpp>
 #include <utility>
 #include <vector>
 
@@ -103,12 +103,12 @@ class BlockSparseRingDilatedAttention
     return coordinates;
   }
 
-  void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
+  void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution);
   }
 
-  void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
+  void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
     engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution);

@@ -2,15 +2,15 @@
 // lookup.
 #pragma once
 
-#include <ring_attention/attention/options.hpp>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/backward_arguments.hpp>
-#include <ring_attention/engine/call_checks.hpp>
-#include <ring_attention/engine/forward_arguments.hpp>
-#include <ring_attention/engine/make_plan.hpp>
+#include <ring_attention/cpu/backward_arguments.hpp>
+#include <ring_attention/cpu/forward_arguments.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>
+#include <ring_attention/plan/call_checks.hpp>
+#include <ring_attention/plan/make_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <string>
@@ -63,7 +63,7 @@ class WholeTensorAttention {
   void forward(const Context& context, Input q, Input k, Input v, Output out,
                const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
-    engine::check_outputs<Scalar>({q, k, v, out, {}}, false);
+    detail::check_outputs<Scalar>({q, k, v, out, {}}, false);
     derived().run_forward(shape, {q, k, v, out, {}}, options, execution(context));
   }
 
@@ -76,7 +76,7 @@ class WholeTensorAttention {
   void forward(const Context& context, Input q, Input k, Input v, Output out, LseOutput lse,
                const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
-    engine::check_outputs<Scalar>({q, k, v, out, lse}, true);
+    detail::check_outputs<Scalar>({q, k, v, out, lse}, true);
     derived().run_forward(shape, {q, k, v, out, lse}, options, execution(context));
   }
 
@@ -110,7 +110,7 @@ class WholeTensorAttention {
   Gradients<Scalar> backward(const Context& context, Input q, Input k, Input v,
                              const AttentionResult<Scalar>& result, Input grad_out,
                              const BackwardOptions& options = {}) const {
-    const engine::BackwardTensors<Scalar> tensors{
+    const detail::BackwardTensors<Scalar> tensors{
         q, k, v, result.out, grad_out, result.lse, grad_lse_of(options, q)};
     const CallShape shape = check_backward(tensors, "result.out", "result.lse");
     Gradients<Scalar> grads{Tensor<Scalar>(q.shape(), detail::Uninitialized{}),
@@ -128,9 +128,9 @@ class WholeTensorAttention {
   /// The same in a context.
   void backward(const Context& context, Input q, Input k, Input v, Input out, LseInput lse, Input grad_out,
                 const GradientViews<Scalar>& grads, const BackwardOptions& options = {}) const {
-    const engine::BackwardTensors<Scalar> tensors{q, k, v, out, grad_out, lse, grad_lse_of(options, q)};
+    const detail::BackwardTensors<Scalar> tensors{q, k, v, out, grad_out, lse, grad_lse_of(options, q)};
     const CallShape shape = check_backward(tensors, "out", "lse");
-    engine::check_gradients(tensors, grads);
+    detail::check_gradients(tensors, grads);
     derived().run_backward(shape, tensors, grads, options, execution(context));
   }
 
@@ -164,13 +164,13 @@ class WholeTensorAttention {
 
  private:
   static LseInput grad_lse_of(const BackwardOptions& options, const Input& q) {
-    return engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(q.shape()));
+    return detail::checked_grad_lse<Accumulator>(options, detail::lse_shape(q.shape()));
   }
 
-  static CallShape check_backward(const engine::BackwardTensors<Scalar>& tensors, const char* out,
+  static CallShape check_backward(const detail::BackwardTensors<Scalar>& tensors, const char* out,
                                   const char* lse) {
     const CallShape shape = detail::check_inputs(tensors.q, tensors.k, tensors.v);
-    engine::check_saved(tensors, out, lse);
+    detail::check_saved(tensors, out, lse);
     return shape;
   }
 

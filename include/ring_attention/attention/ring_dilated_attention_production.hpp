@@ -12,10 +12,10 @@
 #include <optional>
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/attention/production_options.hpp>
-#include <ring_attention/engine/finite_check.hpp>
-#include <ring_attention/engine/whole.hpp>
-#include <ring_attention/engine/whole_backward.hpp>
-#include <ring_attention/engine/workspace_limit.hpp>
+#include <ring_attention/cpu/finite_check.hpp>
+#include <ring_attention/cpu/whole_backward.hpp>
+#include <ring_attention/cpu/whole_forward.hpp>
+#include <ring_attention/cpu/workspace_limit.hpp>
 #include <ring_attention/threads/fork.hpp>
 #include <utility>
 #include <vector>
@@ -162,7 +162,7 @@ class RingDilatedAttentionProduction
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   };
 
-  void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
+  void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     const Clock clock(*shared_);
     const Lease slot(*shared_, shape, options.lengths);
@@ -178,7 +178,7 @@ class RingDilatedAttentionProduction
     shared_->tokens += static_cast<std::uint64_t>(shape.batch * shape.tokens);
   }
 
-  void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
+  void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
     const Clock clock(*shared_);

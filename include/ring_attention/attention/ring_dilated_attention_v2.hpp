@@ -2,8 +2,8 @@
 #pragma once
 
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/engine/whole.hpp>
-#include <ring_attention/engine/whole_backward.hpp>
+#include <ring_attention/cpu/whole_backward.hpp>
+#include <ring_attention/cpu/whole_forward.hpp>
 #include <utility>
 
 namespace ring_attention {
@@ -28,12 +28,12 @@ class RingDilatedAttentionV2
       : Base(std::move(config), std::move(cache_policy)) {}
 
  private:
-  void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
+  void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     engine::forward_whole(this->plan_call(shape, options.lengths).plan, tensors, execution);
   }
 
-  void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
+  void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
     engine::backward_whole(this->plan_call(shape, options.lengths).plan, tensors, grads, execution);

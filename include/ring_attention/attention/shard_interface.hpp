@@ -4,14 +4,14 @@
 
 #include <cstdint>
 #include <exception>
+#include <ring_attention/attention/agreement_fields.hpp>
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/attention/options.hpp>
-#include <ring_attention/engine/agreement_fields.hpp>
-#include <ring_attention/engine/plan_report.hpp>
-#include <ring_attention/engine/ring_backward.hpp>
-#include <ring_attention/engine/ring_forward.hpp>
+#include <ring_attention/cpu/ring_backward.hpp>
+#include <ring_attention/cpu/ring_forward.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/plan_report.hpp>
 #include <ring_attention/ring/agreement.hpp>
 #include <ring_attention/ring/communicator.hpp>
 #include <string>
@@ -67,7 +67,7 @@ class ShardAttention {
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return engine::report_plan(derived().plan_call(shape, {}).plan, config_.ring_size, config_.shard_layout);
+    return detail::report_plan(derived().plan_call(shape, {}).plan, config_.ring_size, config_.shard_layout);
   }
 
   /// Payload of all messages of this rank's successful calls, in bytes.
@@ -137,7 +137,7 @@ class ShardAttention {
     };
     run_backward(
         context, {q, k, v, result.out, grad_out, result.lse, {}}, total_sequence_length, options,
-        [](const auto& tensors) { engine::check_saved(tensors, "result.out", "result.lse"); }, make);
+        [](const auto& tensors) { detail::check_saved(tensors, "result.out", "result.lse"); }, make);
     return grads;
   }
 
@@ -151,9 +151,9 @@ class ShardAttention {
   void backward(const Context& context, Input q, Input k, Input v, Input out, LseInput lse, Input grad_out,
                 const GradientViews<Scalar>& grads, std::int64_t total_sequence_length,
                 const BackwardOptions& options = {}) const {
-    const auto gradients = [&grads](const engine::BackwardTensors<Scalar>& tensors) {
-      engine::check_saved(tensors, "out", "lse");
-      engine::check_gradients(tensors, grads);
+    const auto gradients = [&grads](const detail::BackwardTensors<Scalar>& tensors) {
+      detail::check_saved(tensors, "out", "lse");
+      detail::check_gradients(tensors, grads);
     };
     run_backward(context, {q, k, v, out, grad_out, lse, {}}, total_sequence_length, options, gradients,
                  [&grads] { return grads; });
@@ -201,7 +201,7 @@ class ShardAttention {
                                              const Input& v, std::int64_t total,
                                              const ForwardOptions& options, bool with_lse) const {
     AttentionResult<Scalar> result;
-    const auto make = [&]() -> engine::ForwardTensors<Scalar> {
+    const auto make = [&]() -> detail::ForwardTensors<Scalar> {
       result.out = Tensor<Scalar>(q.shape(), detail::Uninitialized{});
       if (with_lse) result.lse = Tensor<Accumulator>(detail::lse_shape(q.shape()), detail::Uninitialized{});
       return {q, k, v, result.out, result.lse};
@@ -211,22 +211,22 @@ class ShardAttention {
     return result;
   }
 
-  void run_forward_into(const Context& context, const engine::ForwardTensors<Scalar>& tensors,
+  void run_forward_into(const Context& context, const detail::ForwardTensors<Scalar>& tensors,
                         std::int64_t total, const ForwardOptions& options, bool with_lse = false) const {
-    const auto outputs = [&tensors, with_lse] { engine::check_outputs(tensors, with_lse); };
+    const auto outputs = [&tensors, with_lse] { detail::check_outputs(tensors, with_lse); };
     run_forward(context, tensors, total, options, outputs, [&tensors] { return tensors; });
   }
 
   /// `make()` gives the tensors once the ranks agree; where it throws, the others hear of it.
   template <class Check, class Make>
-  void run_forward(const Context& context, const engine::ForwardTensors<Scalar>& arguments,
+  void run_forward(const Context& context, const detail::ForwardTensors<Scalar>& arguments,
                    std::int64_t total, const ForwardOptions& options, const Check& more_checks,
                    const Make& make) const {
     engine::Execution<Scalar> execution{};
     const CallShape shape = agree("forward", context, execution, arguments.q, arguments.k, arguments.v, total,
                                   options.lengths, more_checks);
     detail::tell_failure(*communicator_, [&] {
-      const engine::ForwardTensors<Scalar> tensors = make();
+      const detail::ForwardTensors<Scalar> tensors = make();
       if (shape.batch == 0 || shape.tokens == 0) return;
       const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
       bytes_sent_ += engine::forward_ring<Scalar>(place(call.plan, execution.threads), *communicator_,
@@ -235,13 +235,13 @@ class ShardAttention {
   }
 
   template <class Check, class Make>
-  void run_backward(const Context& context, engine::BackwardTensors<Scalar> tensors, std::int64_t total,
+  void run_backward(const Context& context, detail::BackwardTensors<Scalar> tensors, std::int64_t total,
                     const BackwardOptions& options, const Check& more_checks, const Make& make) const {
     engine::Execution<Scalar> execution{};
     const CallShape shape =
         agree("backward", context, execution, tensors.q, tensors.k, tensors.v, total, options.lengths, [&] {
           tensors.grad_lse =
-              engine::checked_grad_lse<Accumulator>(options, detail::lse_shape(tensors.q.shape()));
+              detail::checked_grad_lse<Accumulator>(options, detail::lse_shape(tensors.q.shape()));
           more_checks(tensors);
         });
     detail::tell_failure(*communicator_, [&] {

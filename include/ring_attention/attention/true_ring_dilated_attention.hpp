@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <exception>
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/engine/plan_report.hpp>
-#include <ring_attention/engine/ring_backward.hpp>
-#include <ring_attention/engine/ring_forward.hpp>
+#include <ring_attention/cpu/ring_backward.hpp>
+#include <ring_attention/cpu/ring_forward.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/plan/plan_report.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
 #include <ring_attention/threads/worker_thread.hpp>
 #include <string>
@@ -53,7 +53,7 @@ class TrueRingDilatedAttention
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return engine::report_plan(this->plan_call(shape, {}).plan, this->config().ring_size,
+    return detail::report_plan(this->plan_call(shape, {}).plan, this->config().ring_size,
                                this->config().shard_layout);
   }
   /// The report for one head per branch.
@@ -63,7 +63,7 @@ class TrueRingDilatedAttention
   }
 
  private:
-  void run_forward(const CallShape& shape, const engine::ForwardTensors<Scalar>& tensors,
+  void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const detail::PlannedCall call = this->plan_call(shape, options.lengths);
@@ -72,7 +72,7 @@ class TrueRingDilatedAttention
     });
   }
 
-  void run_backward(const CallShape& shape, const engine::BackwardTensors<Scalar>& tensors,
+  void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;

@@ -13,16 +13,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
-#include <ring_attention/engine/backward_steps.hpp>
-#include <ring_attention/engine/block_forward.hpp>
-#include <ring_attention/engine/block_plan.hpp>
-#include <ring_attention/engine/gradient_tiles.hpp>
-#include <ring_attention/engine/whole_backward.hpp>
-#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/cpu/backward_rows.hpp>
+#include <ring_attention/cpu/backward_units.hpp>
+#include <ring_attention/cpu/block_forward.hpp>
+#include <ring_attention/cpu/gradient_tiles.hpp>
+#include <ring_attention/cpu/whole_backward.hpp>
+#include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <span>
@@ -40,7 +41,7 @@ class BlockBackward {
   using Workspace = BackwardWorkspace<Scalar>;
 
  public:
-  BlockBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
+  BlockBackward(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
                 const Execution<Scalar>& execution)
       : plan_(plan),
         kernel_(*execution.kernel),
@@ -223,7 +224,7 @@ class BlockBackward {
 
   const AttentionPlan& plan_;
   const TileKernel<Scalar>& kernel_;
-  const BackwardTensors<Scalar>& tensors_;
+  const detail::BackwardTensors<Scalar>& tensors_;
   int threads_;
   std::int64_t group_;
   detail::Block memory_;
@@ -233,7 +234,7 @@ class BlockBackward {
 
 /// Writes the gradients of one call.
 template <class Scalar>
-void backward_blocks(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
+void backward_blocks(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
                      const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
   BlockBackward<Scalar>(plan, tensors, execution).run(grads);

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <ring_attention/engine/meetings.hpp>
-#include <ring_attention/engine/shards.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/pattern/progression.hpp>
+#include <ring_attention/plan/meetings.hpp>
+#include <ring_attention/plan/shards.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>
 

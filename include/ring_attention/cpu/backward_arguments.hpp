@@ -1,9 +1,9 @@
 // Tensors of a backward call, and their checks.
 #pragma once
 
-#include <ring_attention/attention/options.hpp>
-#include <ring_attention/engine/call_checks.hpp>
 #include <ring_attention/gradient_views.hpp>
+#include <ring_attention/options.hpp>
+#include <ring_attention/plan/call_checks.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>
@@ -11,8 +11,8 @@
 #include <variant>
 
 namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
 
 /// Tensors that a backward call reads, as one process or ring member holds them.
 template <class Scalar>
@@ -28,12 +28,12 @@ TensorView<const T> checked_grad_lse(const BackwardOptions& options, const Shape
   if (std::holds_alternative<std::monostate>(options.grad_lse)) return {};
   const auto* view = std::get_if<TensorView<const T>>(&options.grad_lse);
   if (view == nullptr) {
-    detail::throw_invalid("grad_lse", "tensor of another scalar type",
-                          sizeof(T) == sizeof(double) ? "must be double, as the log-sum-exp is"
-                                                      : "must be float, as the log-sum-exp is");
+    throw_invalid("grad_lse", "tensor of another scalar type",
+                  sizeof(T) == sizeof(double) ? "must be double, as the log-sum-exp is"
+                                              : "must be float, as the log-sum-exp is");
   }
   if (view->shape() != expected) {
-    detail::throw_invalid("grad_lse shape", to_string(view->shape()), "must be " + to_string(expected));
+    throw_invalid("grad_lse shape", to_string(view->shape()), "must be " + to_string(expected));
   }
   return *view;
 }
@@ -41,9 +41,9 @@ TensorView<const T> checked_grad_lse(const BackwardOptions& options, const Shape
 /// Checks what forward left and the gradient of the output against q, which has been checked.
 template <class Scalar>
 void check_saved(const BackwardTensors<Scalar>& tensors, std::string_view out, std::string_view lse) {
-  detail::check_shape(out, tensors.out.shape(), tensors.q.shape());
-  detail::check_shape(lse, tensors.lse.shape(), detail::lse_shape(tensors.q.shape()));
-  detail::check_shape("grad_out", tensors.grad_out.shape(), tensors.q.shape());
+  check_shape(out, tensors.out.shape(), tensors.q.shape());
+  check_shape(lse, tensors.lse.shape(), lse_shape(tensors.q.shape()));
+  check_shape("grad_out", tensors.grad_out.shape(), tensors.q.shape());
 }
 
 /// Checks the caller's gradients: their shapes, and that they share no memory with another tensor of the
@@ -52,23 +52,23 @@ template <class Scalar>
 void check_gradients(const BackwardTensors<Scalar>& tensors, const GradientViews<Scalar>& grads) {
   const auto check_one = [&tensors](std::string_view name, const TensorView<Scalar>& grad,
                                     const Shape& shape) {
-    detail::check_output(name, grad, shape);
-    detail::check_apart(name, grad, "q", tensors.q);
-    detail::check_apart(name, grad, "k", tensors.k);
-    detail::check_apart(name, grad, "v", tensors.v);
-    detail::check_apart(name, grad, "out", tensors.out);
-    detail::check_apart(name, grad, "lse", tensors.lse);
-    detail::check_apart(name, grad, "grad_out", tensors.grad_out);
-    detail::check_apart(name, grad, "grad_lse", tensors.grad_lse);
+    check_output(name, grad, shape);
+    check_apart(name, grad, "q", tensors.q);
+    check_apart(name, grad, "k", tensors.k);
+    check_apart(name, grad, "v", tensors.v);
+    check_apart(name, grad, "out", tensors.out);
+    check_apart(name, grad, "lse", tensors.lse);
+    check_apart(name, grad, "grad_out", tensors.grad_out);
+    check_apart(name, grad, "grad_lse", tensors.grad_lse);
   };
   check_one("grads.q", grads.q, tensors.q.shape());
   check_one("grads.k", grads.k, tensors.k.shape());
   check_one("grads.v", grads.v, tensors.v.shape());
-  detail::check_apart("grads.k", grads.k, "grads.q", grads.q);
-  detail::check_apart("grads.v", grads.v, "grads.q", grads.q);
-  detail::check_apart("grads.v", grads.v, "grads.k", grads.k);
+  check_apart("grads.k", grads.k, "grads.q", grads.q);
+  check_apart("grads.v", grads.v, "grads.q", grads.q);
+  check_apart("grads.v", grads.v, "grads.k", grads.k);
 }
 
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

@@ -12,71 +12,21 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/engine/forward_arguments.hpp>
-#include <ring_attention/engine/meetings.hpp>
-#include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/query_tiles.hpp>
-#include <ring_attention/engine/shards.hpp>
-#include <ring_attention/engine/softmax_state.hpp>
-#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/cpu/forward_arguments.hpp>
+#include <ring_attention/cpu/forward_tasks.hpp>
+#include <ring_attention/cpu/query_tiles.hpp>
+#include <ring_attention/cpu/softmax_state.hpp>
+#include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/plan/meetings.hpp>
+#include <ring_attention/plan/plan.hpp>
+#include <ring_attention/plan/shards.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
-
-/// How a call is cut into tasks.
-struct ForwardSizes {
-  std::int64_t heads_per_task = 1;
-  std::int64_t rows_per_task = 1;
-  std::int64_t run_keys = 1;
-};
-
-/// Query rows [begin, end) for heads [head_begin, head_end) of one batch item, all with one key/value head.
-struct ForwardTask {
-  std::int64_t item, kv_head, head_begin, head_end;
-  std::int64_t begin, end;  // tokens
-  std::int64_t valid_end;   // rows from here on lie past the item's length
-  std::int64_t row_shift;   // row of the member's tensors = token + row_shift
-};
-
-/// Numbers the tasks of a call over the token runs that a member owns: items x key/value heads x parts of a
-/// head group x row blocks, later blocks first, because they have more keys when causal.
-class ForwardTasks {
- public:
-  ForwardTasks(const AttentionPlan& plan, const ForwardSizes& sizes) : plan_(&plan), sizes_(sizes) {
-    group_ = plan.shape.heads / plan.shape.kv_heads;
-    parts_ = detail::ceil_div(group_, sizes.heads_per_task);
-    columns_ = plan.shape.batch * plan.shape.kv_heads * parts_;
-  }
-
-  std::int64_t blocks(std::int64_t tokens) const { return detail::ceil_div(tokens, sizes_.rows_per_task); }
-  std::int64_t count(const detail::TokenRun& run) const { return blocks(run.size()) * columns_; }
-
-  ForwardTask task(const detail::TokenRun& run, std::int64_t index) const {
-    const std::int64_t block = blocks(run.size()) - 1 - index / columns_;
-    std::int64_t rest = index % columns_;
-    const std::int64_t part = rest % parts_;
-    rest /= parts_;
-    ForwardTask task{};
-    task.kv_head = rest % plan_->shape.kv_heads;
-    task.item = rest / plan_->shape.kv_heads;
-    task.head_begin = task.kv_head * group_ + part * sizes_.heads_per_task;
-    task.head_end = (std::min)(task.head_begin + sizes_.heads_per_task, (task.kv_head + 1) * group_);
-    task.begin = run.begin + block * sizes_.rows_per_task;
-    task.end = (std::min)(task.begin + sizes_.rows_per_task, run.end);
-    task.valid_end = std::clamp(plan_->sequence_of(task.item).length, task.begin, task.end);
-    task.row_shift = run.row_shift;
-    return task;
-  }
-
- private:
-  const AttentionPlan* plan_;
-  ForwardSizes sizes_;
-  std::int64_t group_, parts_, columns_;
-};
 
 /// Memory of one thread.
 template <class Scalar>
@@ -105,7 +55,7 @@ class ForwardPass {
   using Workspace = ForwardWorkspace<Scalar>;
 
  public:
-  ForwardPass(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+  ForwardPass(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
               const TileKernel<Scalar>& kernel)
       : plan_(plan),
         tensors_(tensors),
@@ -194,7 +144,7 @@ class ForwardPass {
   }
 
   const AttentionPlan& plan_;
-  const ForwardTensors<Scalar>& tensors_;
+  const detail::ForwardTensors<Scalar>& tensors_;
   const TileKernel<Scalar>& kernel_;
   std::int64_t head_dim_;
   std::int64_t padded_dim_;

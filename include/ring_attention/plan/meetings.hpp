@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/block_lists.hpp>
-#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/plan/block_lists.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <span>
 #include <utility>
 

@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/make_plan.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/plan/make_plan.hpp>
 #include <vector>
 
 namespace ring_attention {

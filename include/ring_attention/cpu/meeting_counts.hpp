@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/block_plan.hpp>
-#include <ring_attention/engine/plan.hpp>
+#include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <vector>
 
 namespace ring_attention {

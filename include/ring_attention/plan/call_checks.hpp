@@ -3,9 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/plan.hpp>
 #include <ring_attention/error.hpp>
 #include <ring_attention/memory_overlap.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <ring_attention/tensor.hpp>
 #include <string>
 #include <string_view>

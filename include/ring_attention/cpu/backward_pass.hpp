@@ -11,12 +11,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/forward.hpp>
-#include <ring_attention/engine/gradient_tiles.hpp>
-#include <ring_attention/engine/meetings.hpp>
-#include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/query_tiles.hpp>
-#include <ring_attention/engine/shards.hpp>
+#include <ring_attention/cpu/backward_units.hpp>
+#include <ring_attention/cpu/gradient_tiles.hpp>
+#include <ring_attention/cpu/query_tiles.hpp>
+#include <ring_attention/plan/meetings.hpp>
+#include <ring_attention/plan/plan.hpp>
+#include <ring_attention/plan/shards.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <vector>
@@ -36,13 +36,6 @@ struct BackwardTargets {
   GradientsWanted wanted() const {
     return {grad_q.data() != nullptr, grad_keys, probability.data != nullptr};
   }
-};
-
-struct BackwardUnit {
-  std::int64_t item, kv_head;
-  std::size_t branch, offset;
-  std::int64_t query_begin, query_end;  // tokens
-  std::int64_t key_begin, key_end;
 };
 
 template <class Scalar>

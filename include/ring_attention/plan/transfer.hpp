@@ -5,18 +5,17 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/forward.hpp>
-#include <ring_attention/engine/meetings.hpp>
-#include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/shards.hpp>
-#include <ring_attention/tensor.hpp>
+#include <ring_attention/plan/meetings.hpp>
+#include <ring_attention/plan/plan.hpp>
+#include <ring_attention/plan/shards.hpp>
+#include <ring_attention/version.hpp>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 namespace ring_attention {
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
 
 /// Key rows of one segment and offset class, or of consecutive listed blocks, that one run of the sender
 /// holds.
@@ -48,8 +47,7 @@ class Transfer {
  public:
   Transfer() = default;
 
-  Transfer(const AttentionPlan& plan, const detail::MemberTokens& sender,
-           const detail::MemberTokens& receiver) {
+  Transfer(const AttentionPlan& plan, const MemberTokens& sender, const MemberTokens& receiver) {
     const std::int64_t group = plan.shape.heads / plan.shape.kv_heads;
     std::vector<std::int64_t> heads(static_cast<std::size_t>(group));
     for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
@@ -59,8 +57,7 @@ class Transfer {
         if (!meet(branch, sender, receiver)) continue;  // most of a large ring
         for (std::int64_t kv_head = 0; kv_head < plan.shape.kv_heads; ++kv_head) {
           for (std::size_t o = 0; o < branch.offsets.size(); ++o) {
-            if (detail::heads_with_offset(branch, o, kv_head * group, (kv_head + 1) * group, heads.data()) ==
-                0) {
+            if (heads_with_offset(branch, o, kv_head * group, (kv_head + 1) * group, heads.data()) == 0) {
               continue;
             }
             add(plan, sequence, sender, receiver, {item, b, kv_head, o, {}, 0, 0, 0});
@@ -77,7 +74,7 @@ class Transfer {
   class Pieces {
    public:
     Pieces(const Transfer& transfer, std::int64_t item, std::size_t branch, std::int64_t kv_head,
-           std::size_t offset, const detail::Segment& segment)
+           std::size_t offset, const Segment& segment)
         : transfer_(&transfer),
           place_(item, branch, kv_head, offset),
           keys_(segment, segment.begin, segment.end),
@@ -102,7 +99,7 @@ class Transfer {
    private:
     const Transfer* transfer_;
     std::tuple<std::int64_t, std::size_t, std::int64_t, std::size_t> place_;
-    detail::KeyRunWalk keys_;
+    KeyRunWalk keys_;
     std::vector<TransferPiece>::const_iterator at_;
   };
 
@@ -110,18 +107,16 @@ class Transfer {
   /// Tokens of `queries` in segments that reach into `keys`: at most one segment lies across a gap between
   /// the runs. Empty where begin >= end.
   static std::pair<std::int64_t, std::int64_t> common_tokens(const BranchPlan& branch,
-                                                             const detail::TokenRun& queries,
-                                                             const detail::TokenRun& keys) {
+                                                             const TokenRun& queries, const TokenRun& keys) {
     if (queries.size() == 0 || keys.size() == 0) return {0, 0};
     const std::int64_t w = branch.segment_length;
     return {(std::max)(queries.begin, keys.begin / w * w),
-            (std::min)(queries.end, detail::ceil_div(keys.end, w) * w)};
+            (std::min)(queries.end, ceil_div(keys.end, w) * w)};
   }
 
-  static bool meet(const BranchPlan& branch, const detail::MemberTokens& sender,
-                   const detail::MemberTokens& receiver) {
-    for (const detail::TokenRun& queries : receiver.runs) {
-      for (const detail::TokenRun& run : sender.runs) {
+  static bool meet(const BranchPlan& branch, const MemberTokens& sender, const MemberTokens& receiver) {
+    for (const TokenRun& queries : receiver.runs) {
+      for (const TokenRun& run : sender.runs) {
         const auto [from, to] = common_tokens(branch, queries, run);
         if (from < to) return true;
       }
@@ -129,19 +124,18 @@ class Transfer {
     return false;
   }
 
-  void add(const AttentionPlan& plan, const SequencePlan& sequence, const detail::MemberTokens& sender,
-           const detail::MemberTokens& receiver, TransferPiece piece) {
+  void add(const AttentionPlan& plan, const SequencePlan& sequence, const MemberTokens& sender,
+           const MemberTokens& receiver, TransferPiece piece) {
     const BranchPlan& branch = sequence.branches[piece.branch];
     std::vector<TransferPiece> wanted;
-    for (const detail::TokenRun& queries : receiver.runs) {
-      for (const detail::TokenRun& run : sender.runs) {
+    for (const TokenRun& queries : receiver.runs) {
+      for (const TokenRun& run : sender.runs) {
         const auto [from, to] = common_tokens(branch, queries, run);
         if (from >= to) continue;
-        for (detail::SegmentWalk segments(plan, sequence, piece.branch, piece.offset, from, to);
-             segments.next();) {
+        for (SegmentWalk segments(plan, sequence, piece.branch, piece.offset, from, to); segments.next();) {
           const std::int64_t last_query = segments->queries.last();
           const std::int64_t end = plan.causal ? (std::min)(run.end, last_query + 1) : run.end;
-          for (detail::KeyRunWalk keys(*segments, run.begin, end); keys.next();) {
+          for (KeyRunWalk keys(*segments, run.begin, end); keys.next();) {
             piece.tokens = *keys;
             piece.row_shift = run.row_shift;
             piece.number_shift = run.number_shift;
@@ -178,35 +172,6 @@ class Transfer {
   std::int64_t rows_ = 0;
 };
 
-/// A message of keys and values: all key rows, then all value rows, head_dim elements each.
-template <class Scalar>
-struct KeyMessage {
-  const Scalar* data = nullptr;
-
-  static std::size_t bytes(const Transfer& transfer, std::int64_t head_dim) {
-    return static_cast<std::size_t>(2 * transfer.rows() * head_dim) * sizeof(Scalar);
-  }
-
-  static void pack(const Transfer& transfer, const TensorView<const Scalar>& k,
-                   const TensorView<const Scalar>& v, Scalar* keys) {
-    const std::int64_t head_dim = k.shape()[3];
-    Scalar* values = keys + transfer.rows() * head_dim;
-    for (const TransferPiece& piece : transfer.pieces()) {
-      for (std::int64_t i = 0; i < piece.tokens.count; ++i) {
-        const std::int64_t row = piece.tokens[i] + piece.row_shift;
-        keys = std::copy_n(k.row(piece.item, row, piece.kv_head), head_dim, keys);
-        values = std::copy_n(v.row(piece.item, row, piece.kv_head), head_dim, values);
-      }
-    }
-  }
-
-  KeyPiece<Scalar> piece(const Transfer& transfer, const TransferPiece& piece, std::int64_t head_dim) const {
-    return {piece.tokens,
-            {data + piece.first_row * head_dim, head_dim},
-            {data + (transfer.rows() + piece.first_row) * head_dim, head_dim}};
-  }
-};
-
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

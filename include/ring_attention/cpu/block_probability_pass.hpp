@@ -6,12 +6,12 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/engine/block_forward.hpp>
-#include <ring_attention/engine/block_plan.hpp>
+#include <ring_attention/cpu/block_forward.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <vector>

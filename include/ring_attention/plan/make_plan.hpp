@@ -6,10 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/plan.hpp>
 #include <ring_attention/error.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <string>
 #include <tuple>
 #include <utility>

@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <ring_attention/engine/plan.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/progression.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <span>
 #include <utility>
 #include <vector>

@@ -4,56 +4,19 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
-#include <ring_attention/engine/forward.hpp>
-#include <ring_attention/engine/key_pieces.hpp>
-#include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/shards.hpp>
+#include <ring_attention/cpu/forward_pass.hpp>
+#include <ring_attention/cpu/forward_tasks.hpp>
+#include <ring_attention/cpu/key_pieces.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/plan.hpp>
+#include <ring_attention/plan/shards.hpp>
 #include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
-
-/// Sizes that are fast: a state of 1 MiB, because longer blocks pack each key for more queries, and runs of
-/// keys that stay in the second-level cache. Blocks are no longer than a shard, so that working memory is O(n
-/// / ring_size), and short enough that all threads find work and end at about the same time.
-template <class T>
-ForwardSizes fast_forward_sizes(const AttentionPlan& plan, std::int64_t longest_run, int threads) {
-  struct Aim {
-    std::int64_t tasks_per_thread, least_rows;
-  };
-  constexpr std::int64_t shortest = 64;
-  constexpr std::int64_t whole_vectors = 16;
-  constexpr std::int64_t state_elements = (std::int64_t{1} << 20) / static_cast<std::int64_t>(sizeof(T));
-  const CallShape& shape = plan.shape;
-  const std::int64_t group = shape.heads / shape.kv_heads;
-  ForwardSizes sizes;
-  sizes.run_keys = 512;
-  sizes.heads_per_task = std::clamp<std::int64_t>(state_elements / (shortest * shape.head_dim), 1, group);
-  sizes.rows_per_task = (std::max)(shortest, state_elements / (sizes.heads_per_task * shape.head_dim));
-
-  const std::int64_t columns = shape.batch * shape.kv_heads * detail::ceil_div(group, sizes.heads_per_task) *
-                               detail::ceil_div(shape.tokens, longest_run);
-  std::int64_t blocks = detail::ceil_div(longest_run, sizes.rows_per_task);  // of a shard
-  // Long blocks share packed keys; short ones are better than threads that wait.
-  for (const Aim& aim : {Aim{4, 512}, Aim{2, 256}, Aim{1, shortest}}) {
-    while (threads > 1 && blocks * columns < aim.tasks_per_thread * threads &&
-           longest_run >= 2 * blocks * aim.least_rows) {
-      blocks *= 2;
-    }
-  }
-  // As many tasks for every thread.
-  const std::int64_t step = threads / std::gcd(columns, std::int64_t{threads});
-  const std::int64_t even = detail::ceil_div(blocks, step) * step;
-  if (longest_run >= even * shortest) blocks = even;
-  const std::int64_t rows = detail::ceil_div(longest_run, blocks);
-  sizes.rows_per_task = (std::min)(detail::ceil_div(rows, whole_vectors) * whole_vectors, longest_run);
-  return sizes;
-}
 
 /// Memory that a whole call works in: one workspace per thread.
 class WholeWorkspace {
@@ -79,7 +42,7 @@ class WholeWorkspace {
 /// Whole tensors as a shard's queries meet them.
 template <class Scalar>
 struct ShardKeys {
-  const ForwardTensors<Scalar>& tensors;
+  const detail::ForwardTensors<Scalar>& tensors;
   const detail::SequenceRuns& shards;
   std::int64_t shard;
 
@@ -90,7 +53,7 @@ struct ShardKeys {
 };
 
 template <class Scalar>
-void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+void forward_whole(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
                    const TileKernel<Scalar>& kernel, const ForwardSizes& sizes, int threads,
                    WholeWorkspace& workspace) {
   const detail::SequenceRuns shards(plan.shape.tokens, plan.ring_size);
@@ -129,7 +92,7 @@ void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tens
 
 /// Executes a plan with fast sizes. `tensors.lse` may be a view without data: then it is not written.
 template <class Scalar>
-void forward_whole(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+void forward_whole(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
                    const Execution<Scalar>& execution) {
   using T = accumulator_t<Scalar>;
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;

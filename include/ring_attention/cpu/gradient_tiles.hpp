@@ -7,13 +7,13 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/engine/meeting_counts.hpp>
-#include <ring_attention/engine/meetings.hpp>
-#include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/query_tiles.hpp>
-#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/cpu/meeting_counts.hpp>
+#include <ring_attention/cpu/query_tiles.hpp>
+#include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/plan/meetings.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <ring_attention/engine/plan.hpp>
 #include <ring_attention/error.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <ring_attention/tensor.hpp>
 #include <string>
 #include <string_view>

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/backward.hpp>
-#include <ring_attention/engine/forward.hpp>
-#include <ring_attention/engine/whole.hpp>
-#include <ring_attention/engine/whole_backward.hpp>
+#include <ring_attention/cpu/backward_pass.hpp>
+#include <ring_attention/cpu/forward_pass.hpp>
+#include <ring_attention/cpu/whole_backward.hpp>
+#include <ring_attention/cpu/whole_forward.hpp>
 #include <ring_attention/error.hpp>
 #include <string>
 

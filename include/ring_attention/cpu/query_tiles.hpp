@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/engine/key_pieces.hpp>
-#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/cpu/key_pieces.hpp>
+#include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/scalar.hpp>

@@ -4,15 +4,16 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/backward.hpp>
-#include <ring_attention/engine/backward_arguments.hpp>
-#include <ring_attention/engine/backward_steps.hpp>
-#include <ring_attention/engine/shards.hpp>
-#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/cpu/backward_arguments.hpp>
+#include <ring_attention/cpu/backward_pass.hpp>
+#include <ring_attention/cpu/backward_rows.hpp>
+#include <ring_attention/cpu/backward_units.hpp>
+#include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/shards.hpp>
 #include <type_traits>
 #include <vector>
 
@@ -93,7 +94,7 @@ class WholeBackward {
   }
 
   /// Allocates; computes nothing yet.
-  WholeBackward(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
+  WholeBackward(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
                 const TileKernel<Scalar>& kernel, const BackwardSizes& sizes, int threads)
       : plan_(plan),
         kernel_(kernel),
@@ -217,7 +218,7 @@ class WholeBackward {
 
   /// A run of whole tensors, and the rows that its gradients are added to.
   struct Keys {
-    const BackwardTensors<Scalar>& tensors;
+    const detail::BackwardTensors<Scalar>& tensors;
     const detail::TokenRun& run;
     bool with_gradients;
     const TensorView<T>& grad_k;  // row 0 is that of the run's first token
@@ -253,7 +254,7 @@ class WholeBackward {
 
   const AttentionPlan& plan_;
   const TileKernel<Scalar>& kernel_;
-  const BackwardTensors<Scalar>& tensors_;
+  const detail::BackwardTensors<Scalar>& tensors_;
   BackwardQueries<Scalar> queries_;
   int threads_;
   detail::TokenRun whole_;
@@ -264,7 +265,7 @@ class WholeBackward {
 
 /// Writes the gradients of one call.
 template <class Scalar>
-void backward_whole(const AttentionPlan& plan, const BackwardTensors<Scalar>& tensors,
+void backward_whole(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
   WholeBackward<Scalar>(plan, tensors, *execution.kernel, fast_backward_sizes<Scalar>(plan),

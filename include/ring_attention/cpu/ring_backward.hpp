@@ -6,15 +6,16 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/engine/backward.hpp>
-#include <ring_attention/engine/backward_steps.hpp>
-#include <ring_attention/engine/exchange.hpp>
-#include <ring_attention/engine/ring_forward.hpp>
-#include <ring_attention/engine/whole_backward.hpp>
-#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/cpu/backward_arguments.hpp>
+#include <ring_attention/cpu/backward_pass.hpp>
+#include <ring_attention/cpu/backward_rows.hpp>
+#include <ring_attention/cpu/backward_units.hpp>
+#include <ring_attention/cpu/key_exchange.hpp>
+#include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/transfer.hpp>
 #include <ring_attention/ring/messages.hpp>
 #include <vector>
 
@@ -29,8 +30,8 @@ class RingBackward {
   using Place = detail::message_place<Communicator>;
 
  public:
-  RingBackward(const RingPlace& place, Communicator& communicator, const BackwardTensors<Scalar>& tensors,
-               const TileKernel<Scalar>& kernel)
+  RingBackward(const RingPlace& place, Communicator& communicator,
+               const detail::BackwardTensors<Scalar>& tensors, const TileKernel<Scalar>& kernel)
       : place_(place),
         plan_(*place.plan),
         kernel_(kernel),
@@ -64,7 +65,7 @@ class RingBackward {
  private:
   /// Gradients of the rows of one message on their way home.
   struct Returning {
-    Transfer transfer;  // rows of this member that come home
+    detail::Transfer transfer;  // rows of this member that come home
     typename Place::Incoming arriving;
     typename Place::Outgoing leaving;
   };
@@ -94,7 +95,8 @@ class RingBackward {
       seed_mix_statistics(plan_, run, queries_, targets.probability);
     bytes_sent_ += exchange_keys<look_ahead, Scalar>(
         place_, communicator_, 1, tensors_.k, tensors_.v,
-        [&](int step, const Transfer& in, const KeyMessage<Scalar>& message, const Transfer&) {
+        [&](int step, const detail::Transfer& in, const KeyMessage<Scalar>& message,
+            const detail::Transfer&) {
           for (std::size_t branch = 0; branch < branches; ++branch) {
             run_units(backward_units(plan_, branch, BackwardSide::queries, place_.threads), targets, step, in,
                       message, nullptr);
@@ -110,7 +112,8 @@ class RingBackward {
     std::array<Returning, 2> returning;
     bytes_sent_ += exchange_keys<backward_look_ahead, Scalar>(
         place_, communicator_, 0, tensors_.k, tensors_.v,
-        [&](int step, const Transfer& in, const KeyMessage<Scalar>& message, const Transfer& out) {
+        [&](int step, const detail::Transfer& in, const KeyMessage<Scalar>& message,
+            const detail::Transfer& out) {
           Returning& home = returning[static_cast<std::size_t>(step % 2)];
           finish(home);  // of step - 2, so that gradients are added in the order of the steps
           T* leaving = nullptr;
@@ -129,8 +132,8 @@ class RingBackward {
     }
   }
 
-  void accumulate_branch(std::size_t branch, int step, const Transfer& in, const KeyMessage<Scalar>& message,
-                         T* leaving) {
+  void accumulate_branch(std::size_t branch, int step, const detail::Transfer& in,
+                         const KeyMessage<Scalar>& message, T* leaving) {
     BackwardTargets<T> targets;
     auto units = backward_units(plan_, branch, BackwardSide::both, place_.threads);
     const bool too_few = place_.threads > 1 && static_cast<std::int64_t>(units.size()) < 2 * place_.threads;
@@ -150,11 +153,11 @@ class RingBackward {
     return member_after(communicator_.rank(), -distance_of_step(step, communicator_.size()),
                         communicator_.size());
   }
-  std::size_t gradient_bytes(const Transfer& transfer) const {
+  std::size_t gradient_bytes(const detail::Transfer& transfer) const {
     return static_cast<std::size_t>(2 * transfer.rows() * plan_.shape.head_dim) * sizeof(T);
   }
 
-  void start(Returning& home, int step, const Transfer& in, const Transfer& out) {
+  void start(Returning& home, int step, const detail::Transfer& in, const detail::Transfer& out) {
     const int to = member_after(communicator_.rank(), distance_of_step(step, communicator_.size()),
                                 communicator_.size());
     home.transfer = out;
@@ -169,14 +172,14 @@ class RingBackward {
     messages_.wait(home.arriving);
     add_gradients(home.transfer, elements<T>(home.arriving.bytes()));
     messages_.release(home.arriving);
-    home.transfer = Transfer();
+    home.transfer = detail::Transfer();
     messages_.wait(home.leaving);
   }
 
-  void add_gradients(const Transfer& transfer, const T* keys) {
+  void add_gradients(const detail::Transfer& transfer, const T* keys) {
     const std::int64_t head_dim = plan_.shape.head_dim;
     const T* values = keys + transfer.rows() * head_dim;
-    for (const TransferPiece& piece : transfer.pieces()) {
+    for (const detail::TransferPiece& piece : transfer.pieces()) {
       for (std::int64_t i = 0; i < piece.tokens.count; ++i) {
         const std::int64_t row = piece.tokens[i] + piece.number_shift;
         kernel_.add_row(keys, T{1}, head_dim, grad_k_.view().row(piece.item, row, piece.kv_head));
@@ -188,7 +191,7 @@ class RingBackward {
   }
 
   void run_units(const std::vector<BackwardUnit>& units, const BackwardTargets<T>& targets, int step,
-                 const Transfer& in, const KeyMessage<Scalar>& message, T* leaving) {
+                 const detail::Transfer& in, const KeyMessage<Scalar>& message, T* leaving) {
     if (step > 0 && in.rows() == 0) return;
     const BackwardPass<Scalar> pass(plan_, kernel_, queries_, delta_, sizes_);
     std::byte* const memory = workspace_.reserve(0);
@@ -248,7 +251,7 @@ class RingBackward {
   /// The keys of a message, and the rows of the message in which their gradients go home.
   struct ReceivedKeys {
     const RingBackward& member;
-    const Transfer& in;
+    const detail::Transfer& in;
     const KeyMessage<Scalar>& message;
     T* leaving;  // null: no gradients of keys
 
@@ -260,7 +263,7 @@ class RingBackward {
             pieces_(keys.in, unit.item, meeting.branch, unit.kv_head, meeting.offset, meeting.segment) {}
 
       bool next(GradientPiece<Scalar>& piece) {
-        TransferPiece at;
+        detail::TransferPiece at;
         if (!pieces_.next(at)) return false;
         const std::int64_t head_dim = keys_.member.plan_.shape.head_dim;
         const std::int64_t first = at.tokens.count_below(unit_.key_begin);
@@ -277,7 +280,7 @@ class RingBackward {
      private:
       const ReceivedKeys& keys_;
       const BackwardUnit& unit_;
-      Transfer::Pieces pieces_;
+      detail::Transfer::Pieces pieces_;
     };
     Pieces pieces(const BackwardUnit& unit, const detail::Meeting& meeting) const {
       return {*this, unit, meeting};
@@ -289,7 +292,7 @@ class RingBackward {
   const TileKernel<Scalar>& kernel_;
   Communicator& communicator_;
   Messages messages_;
-  const BackwardTensors<Scalar>& tensors_;
+  const detail::BackwardTensors<Scalar>& tensors_;
   BackwardQueries<Scalar> queries_;
   detail::MemberTokens mine_;
   BackwardSizes sizes_;

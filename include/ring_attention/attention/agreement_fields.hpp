@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/plan.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/xxh64.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <ring_attention/ring/agreement.hpp>
 #include <span>
 #include <sstream>

@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/engine/exchange.hpp>
-#include <ring_attention/engine/meetings.hpp>
-#include <ring_attention/engine/plan.hpp>
-#include <ring_attention/engine/shards.hpp>
 #include <ring_attention/error.hpp>
+#include <ring_attention/plan/meetings.hpp>
+#include <ring_attention/plan/plan.hpp>
+#include <ring_attention/plan/shards.hpp>
+#include <ring_attention/plan/transfer.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,21 +64,15 @@ inline CallShape report_shape(std::int64_t total_sequence_length, std::int64_t h
   return {1, total_sequence_length, heads, kv_heads, 1};
 }
 
-}  // namespace detail
-}  // namespace RING_ATTENTION_NAMESPACE
-
-inline namespace RING_ATTENTION_CODE_NAMESPACE {
-namespace engine {
-
-inline double count_pairs(const AttentionPlan& plan, const detail::TokenRun& run) {
+inline double count_pairs(const AttentionPlan& plan, const TokenRun& run) {
   double pairs = 0;
   std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads));
   for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-    detail::MeetingWalk meetings(plan, item, 0, plan.shape.heads, run.begin, run.end, heads.data());
+    MeetingWalk meetings(plan, item, 0, plan.shape.heads, run.begin, run.end, heads.data());
     while (meetings.next()) {
-      const detail::Segment& segment = meetings->segment;
+      const Segment& segment = meetings->segment;
       double seen = 0;
-      for (detail::KeyRunWalk runs(segment, 0, segment.end); runs.next();) {
+      for (KeyRunWalk runs(segment, 0, segment.end); runs.next();) {
         const Progression& keys = *runs;
         if (!plan.causal || keys.last() <= segment.queries.first) {
           seen += static_cast<double>(segment.queries.count) * static_cast<double>(keys.count);
@@ -102,13 +96,12 @@ inline PlanReport report_plan(const AttentionPlan& plan, std::int64_t ring_size,
     MemberReport& own = report.members.emplace_back();
     own.tokens = ranges[static_cast<std::size_t>(member)];
     if (plan.shape.tokens == 0) continue;
-    const auto mine = detail::member_tokens(plan.shape.tokens, ring_size, layout, member, false);
-    for (const detail::TokenRun& run : mine.runs) own.pairs += count_pairs(plan, run);
+    const auto mine = member_tokens(plan.shape.tokens, ring_size, layout, member, false);
+    for (const TokenRun& run : mine.runs) own.pairs += count_pairs(plan, run);
     for (std::int64_t peer = 0; peer < ring_size; ++peer) {
       if (peer == member) continue;
       own.rows_sent +=
-          Transfer(plan, mine, detail::member_tokens(plan.shape.tokens, ring_size, layout, peer, false))
-              .rows();
+          Transfer(plan, mine, member_tokens(plan.shape.tokens, ring_size, layout, peer, false)).rows();
     }
     total += own.pairs;
     largest = (std::max)(largest, own.pairs);
@@ -117,6 +110,6 @@ inline PlanReport report_plan(const AttentionPlan& plan, std::int64_t ring_size,
   return report;
 }
 
-}  // namespace engine
-}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

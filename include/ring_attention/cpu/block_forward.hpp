@@ -9,13 +9,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
-#include <ring_attention/engine/block_plan.hpp>
-#include <ring_attention/engine/forward.hpp>
-#include <ring_attention/engine/query_tiles.hpp>
-#include <ring_attention/engine/workspace.hpp>
+#include <ring_attention/cpu/forward_pass.hpp>
+#include <ring_attention/cpu/query_tiles.hpp>
+#include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
+#include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <vector>
@@ -41,7 +41,7 @@ class BlockForward {
   static constexpr std::int64_t run_keys = 512;
 
  public:
-  BlockForward(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+  BlockForward(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
                const TileKernel<Scalar>& kernel, int threads)
       : plan_(plan),
         tensors_(tensors),
@@ -144,7 +144,7 @@ class BlockForward {
   }
 
   const AttentionPlan& plan_;
-  const ForwardTensors<Scalar>& tensors_;
+  const detail::ForwardTensors<Scalar>& tensors_;
   const TileKernel<Scalar>& kernel_;
   int threads_;
   std::int64_t group_, rows_;
@@ -154,7 +154,7 @@ class BlockForward {
 };
 
 template <class Scalar>
-void forward_blocks(const AttentionPlan& plan, const ForwardTensors<Scalar>& tensors,
+void forward_blocks(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
                     const Execution<Scalar>& execution) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
   BlockForward<Scalar>(plan, tensors, *execution.kernel, execution.threads).run();
