@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/cpu/meeting_counts.hpp>
 #include <ring_attention/cpu/query_tiles.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
@@ -105,7 +104,6 @@ struct BackwardWorkspace {
   LaneIndex<T>* limits;
   const Scalar **query_row, **grad_row;  // of one tile
   std::int64_t* heads;
-  Meetings meetings;  // of the queries that are loaded, and of the keys they meet
 };
 
 /// Query rows that lie in consecutive tiles of a workspace, each tile full but for the last.
@@ -126,7 +124,6 @@ class GradientTiles {
         kernel_(kernel),
         queries_(queries),
         delta_(delta),
-        meetings_(plan),
         causal_(plan.causal),
         head_dim_(plan.shape.head_dim),
         dims_(kernel.row_dim(plan.shape.head_dim)),
@@ -142,7 +139,6 @@ class GradientTiles {
   /// Loads `loaded.entries` rows of a set from `first` on, and clears their gradients.
   void load(const QuerySet& set, std::int64_t first, const LoadedQueries& loaded, std::size_t branch,
             Workspace& work) const {
-    if (loaded.entries > 0) work.meetings = meetings_.of(set.item, set.head(first));
     const std::int64_t tiles = detail::ceil_div(loaded.entries, most);
     const std::int64_t begin = loaded.first_tile * most;
     const std::int64_t elements = kernel_.padded(most) * dims_;  // of the gradients of a tile
@@ -199,7 +195,6 @@ class GradientTiles {
                                  work.key_rows + row_bytes(at),
                                  wanted.keys ? work.grad_keys + at * dims_ : nullptr,
                                  wanted.keys ? work.grad_values + at * dims_ : nullptr,
-                                 work.meetings.queries_of_key,
                                  tokens.count};
     for (std::int64_t t = 0; t < detail::ceil_div(loaded.entries, most); ++t) {
       const GradientTile<T> queries = tile(work, loaded, t, wanted);
@@ -248,14 +243,12 @@ class GradientTiles {
             wanted.queries ? work.grad_query + index * kernel_.padded(most) * dims_ : nullptr,
             wanted.sums ? work.probability + lane : nullptr,
             wanted.sums ? work.weighted + lane : nullptr,
-            work.meetings.keys_of_query,
             kernel_.vectors_for(loaded.entries - t * most)};
   }
 
   const TileKernel<Scalar>& kernel_;
   BackwardQueries<Scalar> queries_;
   RowNumbers<T> delta_;
-  MeetingsOfCall meetings_;
   bool causal_;
   std::int64_t head_dim_, dims_;
   T scale_, query_scale_;

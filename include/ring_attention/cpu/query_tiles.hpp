@@ -72,8 +72,8 @@ struct KeyBuffers {
   /// Packs a run of at most run_keys keys straight from where they lie.
   PackedKeys pack(const KeyPiece<Scalar>& run) const {
     kernel->pack_keys(run.keys, run.tokens.count, head_dim, keys);
-    const bool large = kernel->pack_values(run.values, run.tokens.count, head_dim, run_keys, values);
-    return {keys, values, run.tokens.count, run_keys, large};
+    kernel->pack_values(run.values, run.tokens.count, head_dim, run_keys, values);
+    return {keys, values, run.tokens.count, run_keys};
   }
 
   const TileKernel<Scalar>* kernel;

@@ -50,7 +50,6 @@ struct PackedKeys {
   const std::byte* values;
   std::int64_t count;     // keys in this run
   std::int64_t capacity;  // keys that the buffers were laid out for
-  bool large_values;      // as pack_values returned
 };
 
 /// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors. Both as the
@@ -61,12 +60,11 @@ struct GradientTile {
   std::byte* grad_out;
   std::byte* query_rows;
   std::byte* grad_out_rows;
-  T* lse;                      // [width], base 2; +infinity for lanes without a query or without keys
-  T* delta;                    // [width], sum_d dO O minus the gradient of the log-sum-exp
-  T* grad_query;               // [width rounded up to panels][row_dim], summed up; null: not wanted
-  T* probability;              // [width], sum of probabilities; null: not wanted
-  T* weighted;                 // [width], sum of probabilities times dO.v; null: not wanted
-  std::int64_t keys_of_query;  // most keys that a query meets in the whole call
+  T* lse;          // [width], base 2; +infinity for lanes without a query or without keys
+  T* delta;        // [width], sum_d dO O minus the gradient of the log-sum-exp
+  T* grad_query;   // [width rounded up to panels][row_dim], summed up; null: not wanted
+  T* probability;  // [width], sum of probabilities; null: not wanted
+  T* weighted;     // [width], sum of probabilities times dO.v; null: not wanted
   int vectors;
 };
 
@@ -81,12 +79,11 @@ struct ProbabilityTile {
 /// A run of keys for backward.
 template <class T>
 struct GradientKeys {
-  std::byte* keys;              // as pack_gradient_panels writes them
-  std::byte* values;            // of the same form
-  std::byte* key_rows;          // as pack_gradient_rows writes them
-  T* grad_keys;                 // [padded count][row_dim], summed up; null: not wanted
-  T* grad_values;               // [padded count][row_dim], null with grad_keys
-  std::int64_t queries_of_key;  // most queries that a key meets in the whole call
+  std::byte* keys;      // as pack_gradient_panels writes them
+  std::byte* values;    // of the same form
+  std::byte* key_rows;  // as pack_gradient_rows writes them
+  T* grad_keys;         // [padded count][row_dim], summed up; null: not wanted
+  T* grad_values;       // [padded count][row_dim], null with grad_keys
   std::int64_t count;
 };
 
@@ -111,10 +108,9 @@ struct TileKernel {
 
   /// Forward. Rows of queries may be null: lanes without a query hold zeros, so that nothing in them can turn
   /// into NaN. `rows` of states are numbers of rows, or -1. Query j of a tile sees the first limits[j] keys
-  /// of a run; null: all. pack_values returns whether values are so large that rounded probabilities would
-  /// show.
+  /// of a run; null: all.
   void (*pack_keys)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, std::byte* to);
-  bool (*pack_values)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  void (*pack_values)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                       std::int64_t capacity, std::byte* to);
   void (*load_queries)(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile, T scale);
   void (*load_states)(const StateRows<T>& states, const std::int64_t* rows, std::int64_t head_dim,

@@ -107,7 +107,7 @@ struct Forward {
   }
 
   /// Values as panels of `panel` dimensions, [panel][row][dimension in panel]; missing dimensions are zeros.
-  static bool pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                           std::int64_t capacity, std::byte* bytes) {
     T* const to = reinterpret_cast<T*>(bytes);
     constexpr int step = lanes > panel ? lanes : panel;
@@ -126,7 +126,6 @@ struct Forward {
         }
       }
     }
-    return false;
   }
 
   /// [head_dim][width], scaled into base-2 logarithms.

@@ -2,9 +2,9 @@
 // O^T += V^T P^T over pairs of keys, sums in float. Part of the body of a target that has them.
 //
 // Queries stay as they are, so that they are exact; the scale is applied to the scores. Probabilities are
-// rounded to bfloat16 where they meet values, and are summed up as they were before. That takes at most 2^-8
-// of each, and rounding the output at most 2^-8 of it: together 2.45e-2 of the tolerance of 2.5e-2 for values
-// up to 5.25. Where a run has larger ones, what rounding took from the probabilities meets the values, too.
+// rounded to bfloat16 where they meet values, and are summed up as they were before. With V the largest |v|,
+// that shifts an output by at most 2^-8 V, and rounding the output by at most 2^-8 of it: together 4.7e-3 V
+// of a tolerance of 5e-3 V for outputs of V / 5. For larger ones the tolerance grows faster.
 
 struct PairProducts {
   using Sum = float;
@@ -29,9 +29,8 @@ struct PairForward {
 
   static constexpr int lanes = lane_count<float>;
   static constexpr std::int64_t key_block = Plain::key_block;
-  /// Scores, which turn into probabilities in place, and what rounding takes from those.
-  static constexpr std::int64_t score_elements = Plain::score_elements + Plain::score_elements / 2;
-  static constexpr unsigned largest_plain = 0x40A8;  // 5.25 as bfloat16
+  /// Scores turn into probabilities in place.
+  static constexpr std::int64_t score_elements = Plain::score_elements;
 
   static constexpr std::int64_t padded(std::int64_t extent) { return Plain::padded(extent); }
   static constexpr std::int64_t pairs(std::int64_t extent) { return (extent + 1) / 2; }
@@ -103,38 +102,25 @@ struct PairForward {
     _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded));
   }
 
-  /// Numbers as bfloat16 holds them.
-  [[gnu::always_inline]] static Lanes<T> rounded(Lanes<T> numbers) {
-    const __m256bh halves = _mm512_cvtneps_pbh(numbers);
-    return reinterpret_cast<Lanes<T>>(
-        __builtin_convertvector(reinterpret_cast<HalfLanes>(halves), LaneUnsigned<T>) << 16);
-  }
-
   /// What scores are multiplied by. For scale 0, load_queries writes queries of zeros, so any positive factor
   /// will do.
   static T size_of(T scale) { return scale < 0 ? -scale : scale == 0 ? T{1} : scale; }
 
   /// [panel of dimensions][pair of rows][dimension in panel]
-  static bool pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                           std::int64_t capacity, std::byte* bytes) {
     Pair* const to = reinterpret_cast<Pair*>(bytes);
-    LaneUnsigned<T> large{};
     for (std::int64_t i = 0; i < count; i += 2) {
       const Scalar* even = rows[i];
       const Scalar* odd = i + 1 < count ? rows[i + 1] : nullptr;
       for (std::int64_t first = 0; first < head_dim; first += lanes) {
         const LaneUnsigned<float> both = pair_rows(even, odd, first, head_dim - first);
-        large |= reinterpret_cast<LaneUnsigned<T>>((both & 0x7FFFU) > largest_plain) |
-                 reinterpret_cast<LaneUnsigned<T>>((both >> 16 & 0x7FFFU) > largest_plain);
         for (int p = 0; p < lanes && first + p < head_dim; p += panel) {
           std::memcpy(to + ((first + p) * pairs(capacity) + i / 2 * panel),
                       reinterpret_cast<const Pair*>(&both) + p, panel * sizeof(Pair));
         }
       }
     }
-    bool any = false;
-    for (int l = 0; l < lanes; ++l) any = any || large[l] != 0;
-    return any;
   }
 
   /// [pair of dimensions][width], with the sign of the scale; see size_of.
@@ -207,26 +193,20 @@ struct PairForward {
         maximum[v] = scaled > before ? scaled : before;
         shift[v] = finite_shift<T>(maximum[v]);
       }
-      T* const rest = keys.large_values ? scores + Plain::score_elements : nullptr;
-      to_pairs<Vectors>(scores, count, scale, shift, sums, rest);
+      to_pairs<Vectors>(scores, count, scale, shift, sums);
       raise_state<T, Vectors>(tile, padded(head_dim), maximum, shift, sums);
       // O^T += V^T P^T
-      for (const T* const part : {static_cast<const T*>(scores), static_cast<const T*>(rest)}) {
-        if (part == nullptr) continue;
-        for (std::int64_t d = 0; d < head_dim; d += panel) {
-          multiply<PairProducts, Vectors, true>(
-              {packed_values + (d * pairs(keys.capacity) + begin / 2 * panel), panel, 1},
-              reinterpret_cast<const Pair*>(part), width, pairs(count), tile.output + d * width, width);
-        }
+      for (std::int64_t d = 0; d < head_dim; d += panel) {
+        multiply<PairProducts, Vectors, true>(
+            {packed_values + (d * pairs(keys.capacity) + begin / 2 * panel), panel, 1},
+            reinterpret_cast<const Pair*>(scores), width, pairs(count), tile.output + d * width, width);
       }
     }
   }
 
   /// Turns the scores of keys 2i and 2i + 1 into pairs of probabilities, in place: [pair of keys][width].
-  /// `rest`: the same for what rounding takes from them; null: not wanted.
   template <int Vectors>
-  static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums,
-                       T* rest) {
+  static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums) {
     constexpr int width = Vectors * lanes;
     for (std::int64_t k = 0; k < count; k += 2) {
       RING_ATTENTION_UNROLL
@@ -236,9 +216,7 @@ struct PairForward {
         const Lanes<T> odd = k + 1 < count ? exp2_lanes<T>(load(at + width) * scale - shift[v]) : Lanes<T>{};
         sums[v] += even;
         sums[v] += odd;
-        const std::int64_t pair = k / 2 * width + v * lanes;
-        store_interleaved(even, odd, scores + pair);
-        if (rest != nullptr) store_interleaved(even - rounded(even), odd - rounded(odd), rest + pair);
+        store_interleaved(even, odd, scores + k / 2 * width + v * lanes);
       }
     }
   }

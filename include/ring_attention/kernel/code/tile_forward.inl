@@ -9,12 +9,12 @@
 // what was fastest on such a processor: 32 queries at once, tile products and exponentials in turn, scores of
 // 64 keys between the two, and outputs read and written once for 128 or 256 keys.
 //
-// Where the norms of queries and keys tell that no score can be large, probabilities are 2^s, without a
-// maximum. Elsewhere, and where values are large, they are 2^(s - m), m the maximum so far.
+// If the norms of queries and keys show that no score is large, probabilities are 2^s, without a maximum.
+// Otherwise, and for values that such numbers could take beyond float, they are 2^(s - m), m the maximum so
+// far.
 //
 // Probabilities are rounded to bfloat16 where they meet values, and summed up as they were before: the
-// log-sum-exp has the tolerance of float, which sums of rounded ones would not keep. Large values meet what
-// rounding took, too.
+// log-sum-exp has the tolerance of float, which sums of rounded ones would not keep.
 
 template <class Tiles>
 struct TileForward {
@@ -27,19 +27,21 @@ struct TileForward {
   static constexpr std::int64_t chunk = 64;  // keys whose scores are held at once
   static constexpr std::int64_t longest_block = 256;
   static constexpr std::int64_t score_elements = chunk * max_vectors * lanes;
-  /// Pairs of probabilities of a block; those of a chunk and what rounding takes from them need less.
+  /// Pairs of probabilities of a block.
   static constexpr std::int64_t pair_elements = longest_block / 2 * max_vectors * lanes;
   static constexpr std::int64_t scratch_elements = score_elements + pair_elements;
-  /// Sums of 2^s, of keys and of their products with values, stay far from float's limit of 2^128.
+  /// Sums of 2^s and of their products with values stay far from float's limit of 2^128.
   static constexpr double largest_exponent = 60;
+  static constexpr T largest_value = 0x1p30F;
 
   static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
                      std::int64_t head_dim, T scale, T* scratch) {
     const T size = PairForward::size_of(scale);
     const double bound = static_cast<double>(size) * static_cast<double>(size) *
-                         static_cast<double>(Layout::largest_square(keys.keys)) *
-                         static_cast<double>(Layout::largest_square(tile.query));
-    const bool bounded = !keys.large_values && bound < largest_exponent * largest_exponent;  // false for NaN
+                         static_cast<double>(Layout::bound_of(keys.keys)) *
+                         static_cast<double>(Layout::bound_of(tile.query));
+    const bool bounded = bound < largest_exponent * largest_exponent &&
+                         Layout::bound_of(keys.values) < largest_value;  // false for NaN
     const TileShapes shapes;
     Tiles::configure(shapes);
     if (tile.vectors == 1) {
@@ -56,7 +58,6 @@ struct TileForward {
                           std::int64_t head_dim, T scale, T* scores) {
     constexpr int width = Vectors * lanes;
     T* const pairs = scores + score_elements;
-    T* const rest = keys.large_values ? pairs + pair_elements / 2 : nullptr;
     const std::int64_t output_rows = Layout::row_tiles(head_dim) * tile_rows;
     std::int64_t visible = keys.count;
     if (limits != nullptr)
@@ -74,16 +75,15 @@ struct TileForward {
         if (k + count > unmasked) hide<T, Vectors>(scores, k, count, limits);
         T* const to = pairs + (k - begin) / 2 * width;
         if constexpr (Bounded) {
-          to_pairs<Vectors>(scores, count, scale, shift, sums, to, nullptr);
+          to_pairs<Vectors>(scores, count, scale, shift, sums, to);
         } else {
           Lanes<T> maximum[std::size_t{Vectors}], of_chunk[std::size_t{Vectors}] = {};
           find_maximum<Vectors>(tile, scores, count, scale, maximum, shift);
-          to_pairs<Vectors>(scores, count, scale, shift, of_chunk, to, rest);
+          to_pairs<Vectors>(scores, count, scale, shift, of_chunk, to);
           raise_state<T, Vectors>(tile, output_rows, maximum, shift, of_chunk);
         }
       }
       add_values<Vectors>(keys, tile, begin, end - begin, head_dim, pairs);
-      if (!Bounded && rest != nullptr) add_values<Vectors>(keys, tile, begin, end - begin, head_dim, rest);
     }
     for (int v = 0; Bounded && v < Vectors; ++v) {
       T* const l = tile.sum + v * lanes;
@@ -120,7 +120,7 @@ struct TileForward {
     const std::int64_t rows = Layout::row_tiles(head_dim);
     constexpr std::int64_t stride = Vectors * tile_row_bytes;
     multiply_tiles<Tiles, Vectors, true>({
-        .a = keys.values + first / Layout::depth * rows * tile_bytes,
+        .a = keys.values + Layout::header + first / Layout::depth * rows * tile_bytes,
         .a_row = tile_bytes,
         .a_depth = rows * tile_bytes,
         .b = reinterpret_cast<const std::byte*>(pairs),
@@ -168,10 +168,10 @@ struct TileForward {
   }
 
   /// Pairs of probabilities, [pair of keys][width], filled up to whole tiles; adds them to `sums` before they
-  /// are rounded. `rest`: the same for what rounding takes from them; null: not wanted.
+  /// are rounded.
   template <int Vectors>
   static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums,
-                       T* pairs, T* rest) {
+                       T* pairs) {
     constexpr int width = Vectors * lanes;
     // The other half of the last pair; a tile of scores has room for it.
     if (count % 2 != 0) std::fill_n(scores + count * width, width, -std::numeric_limits<T>::infinity());
@@ -184,19 +184,13 @@ struct TileForward {
         const Lanes<T> odd = exp2_short(load(at + width) * scale - shift[v]);
         of_even[v] += even;
         of_odd[v] += odd;
-        const std::int64_t pair = k / 2 * width + v * lanes;
-        PairForward::store_interleaved(even, odd, pairs + pair);
-        if (rest != nullptr) {
-          PairForward::store_interleaved(even - PairForward::rounded(even), odd - PairForward::rounded(odd),
-                                         rest + pair);
-        }
+        PairForward::store_interleaved(even, odd, pairs + k / 2 * width + v * lanes);
       }
     }
     for (int v = 0; v < Vectors; ++v) sums[v] += of_even[v] + of_odd[v];
     const std::int64_t filled = (count + 1) / 2 * width;
     const std::int64_t whole = Layout::depth_tiles(count) * tile_rows * width;
     std::fill(pairs + filled, pairs + whole, T{0});
-    if (rest != nullptr) std::fill(rest + filled, rest + whole, T{0});
   }
 
   /// 2^x with a relative error of 2.9e-6, which the tolerance of the log-sum-exp, 2e-5, has room for; 0 for
