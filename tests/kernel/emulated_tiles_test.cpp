@@ -160,15 +160,17 @@ class OneTile {
     const std::vector<Scalar> k = rows(keys, key_size), v = rows(keys, value_size);
     kernel_.pack_keys({k.data(), dim_}, keys, dim_, packed_keys.data());
     kernel_.pack_values({v.data(), dim_}, keys, dim_, capacity, packed_values.data());
-    std::vector<std::int32_t> limits(count(width_), static_cast<std::int32_t>(keys));
-    for (std::int32_t& limit : limits) {
-      if (masked) limit = static_cast<std::int32_t>(random_.chance(0.2) ? 0 : random_.integer(0, keys));
+    std::vector<std::int64_t> met(count(width_), keys), tokens(count(width_)), heads(count(width_));
+    const ra::Progression run{random_.integer(0, 100), random_.integer(1, 5), keys};
+    for (std::size_t q = 0; q < met.size(); ++q) {
+      if (masked) met[q] = random_.chance(0.2) ? 0 : random_.integer(0, keys);
+      tokens[q] = met[q] == 0 ? run.first - 1 : run[met[q] - 1] + random_.integer(0, run.stride - 1);
     }
-    kernel_.attend({packed_keys.data(), packed_values.data(), keys, capacity}, tile_,
-                   masked ? limits.data() : nullptr, dim_, static_cast<float>(scale_ * std::numbers::log2e),
-                   scratch_.data());
+    kernel_.attend({packed_keys.data(), packed_values.data(), capacity}, tile_,
+                   {tokens.data(), heads.data(), run, masked}, dim_,
+                   static_cast<float>(scale_ * std::numbers::log2e), scratch_.data());
     for (std::int64_t q = 0; q < width_; ++q) {
-      for (std::int64_t i = 0; i < limits[count(q)]; ++i) {
+      for (std::int64_t i = 0; i < met[count(q)]; ++i) {
         double score = 0;
         for (std::int64_t d = 0; d < dim_; ++d) score += scale_ * number(queries_, q, d) * number(k, i, d);
         scores_[count(q)].push_back(score);

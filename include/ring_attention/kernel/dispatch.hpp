@@ -16,6 +16,13 @@
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
+
+/// The two passes of attention, which may have different kernels.
+enum class Direction {
+  forward,   ///< outputs and log-sum-exp
+  backward,  ///< gradients
+};
+
 namespace detail {
 
 /// The process's choice by name; null: there is none. Names live forever.
@@ -125,6 +132,20 @@ const TileKernel<Scalar>& active_kernel() {
   if (name == nullptr) name = kernel_of_environment();
   return kernel_of_name<Scalar>(name == nullptr ? std::string_view() : name);
 }
+
+}  // namespace engine
+
+/// Name of the kernel that serves calls for a scalar whose context names none: what set_kernel chose, else
+/// what the environment variable RING_ATTENTION_KERNEL names, else the best one; or the next one, if that has
+/// nothing of its own for the scalar and direction. Throws std::invalid_argument if the environment variable
+/// names no kernel of this processor.
+template <class Scalar>
+std::string kernel_for(Direction direction) {
+  const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
+  return direction == Direction::forward ? kernel.name : kernel.backward_name;
+}
+
+namespace engine {
 
 /// What a call computes with, from its context.
 template <class Scalar>

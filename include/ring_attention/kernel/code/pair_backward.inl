@@ -4,12 +4,15 @@
 // Queries, keys, values and dO are exact as given. P and dS are rounded to bfloat16 where they meet rows,
 // which shifts a gradient by at most 2^-8 sum |x| |row|; scores and dP are therefore summed in one go, unlike
 // those of forward, whose log-sum-exp has the tolerance of float.
+//
+// The dS of a query sum up to almost nothing, so what keys have in common cancels in dQ, however large it is.
+// Rounded ones do not: their sum would leave a multiple of it that exceeds the tolerance. So what rounding
+// took from that sum meets the mean key.
 
 struct PairBackward {
   using T = float;
   using Scalar = Eigen::bfloat16;
   using Tiles = PairForward;
-  using Index = LaneIndex<T>;
   using Pair = PairForward::Pair;
   static constexpr int lanes = lane_count<T>;
   static constexpr int max_width = lanes * max_vectors;
@@ -68,16 +71,16 @@ struct PairBackward {
     return sum_of(sums);
   }
 
-  static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
-                         std::int64_t head_dim, T scale, T* scratch) {
+  static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile,
+                         const TilePositions& positions, std::int64_t head_dim, T scale, T* scratch) {
     const T size = PairForward::size_of(scale);
     switch (tile.vectors) {
       case 1:
-        return accumulate_tile<1>(keys, tile, limits, head_dim, size, scratch);
+        return accumulate_tile<1>(keys, tile, positions, head_dim, size, scratch);
       case 2:
-        return accumulate_tile<2>(keys, tile, limits, head_dim, size, scratch);
+        return accumulate_tile<2>(keys, tile, positions, head_dim, size, scratch);
       default:
-        return accumulate_tile<max_vectors>(keys, tile, limits, head_dim, size, scratch);
+        return accumulate_tile<max_vectors>(keys, tile, positions, head_dim, size, scratch);
     }
   }
 
@@ -99,8 +102,8 @@ struct PairBackward {
   }
 
   template <int Vectors>
-  static void accumulate_tile(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
-                              std::int64_t head_dim, T scale, T* scratch) {
+  static void accumulate_tile(const GradientKeys<T>& keys, const GradientTile<T>& tile,
+                              const TilePositions& positions, std::int64_t head_dim, T scale, T* scratch) {
     constexpr int width = Vectors * lanes;
     const std::int64_t dims = row_dim(head_dim);
     const std::int64_t depth = pairs(head_dim);
@@ -112,14 +115,13 @@ struct PairBackward {
     T* const scores = scratch;
     T* const grads = scores + block_elements;
     T* const by_query = grads + block_elements;
+    T taken[std::size_t{width}] = {};
     const Pair* const p_by_key = reinterpret_cast<const Pair*>(scores);
     const Pair* const ds_by_key = reinterpret_cast<const Pair*>(grads);
     const Pair* const ds_by_query = reinterpret_cast<const Pair*>(by_query);
-    std::int64_t visible = keys.count;
-    if (limits != nullptr)
-      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = (std::min)(key_block, visible - begin);
+    const VisibleKeys<T, Vectors> visible(positions);
+    for (std::int64_t begin = 0; begin < visible.end; begin += key_block) {
+      const std::int64_t count = (std::min)(key_block, visible.end - begin);
       for (std::int64_t k = 0; k < count; k += panel) {
         multiply<PairProducts, Vectors, false>({panels_of_keys + (begin + k) * depth, panel, 1},
                                                reinterpret_cast<const Pair*>(tile.query), width, depth,
@@ -128,7 +130,7 @@ struct PairBackward {
                                                reinterpret_cast<const Pair*>(tile.grad_out), width, depth,
                                                grads + k * width, width);
       }
-      to_pairs<Vectors>(scores, grads, by_query, begin, count, tile, limits, scale);
+      to_pairs<Vectors>(scores, grads, by_query, begin, count, tile, visible, scale, taken);
       for (std::int64_t k = 0; k < count && keys.grad_values != nullptr; k += panel) {
         multiply_rows<PairProducts>({p_by_key + k * width, 1, width}, grad_out_rows, dims, width / 2,
                                     keys.grad_values + (begin + k) * dims, dims, dims / lanes);
@@ -140,22 +142,43 @@ struct PairBackward {
                                     pairs(count), tile.grad_query + q * dims, dims, dims / lanes);
       }
     }
+    if (tile.grad_query == nullptr || visible.end == 0) return;
+    const std::int64_t rows = (std::min)(positions.keys.count, 2 * pairs(visible.end));
+    for (std::int64_t d = 0; d < dims; d += lanes) {
+      const Lanes<T> mean = mean_row(key_rows + d, dims, rows);
+      for (int q = 0; q < width; ++q) {
+        T* const to = tile.grad_query + q * dims + d;
+        store(to, load(to) + mean * taken[q]);
+      }
+    }
+  }
+
+  /// The mean of packed rows, of as many dimensions as there are lanes.
+  static Lanes<T> mean_row(const Pair* rows, std::int64_t stride, std::int64_t count) {
+    constexpr Pair eighths = 0x3E003E00;  // 1/8 twice, which keeps sums of the largest numbers finite
+    Lanes<T> sum{};
+    for (std::int64_t i = 0; i < pairs(count); ++i) {
+      sum = PairProducts::add(sum, PairProducts::load(rows + i * stride), PairProducts::broadcast(&eighths));
+    }
+    return sum * (T{8} / static_cast<T>(count));
   }
 
   /// Turns scores into P and dP into dS, both rounded: by key in place, the first half of each row holding
   /// pairs of queries, and dS by query, [pair of keys][width]. Keys from `count` on, which fill up the last
-  /// panel, get 0.
+  /// panel, get 0. Adds to `taken` by how much rounding lowers a query's sum of dS.
   template <int Vectors>
   static void to_pairs(T* scores, T* grads, T* by_query, std::int64_t begin, std::int64_t count,
-                       const GradientTile<T>& tile, const Index* limits, T scale) {
+                       const GradientTile<T>& tile, const VisibleKeys<T, Vectors>& visible, T scale,
+                       T* taken) {
     constexpr int width = Vectors * lanes;
+    constexpr Pair ones = 0x3F803F80;
+    const bool masked = begin + count > visible.shared;
     // Vector after vector, so that no half row overwrites what is still to be read.
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> lse = load(tile.lse + v * lanes);
       const Lanes<T> delta = load(tile.delta + v * lanes);
-      LaneBits<T> limit{};
-      if (limits != nullptr) std::memcpy(&limit, limits + v * lanes, sizeof limit);
-      Lanes<T> sum{}, weighted{};
+      const auto queries = visible.of(v);
+      Lanes<T> sum{}, weighted{}, exact{}, rounded{};
       for (std::int64_t k = 0; k < Tiles::padded(count); k += 2) {
         Lanes<T> of_scores[2] = {};
         RING_ATTENTION_UNROLL
@@ -165,7 +188,7 @@ struct PairBackward {
           Lanes<T> p{};
           if (k + i < count) {
             p = exp2_lanes<T>(load(score + v * lanes) * scale - lse);
-            if (limits != nullptr) p = limit > static_cast<Index>(begin + k + i) ? p : Lanes<T>{};
+            if (masked) p = queries.see(begin + k + i) ? p : Lanes<T>{};
             const Lanes<T> given = load(grad + v * lanes);
             of_scores[i] = p * (given - delta);
             sum += p;
@@ -174,8 +197,13 @@ struct PairBackward {
           store_halves(score, v * lanes, p);
           store_halves(grad, v * lanes, of_scores[i]);
         }
-        PairForward::store_interleaved(of_scores[0], of_scores[1], by_query + k / 2 * width + v * lanes);
+        exact += of_scores[0] + of_scores[1];
+        rounded = PairProducts::add(
+            rounded,
+            PairForward::store_interleaved(of_scores[0], of_scores[1], by_query + k / 2 * width + v * lanes),
+            PairProducts::broadcast(&ones));
       }
+      store(taken + v * lanes, load(taken + v * lanes) + (exact - rounded));
       if (tile.probability == nullptr) continue;
       store(tile.probability + v * lanes, load(tile.probability + v * lanes) + sum);
       store(tile.weighted + v * lanes, load(tile.weighted + v * lanes) + weighted);

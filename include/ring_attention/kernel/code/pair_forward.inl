@@ -93,13 +93,15 @@ struct PairForward {
            __builtin_convertvector(reinterpret_cast<HalfLanes>(words[1]), LaneUnsigned<float>) << 16;
   }
 
-  /// Lane j of `to` gets the pair of even's and odd's lane j, rounded to bfloat16.
-  [[gnu::always_inline]] static void store_interleaved(Lanes<T> even, Lanes<T> odd, T* to) {
+  /// Lane j of `to` gets the pair of even's and odd's lane j, rounded to bfloat16. Returns the pairs.
+  [[gnu::always_inline]] static __m512bh store_interleaved(Lanes<T> even, Lanes<T> odd, T* to) {
     alignas(64) static constexpr std::uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                             21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                             11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     const __m512i rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-    _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded));
+    const __m512i pairs = _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded);
+    _mm512_storeu_si512(to, pairs);
+    return reinterpret_cast<__m512bh>(pairs);
   }
 
   /// What scores are multiplied by. For scale 0, load_queries writes queries of zeros, so any positive factor
@@ -143,22 +145,22 @@ struct PairForward {
     load_lanes(rows, head_dim, tile.vectors, scale, tile.query);
   }
 
-  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T scale, T* scores) {
     const T size = size_of(scale);
     switch (tile.vectors) {
       case 1:
-        return attend_tile<1>(keys, tile, limits, head_dim, size, scores);
+        return attend_tile<1>(keys, tile, positions, head_dim, size, scores);
       case 2:
-        return attend_tile<2>(keys, tile, limits, head_dim, size, scores);
+        return attend_tile<2>(keys, tile, positions, head_dim, size, scores);
       default:
-        return attend_tile<max_vectors>(keys, tile, limits, head_dim, size, scores);
+        return attend_tile<max_vectors>(keys, tile, positions, head_dim, size, scores);
     }
   }
 
  private:
   template <int Vectors>
-  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                           std::int64_t head_dim, T scale, T* scores) {
     constexpr int width = Vectors * lanes;
     const Pair* const packed_keys = reinterpret_cast<const Pair*>(keys.keys);
@@ -166,23 +168,19 @@ struct PairForward {
     const Pair* const query = reinterpret_cast<const Pair*>(tile.query);
     const std::int64_t depth = pairs(head_dim);
     const std::int64_t chain = pairs(chain_length(2 * depth));
-    std::int64_t visible = keys.count;
-    if (limits != nullptr)
-      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    const std::int64_t unmasked =
-        limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
-    for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = (std::min)(key_block, visible - begin);
+    const VisibleKeys<T, Vectors> visible(positions);
+    for (std::int64_t begin = 0; begin < visible.end; begin += key_block) {
+      const std::int64_t count = (std::min)(key_block, visible.end - begin);
       Lanes<T> maximum[std::size_t{Vectors}];
       for (int v = 0; v < Vectors; ++v) maximum[v] = broadcast(-std::numeric_limits<T>::infinity());
-      const bool all_seen = begin + count <= unmasked && count % panel == 0;
+      const bool all_seen = begin + count <= visible.shared && count % panel == 0;
       // S^T = K Q^T
       for (std::int64_t k = 0; k < count; k += panel) {
         dot_products<PairProducts, Vectors>(packed_keys + (begin + k) * depth, query, depth, chain,
                                             scores + k * width, all_seen ? maximum : nullptr);
       }
       if (!all_seen) {
-        if (begin + count > unmasked) hide<T, Vectors>(scores, begin, count, limits);
+        if (begin + count > visible.shared) hide<T, Vectors>(scores, begin, count, visible);
         raise<T, Vectors>(maximum, scores, count);
       }
       // P = 2^(scale * S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)

@@ -34,8 +34,18 @@ struct TileForward {
   static constexpr double largest_exponent = 60;
   static constexpr T largest_value = 0x1p30F;
 
-  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T scale, T* scratch) {
+    if (tile.vectors == 1) return attend_queries<1>(keys, tile, positions, head_dim, scale, scratch);
+    attend_queries<2>(keys, tile, positions, head_dim, scale, scratch);
+  }
+
+ private:
+  template <int Vectors>
+  static void attend_queries(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
+                             std::int64_t head_dim, T scale, T* scratch) {
+    const VisibleKeys<T, Vectors> visible(positions);
+    if (visible.end == 0) return;
     const T size = PairForward::size_of(scale);
     const double bound = static_cast<double>(size) * static_cast<double>(size) *
                          static_cast<double>(Layout::bound_of(keys.keys)) *
@@ -44,35 +54,26 @@ struct TileForward {
                          Layout::bound_of(keys.values) < largest_value;  // false for NaN
     const TileShapes shapes;
     Tiles::configure(shapes);
-    if (tile.vectors == 1) {
-      (bounded ? attend_tile<1, true> : attend_tile<1, false>)(keys, tile, limits, head_dim, size, scratch);
-    } else {
-      (bounded ? attend_tile<2, true> : attend_tile<2, false>)(keys, tile, limits, head_dim, size, scratch);
-    }
+    const auto attend = bounded ? attend_tile<Vectors, true> : attend_tile<Vectors, false>;
+    attend(keys, tile, visible, head_dim, size, scratch);
     Tiles::release();
   }
 
- private:
   template <int Vectors, bool Bounded>
-  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
-                          std::int64_t head_dim, T scale, T* scores) {
+  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile,
+                          const VisibleKeys<T, Vectors>& visible, std::int64_t head_dim, T scale, T* scores) {
     constexpr int width = Vectors * lanes;
     T* const pairs = scores + score_elements;
     const std::int64_t output_rows = Layout::row_tiles(head_dim) * tile_rows;
-    std::int64_t visible = keys.count;
-    if (limits != nullptr)
-      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    const std::int64_t unmasked =
-        limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
     Lanes<T> shift[std::size_t{Vectors}], sums[std::size_t{Vectors}] = {};
-    if constexpr (Bounded) drop_maximum<Vectors>(tile, output_rows, limits, shift);
+    if constexpr (Bounded) drop_maximum<Vectors>(tile, output_rows, visible, shift);
     const std::int64_t block = !Bounded ? chunk : head_dim <= 64 ? longest_block / 2 : longest_block;
-    for (std::int64_t begin = 0; begin < visible; begin += block) {
-      const std::int64_t end = (std::min)(begin + block, visible);
+    for (std::int64_t begin = 0; begin < visible.end; begin += block) {
+      const std::int64_t end = (std::min)(begin + block, visible.end);
       for (std::int64_t k = begin; k < end; k += chunk) {
         const std::int64_t count = (std::min)(chunk, end - k);
         score<Vectors>(keys, tile, k, count, head_dim, scores);
-        if (k + count > unmasked) hide<T, Vectors>(scores, k, count, limits);
+        if (k + count > visible.shared) hide<T, Vectors>(scores, k, count, visible);
         T* const to = pairs + (k - begin) / 2 * width;
         if constexpr (Bounded) {
           to_pairs<Vectors>(scores, count, scale, shift, sums, to);
@@ -137,18 +138,13 @@ struct TileForward {
 
   /// Brings lanes that see a key to m = 0 or to the maximum they have, whichever is larger.
   template <int Vectors>
-  static void drop_maximum(const QueryTile<T>& tile, std::int64_t output_rows, const LaneIndex<T>* limits,
-                           Lanes<T>* shift) {
+  static void drop_maximum(const QueryTile<T>& tile, std::int64_t output_rows,
+                           const VisibleKeys<T, Vectors>& visible, Lanes<T>* shift) {
     Lanes<T> maximum[std::size_t{Vectors}], none[std::size_t{Vectors}] = {};
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> before = load(tile.maximum + v * lanes);
-      Lanes<T> raised = before > T{0} ? before : Lanes<T>{};
-      if (limits != nullptr) {
-        LaneBits<T> limit;
-        std::memcpy(&limit, limits + v * lanes, sizeof limit);
-        raised = limit > 0 ? raised : before;
-      }
-      maximum[v] = raised;
+      const Lanes<T> raised = before > T{0} ? before : Lanes<T>{};
+      maximum[v] = visible.of(v).see_any() ? raised : before;
       shift[v] = finite_shift<T>(maximum[v]);
     }
     raise_state<T, Vectors>(tile, output_rows, maximum, shift, none);
