@@ -5,9 +5,9 @@
 // which shifts a gradient by at most 2^-8 sum |x| |row|; scores and dP are therefore summed in one go, unlike
 // those of forward, whose log-sum-exp has the tolerance of float.
 //
-// The dS of a query sum up to almost nothing, so what keys have in common cancels in dQ, however large it is.
-// Rounded ones do not: their sum would leave a multiple of it that exceeds the tolerance. So what rounding
-// took from that sum meets the mean key.
+// The dS of a query sum up to almost nothing, so what its keys have in common cancels in dQ, however large it
+// is. Rounded ones do not: their sum would leave a multiple of it that exceeds the tolerance. What rounding
+// takes from the sum therefore meets the mean of the keys.
 
 struct PairBackward {
   using T = float;
@@ -21,7 +21,7 @@ struct PairBackward {
   static constexpr std::int64_t block_elements = key_block * max_width;
   /// Scores and dP by key, which turn into pairs of P and dS in place, and dS by query.
   static constexpr std::int64_t scratch_elements =
-      (std::max)(2 * block_elements + block_elements / 2, Backward<Scalar>::scratch_elements);
+      (std::max)(2 * block_elements + block_elements / 2 + max_width, Backward<Scalar>::scratch_elements);
 
   static constexpr std::int64_t row_dim(std::int64_t head_dim) { return Backward<Scalar>::row_dim(head_dim); }
   static constexpr std::int64_t pairs(std::int64_t extent) { return PairForward::pairs(extent); }
@@ -32,19 +32,37 @@ struct PairBackward {
   static std::int64_t panel_bytes(std::int64_t keys, std::int64_t head_dim) {
     return PairForward::key_bytes(keys, head_dim);
   }
+  /// With room for the means of blocks that begin at any panel.
   static std::int64_t row_bytes(std::int64_t rows, std::int64_t head_dim) {
-    return pairs(rows) * row_dim(head_dim) * static_cast<std::int64_t>(sizeof(Pair));
+    return (pairs(rows) + Tiles::padded(rows) / panel) * row_dim(head_dim) *
+           static_cast<std::int64_t>(sizeof(Pair));
   }
 
   static void pack_panels(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                           std::byte* to) {
     PairForward::pack_keys(rows, count, head_dim, to);
   }
-  /// [pair of rows][row_dim]
+  /// Blocks of key_block rows: their mean and 0 as one pair, then the pairs of rows, [pair][row_dim].
   static void pack_rows(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                         std::byte* to) {
-    for (std::int64_t i = 0; i < count; i += 2) {
-      write_pair(rows[i], i + 1 < count ? rows[i + 1] : nullptr, head_dim, i / 2, to);
+    for (std::int64_t begin = 0; begin < count; begin += key_block) {
+      const std::int64_t end = (std::min)(begin + key_block, count);
+      const std::int64_t first = block_row(begin) + 1;
+      for (std::int64_t i = begin; i < end; i += 2) {
+        write_pair(rows[i], i + 1 < end ? rows[i + 1] : nullptr, head_dim, first + (i - begin) / 2, to);
+      }
+      T* const mean = reinterpret_cast<T*>(to) + block_row(begin) * row_dim(head_dim);
+      for (std::int64_t d = 0; d < row_dim(head_dim); d += lanes) {
+        Lanes<T> sum{};
+        for (std::int64_t i = 1; i <= pairs(end - begin); ++i) {
+          sum = PairProducts::add(
+              sum, PairProducts::load(reinterpret_cast<const Pair*>(mean) + i * row_dim(head_dim) + d),
+              PairProducts::broadcast(&shares));
+        }
+        constexpr T block_keys{key_block};
+        PairForward::store_interleaved(sum * (block_keys / static_cast<T>(end - begin)), Lanes<T>{},
+                                       mean + d);
+      }
     }
   }
 
@@ -85,6 +103,14 @@ struct PairBackward {
   }
 
  private:
+  static constexpr Pair ones = 0x3F803F80;
+  /// 1 / key_block twice: sums of the largest numbers stay finite.
+  static constexpr Pair shares = 0x3C803C80;
+  static_assert(key_block == 64);
+
+  /// Where a block of packed rows begins, its mean first.
+  static constexpr std::int64_t block_row(std::int64_t begin) { return begin / 2 + begin / key_block; }
+
   static void write_pair(const Scalar* even, const Scalar* odd, std::int64_t head_dim, std::int64_t pair,
                          std::byte* bytes) {
     Pair* const to = reinterpret_cast<Pair*>(bytes) + pair * row_dim(head_dim);
@@ -115,7 +141,6 @@ struct PairBackward {
     T* const scores = scratch;
     T* const grads = scores + block_elements;
     T* const by_query = grads + block_elements;
-    T taken[std::size_t{width}] = {};
     const Pair* const p_by_key = reinterpret_cast<const Pair*>(scores);
     const Pair* const ds_by_key = reinterpret_cast<const Pair*>(grads);
     const Pair* const ds_by_query = reinterpret_cast<const Pair*>(by_query);
@@ -130,7 +155,7 @@ struct PairBackward {
                                                reinterpret_cast<const Pair*>(tile.grad_out), width, depth,
                                                grads + k * width, width);
       }
-      to_pairs<Vectors>(scores, grads, by_query, begin, count, tile, visible, scale, taken);
+      to_pairs<Vectors>(scores, grads, by_query, begin, count, tile, visible, scale);
       for (std::int64_t k = 0; k < count && keys.grad_values != nullptr; k += panel) {
         multiply_rows<PairProducts>({p_by_key + k * width, 1, width}, grad_out_rows, dims, width / 2,
                                     keys.grad_values + (begin + k) * dims, dims, dims / lanes);
@@ -138,41 +163,21 @@ struct PairBackward {
                                     keys.grad_keys + (begin + k) * dims, dims, dims / lanes);
       }
       for (std::int64_t q = 0; q < width && tile.grad_query != nullptr; q += panel) {
-        multiply_rows<PairProducts>({ds_by_query + q, width, 1}, key_rows + begin / 2 * dims, dims,
-                                    pairs(count), tile.grad_query + q * dims, dims, dims / lanes);
+        multiply_rows<PairProducts>({ds_by_query + q, width, 1}, key_rows + block_row(begin) * dims, dims,
+                                    1 + pairs(count), tile.grad_query + q * dims, dims, dims / lanes);
       }
     }
-    if (tile.grad_query == nullptr || visible.end == 0) return;
-    const std::int64_t rows = (std::min)(positions.keys.count, 2 * pairs(visible.end));
-    for (std::int64_t d = 0; d < dims; d += lanes) {
-      const Lanes<T> mean = mean_row(key_rows + d, dims, rows);
-      for (int q = 0; q < width; ++q) {
-        T* const to = tile.grad_query + q * dims + d;
-        store(to, load(to) + mean * taken[q]);
-      }
-    }
-  }
-
-  /// The mean of packed rows, of as many dimensions as there are lanes.
-  static Lanes<T> mean_row(const Pair* rows, std::int64_t stride, std::int64_t count) {
-    constexpr Pair eighths = 0x3E003E00;  // 1/8 twice, which keeps sums of the largest numbers finite
-    Lanes<T> sum{};
-    for (std::int64_t i = 0; i < pairs(count); ++i) {
-      sum = PairProducts::add(sum, PairProducts::load(rows + i * stride), PairProducts::broadcast(&eighths));
-    }
-    return sum * (T{8} / static_cast<T>(count));
   }
 
   /// Turns scores into P and dP into dS, both rounded: by key in place, the first half of each row holding
-  /// pairs of queries, and dS by query, [pair of keys][width]. Keys from `count` on, which fill up the last
-  /// panel, get 0. Adds to `taken` by how much rounding lowers a query's sum of dS.
+  /// pairs of queries, and by query, [1 + pair of keys][width], first what rounding takes from their sum.
+  /// Keys from `count` on, which fill up the last panel, get 0.
   template <int Vectors>
   static void to_pairs(T* scores, T* grads, T* by_query, std::int64_t begin, std::int64_t count,
-                       const GradientTile<T>& tile, const VisibleKeys<T, Vectors>& visible, T scale,
-                       T* taken) {
+                       const GradientTile<T>& tile, const VisibleKeys<T, Vectors>& visible, T scale) {
     constexpr int width = Vectors * lanes;
-    constexpr Pair ones = 0x3F803F80;
-    const bool masked = begin + count > visible.shared;
+    const bool masked = begin + Tiles::padded(count) > visible.shared;
+    const bool sums_wanted = tile.probability != nullptr;
     // Vector after vector, so that no half row overwrites what is still to be read.
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> lse = load(tile.lse + v * lanes);
@@ -180,17 +185,16 @@ struct PairBackward {
       const auto queries = visible.of(v);
       Lanes<T> sum{}, weighted{}, exact{}, rounded{};
       for (std::int64_t k = 0; k < Tiles::padded(count); k += 2) {
-        Lanes<T> of_scores[2] = {};
+        Lanes<T> of_scores[2];
         RING_ATTENTION_UNROLL
         for (int i = 0; i < 2; ++i) {
           T* const score = scores + (k + i) * width;
           T* const grad = grads + (k + i) * width;
-          Lanes<T> p{};
-          if (k + i < count) {
-            p = exp2_lanes<T>(load(score + v * lanes) * scale - lse);
-            if (masked) p = queries.see(begin + k + i) ? p : Lanes<T>{};
-            const Lanes<T> given = load(grad + v * lanes);
-            of_scores[i] = p * (given - delta);
+          Lanes<T> p = exp2_lanes<T>(load(score + v * lanes) * scale - lse);
+          if (masked) p = queries.see(begin + k + i) ? p : Lanes<T>{};
+          const Lanes<T> given = load(grad + v * lanes);
+          of_scores[i] = p * (given - delta);
+          if (sums_wanted) {
             sum += p;
             weighted += p * given;
           }
@@ -198,13 +202,12 @@ struct PairBackward {
           store_halves(grad, v * lanes, of_scores[i]);
         }
         exact += of_scores[0] + of_scores[1];
-        rounded = PairProducts::add(
-            rounded,
-            PairForward::store_interleaved(of_scores[0], of_scores[1], by_query + k / 2 * width + v * lanes),
-            PairProducts::broadcast(&ones));
+        const auto both = PairForward::store_interleaved(of_scores[0], of_scores[1],
+                                                         by_query + (1 + k / 2) * width + v * lanes);
+        rounded = PairProducts::add(rounded, both, PairProducts::broadcast(&ones));
       }
-      store(taken + v * lanes, load(taken + v * lanes) + (exact - rounded));
-      if (tile.probability == nullptr) continue;
+      PairForward::store_interleaved(exact - rounded, Lanes<T>{}, by_query + v * lanes);
+      if (!sums_wanted) continue;
       store(tile.probability + v * lanes, load(tile.probability + v * lanes) + sum);
       store(tile.weighted + v * lanes, load(tile.weighted + v * lanes) + weighted);
     }
