@@ -162,6 +162,9 @@ TEMPLATE_TEST_CASE("every kernel keeps the tolerance of gradients for rows of an
       {"large keys", {.q = 0.05, .k = 20, .grad_out = 4}, 4, false, true},
       {"large queries", {.q = 20, .k = 0.05, .grad_out = 4}, 4, false, true},
       {"one key in charge of a query", {.q = 3, .k = 3, .grad_out = 10}, 4, false, false},
+      // dS sum up to almost nothing, rounded ones do not.
+      {"keys with a large number in common", {.grad_out = 10, .common_key = 300}, 4, false, false},
+      {"such keys, and causal", {.q = 0.01, .common_key = -300}, 4, true, false},
       {"eight heads to a key, of one mind", {.q = 0.01, .k = 0.01, .v = 4, .grad_out = 16}, 1, false, true},
   };
   for (const std::string& kernel : ra::available_kernels()) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <ring_attention/gradient_views.hpp>
 #include <ring_attention/options.hpp>
 #include <ring_attention/tensor.hpp>
@@ -52,15 +53,24 @@ std::string compare_gradients(const ra::Gradients<Scalar>& grads, const oracle::
   return text;
 }
 
-/// What random tensors are multiplied by.
+/// What random tensors are multiplied by, and what the first dimension of every key then holds.
 struct InputFactors {
   double q = 1, k = 1, v = 1, grad_out = 1;
+  std::optional<double> common_key = {};
 };
 
 template <class Scalar>
 ra::Tensor<Scalar> multiplied(ra::Tensor<Scalar> tensor, double factor) {
   for (std::int64_t i = 0; i < tensor.size(); ++i) {
     tensor.data()[i] = static_cast<Scalar>(static_cast<double>(tensor.data()[i]) * factor);
+  }
+  return tensor;
+}
+
+template <class Scalar>
+ra::Tensor<Scalar> with_common_number(ra::Tensor<Scalar> tensor, const std::optional<double>& number) {
+  for (std::int64_t i = 0; number && i < tensor.size(); i += tensor.shape()[3]) {
+    tensor.data()[i] = static_cast<Scalar>(*number);
   }
   return tensor;
 }
@@ -106,7 +116,8 @@ std::string check_backward(const RandomCase& c, const Attention& attention,
   const ThreadScope threads(c.threads);
   Random random(c.seed ^ 0x5bd1e995);
   const auto q = multiplied(random_tensor<Scalar>(c.q, c.lengths, random), factors.q);
-  const auto k = multiplied(random_tensor<Scalar>(c.k, c.lengths, random), factors.k);
+  const auto k = with_common_number(multiplied(random_tensor<Scalar>(c.k, c.lengths, random), factors.k),
+                                    factors.common_key);
   const auto v = multiplied(random_tensor<Scalar>(c.k, c.lengths, random), factors.v);
   const auto grad_out = multiplied(random_tensor<Scalar>(c.q, c.lengths, random), factors.grad_out);
   const ra::AttentionResult<Scalar> result =

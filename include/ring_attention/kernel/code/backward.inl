@@ -83,27 +83,17 @@ struct Backward {
   /// Adds what the tile and the run give each other.
   static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile,
                          const TilePositions& positions, std::int64_t head_dim, T, T* scratch) {
-    switch (tile.vectors) {
-      case 1:
-        return accumulate_tile<1>(keys, tile, positions, head_dim, scratch);
-      case 2:
-        return accumulate_tile<2>(keys, tile, positions, head_dim, scratch);
-      default:
-        return accumulate_tile<max_vectors>(keys, tile, positions, head_dim, scratch);
-    }
+    with_vectors(tile.vectors, [&](auto vectors) RING_ATTENTION_TARGET_LAMBDA {
+      accumulate_tile<decltype(vectors)::value>(keys, tile, positions, head_dim, scratch);
+    });
   }
 
   /// Writes the probabilities [count][width] of at most key_block packed keys.
   static void probabilities(const T* packed_keys, const ProbabilityTile<T>& tile,
                             const TilePositions& positions, std::int64_t head_dim, T* to) {
-    switch (tile.vectors) {
-      case 1:
-        return write_probabilities<1>(packed_keys, tile, positions, head_dim, to);
-      case 2:
-        return write_probabilities<2>(packed_keys, tile, positions, head_dim, to);
-      default:
-        return write_probabilities<max_vectors>(packed_keys, tile, positions, head_dim, to);
-    }
+    with_vectors(tile.vectors, [&](auto vectors) RING_ATTENTION_TARGET_LAMBDA {
+      write_probabilities<decltype(vectors)::value>(packed_keys, tile, positions, head_dim, to);
+    });
   }
 
  private:

@@ -185,14 +185,9 @@ struct Forward {
   /// Attends the tile's queries to a run of keys.
   static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T, T* scores) {
-    switch (tile.vectors) {
-      case 1:
-        return attend_tile<1>(keys, tile, positions, head_dim, scores);
-      case 2:
-        return attend_tile<2>(keys, tile, positions, head_dim, scores);
-      default:
-        return attend_tile<max_vectors>(keys, tile, positions, head_dim, scores);
-    }
+    with_vectors(tile.vectors, [&](auto vectors) RING_ATTENTION_TARGET_LAMBDA {
+      attend_tile<decltype(vectors)::value>(keys, tile, positions, head_dim, scores);
+    });
   }
 
  private:

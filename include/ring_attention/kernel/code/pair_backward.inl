@@ -92,14 +92,9 @@ struct PairBackward {
   static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile,
                          const TilePositions& positions, std::int64_t head_dim, T scale, T* scratch) {
     const T size = PairForward::size_of(scale);
-    switch (tile.vectors) {
-      case 1:
-        return accumulate_tile<1>(keys, tile, positions, head_dim, size, scratch);
-      case 2:
-        return accumulate_tile<2>(keys, tile, positions, head_dim, size, scratch);
-      default:
-        return accumulate_tile<max_vectors>(keys, tile, positions, head_dim, size, scratch);
-    }
+    with_vectors(tile.vectors, [&](auto vectors) RING_ATTENTION_TARGET_LAMBDA {
+      accumulate_tile<decltype(vectors)::value>(keys, tile, positions, head_dim, size, scratch);
+    });
   }
 
  private:

@@ -148,14 +148,9 @@ struct PairForward {
   static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T scale, T* scores) {
     const T size = size_of(scale);
-    switch (tile.vectors) {
-      case 1:
-        return attend_tile<1>(keys, tile, positions, head_dim, size, scores);
-      case 2:
-        return attend_tile<2>(keys, tile, positions, head_dim, size, scores);
-      default:
-        return attend_tile<max_vectors>(keys, tile, positions, head_dim, size, scores);
-    }
+    with_vectors(tile.vectors, [&](auto vectors) RING_ATTENTION_TARGET_LAMBDA {
+      attend_tile<decltype(vectors)::value>(keys, tile, positions, head_dim, size, scores);
+    });
   }
 
  private:

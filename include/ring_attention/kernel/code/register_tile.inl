@@ -4,6 +4,14 @@
 inline constexpr int max_vectors = 3;
 inline constexpr int panel = vector_registers == 32 ? 8 : 4;
 
+/// Calls body(vectors) with the number of a tile's vectors as a constant.
+template <class Body>
+[[gnu::always_inline]] inline void with_vectors(int vectors, const Body& body) {
+  if (vectors == 1) return body(std::integral_constant<int, 1>{});
+  if (vectors == 2) return body(std::integral_constant<int, 2>{});
+  body(std::integral_constant<int, max_vectors>{});
+}
+
 /// Products of numbers: the element that is broadcast, the lanes that it meets, and the sums they are added
 /// to.
 template <class T>
