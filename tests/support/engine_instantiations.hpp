@@ -16,10 +16,8 @@
   PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,                    \
                                              const Execution<SCALAR>&);                                              \
   PREFIX template class WholeBackward<SCALAR>;                                                                       \
-  PREFIX template std::uint64_t forward_ring<SCALAR, ThreadCommunicator>(const RingPlace&, ThreadCommunicator&,      \
-                                                                         const detail::ForwardTensors<SCALAR>&,              \
-                                                                         const TileKernel<SCALAR>&);                 \
-  PREFIX template class RingBackward<SCALAR, ThreadCommunicator>;                                                    \
+  PREFIX template class RingForward<SCALAR>;                                                                         \
+  PREFIX template class RingBackward<SCALAR>;                                                                        \
   PREFIX template void forward_blocks<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,                   \
                                               const Execution<SCALAR>&);                                             \
   PREFIX template void backward_blocks<SCALAR>(const AttentionPlan&, const detail::BackwardTensors<SCALAR>&,                 \

@@ -6,8 +6,7 @@
 #include <exception>
 #include <ring_attention/attention/agreement_fields.hpp>
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/cpu/ring_backward.hpp>
-#include <ring_attention/cpu/ring_forward.hpp>
+#include <ring_attention/cpu/key_exchange.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
@@ -67,7 +66,7 @@ class ShardAttention {
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return detail::report_plan(derived().plan_call(shape, {}).plan, config_.ring_size, config_.shard_layout);
+    return detail::report_plan(derived().plan_call(shape, {}).plan, config_.shard_layout);
   }
 
   /// Payload of all messages of this rank's successful calls, in bytes.
@@ -229,8 +228,7 @@ class ShardAttention {
       const detail::ForwardTensors<Scalar> tensors = make();
       if (shape.batch == 0 || shape.tokens == 0) return;
       const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
-      bytes_sent_ += engine::forward_ring<Scalar>(place(call.plan, execution.threads), *communicator_,
-                                                  tensors, *execution.kernel);
+      bytes_sent_ += engine::forward_ring(place(call.plan), *communicator_, tensors, execution);
     });
   }
 
@@ -248,9 +246,7 @@ class ShardAttention {
       const GradientViews<Scalar> grads = make();
       if (shape.batch == 0 || shape.tokens == 0) return;
       const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
-      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(call.plan, execution.threads),
-                                                                *communicator_, tensors, *execution.kernel)
-                         .run(grads);
+      bytes_sent_ += engine::backward_ring(place(call.plan), *communicator_, tensors, grads, execution);
     });
   }
 
@@ -293,8 +289,8 @@ class ShardAttention {
     return shape;
   }
 
-  engine::RingPlace place(const AttentionPlan& plan, int threads) const {
-    return {&plan, config_.shard_layout, /*whole_tensors=*/false, threads};
+  engine::RingPlace place(const AttentionPlan& plan) const {
+    return {&plan, config_.shard_layout, communicator_->rank(), /*whole_tensors=*/false};
   }
 
   const Derived& derived() const { return static_cast<const Derived&>(*this); }

@@ -46,6 +46,7 @@ class BlockBackward {
       : plan_(plan),
         kernel_(*execution.kernel),
         tensors_(tensors),
+        keys_{tensors.k, tensors.v, {}},
         threads_(execution.threads),
         group_(plan.shape.heads / plan.shape.kv_heads),
         delta_storage_(1, plan.shape.batch, plan.shape.heads, plan.shape.tokens),
@@ -136,7 +137,8 @@ class BlockBackward {
             const Progression keys = detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length);
             for (std::int64_t first = 0; first < keys.count; first += sizes.run_keys) {
               const Progression run = keys.sub(first, (std::min)(first + sizes.run_keys, keys.count));
-              tiles_.pack(piece_of(tensors_, run, 0, task.item, task.kv_head), run.count, 0, wanted, work);
+              tiles_.pack(piece_of<Scalar>(keys_, {run}, task.item, task.kv_head), run.count, 0, wanted,
+                          work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
                 if (runs.holds(i)) tiles_.accumulate(loaded(i), run, 0, wanted, work);
               }
@@ -179,8 +181,8 @@ class BlockBackward {
             cursors[i] = {};
             if (keys(i).count == 0) continue;
             cursors[i] = detail::cursor_of(lists, block);
-            tiles_.pack(piece_of(tensors_, keys(i), 0, task.item, task.kv_head), keys(i).count, position(i),
-                        wanted, work);
+            tiles_.pack(piece_of<Scalar>(keys_, {keys(i)}, task.item, task.kv_head), keys(i).count,
+                        position(i), wanted, work);
           }
           for (detail::ListWalk runs(cursors); runs.next();) {
             const QuerySet set{
@@ -225,6 +227,7 @@ class BlockBackward {
   const AttentionPlan& plan_;
   const TileKernel<Scalar>& kernel_;
   const detail::BackwardTensors<Scalar>& tensors_;
+  KeyTensors<const Scalar> keys_;
   int threads_;
   std::int64_t group_;
   detail::Block memory_;

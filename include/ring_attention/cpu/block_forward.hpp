@@ -113,9 +113,10 @@ class BlockForward {
       cursors[i] = detail::cursor_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i)));
       work.tiles[i].load(set, tensors_.q, plan_.scale, states);
     }
+    const KeyTensors<const Scalar> all_keys{tensors_.k, tensors_.v, {}};
     for (detail::ListWalk runs(cursors); runs.next();) {
       const Progression tokens = detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length);
-      const KeyPiece<Scalar> keys = piece_of(tensors_, tokens, 0, slot_run.item, slot_run.kv_head);
+      const KeyPiece<Scalar> keys = piece_of<Scalar>(all_keys, {tokens}, slot_run.item, slot_run.kv_head);
       for (std::int64_t begin = 0; begin < tokens.count; begin += run_keys) {
         const auto run = keys.sub(begin, (std::min)(begin + run_keys, tokens.count));
         const PackedKeys packed = work.buffers.pack(run);

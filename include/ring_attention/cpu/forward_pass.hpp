@@ -83,16 +83,16 @@ class ForwardPass {
     }
   }
 
-  /// Attends a task's rows to the keys that a source holds: source.pieces(task, meeting) gives the pieces of
-  /// the meeting's keys that are at hand.
-  template <class Source>
-  void attend(const ForwardTask& task, const RowStates<T>& states, Workspace& work,
-              const Source& source) const {
+  /// Attends a task's rows to the keys that are at hand: keys.places(...) walks those of a meeting, and
+  /// keys.at(...) says where they lie.
+  template <class Keys>
+  void attend(const ForwardTask& task, const RowStates<T>& states, Workspace& work, const Keys& keys) const {
     for (auto meetings = meetings_of(task, work); meetings.next();) {
       const QuerySet set = query_set(task, *meetings);
       bool loaded = false;
-      auto pieces = source.pieces(task, *meetings);
-      for (KeyPiece<Scalar> piece; pieces.next(piece);) {
+      auto places = keys.places(task.item, task.kv_head, *meetings, 0, meetings->segment.end);
+      for (detail::KeyPlace place; places.next(place);) {
+        KeyPiece<Scalar> piece = piece_of<Scalar>(keys, place, task.item, task.kv_head);
         if (plan_.causal) piece.tokens.count = piece.tokens.count_below(set.tokens.last() + 1);
         if (piece.tokens.count == 0) continue;
         if (!loaded) work.tiles.load(set, tensors_.q, plan_.scale, states);

@@ -32,7 +32,7 @@ struct BackwardQueries {
 template <class Scalar>
 struct GradientPiece {
   KeyPiece<Scalar> piece;
-  Rows<accumulator_t<Scalar>> grad_keys, grad_values;
+  KeyRows<accumulator_t<Scalar>> gradients;
 };
 
 /// One number per local query row and head, [item][head][row], for one branch or for all.

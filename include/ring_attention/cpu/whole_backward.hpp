@@ -209,46 +209,23 @@ class WholeBackward {
                  const BackwardTargets<T>& targets, const TensorView<T>& grad_k,
                  const TensorView<T>& grad_v) {
     const BackwardPass<Scalar> pass(plan_, kernel_, queries_, memory_.delta, sizes_);
+    const RunKeys of_run{{tensors_.k, tensors_.v, {}}, keys};
+    // Row 0 of the gradients is that of the run's first token.
+    const KeyTensors<T> gradients{grad_k, grad_v, {.shift = -keys.begin}};
     run_in_turns(units, parts, threads_, [&](const BackwardUnit& piece, int worker) {
       detail::Carver carver(memory_.workspaces + memory_.bytes_per_thread * static_cast<std::size_t>(worker));
       BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
-      pass.run(piece, whole_, targets, work, Keys{tensors_, keys, targets.grad_keys, grad_k, grad_v});
+      pass.run(piece, whole_, targets, work, of_run, gradients);
     });
   }
 
-  /// A run of whole tensors, and the rows that its gradients are added to.
-  struct Keys {
-    const detail::BackwardTensors<Scalar>& tensors;
-    const detail::TokenRun& run;
-    bool with_gradients;
-    const TensorView<T>& grad_k;  // row 0 is that of the run's first token
-    const TensorView<T>& grad_v;
+  /// A run of whole tensors.
+  struct RunKeys : KeyTensors<const Scalar> {
+    detail::TokenRun run;
 
-    class Pieces {
-     public:
-      Pieces(const Keys& keys, const BackwardUnit& unit, const detail::Meeting& meeting)
-          : keys_(keys),
-            unit_(unit),
-            pieces_(keys.tensors.k, keys.tensors.v, meeting.segment, unit.item, unit.kv_head,
-                    OneRun({keys.run.begin, keys.run.end, 0, 0}), unit.key_begin, unit.key_end) {}
-
-      bool next(GradientPiece<Scalar>& piece) {
-        if (!pieces_.next(piece.piece)) return false;
-        if (keys_.with_gradients) {
-          const Progression& tokens = piece.piece.tokens;
-          piece.grad_keys = rows_of(keys_.grad_k, tokens, -keys_.run.begin, unit_.item, unit_.kv_head);
-          piece.grad_values = rows_of(keys_.grad_v, tokens, -keys_.run.begin, unit_.item, unit_.kv_head);
-        }
-        return true;
-      }
-
-     private:
-      const Keys& keys_;
-      const BackwardUnit& unit_;
-      LocalPieces<Scalar, OneRun> pieces_;
-    };
-    Pieces pieces(const BackwardUnit& unit, const detail::Meeting& meeting) const {
-      return {*this, unit, meeting};
+    LocalPlaces<OneRun> places(std::int64_t, std::int64_t, const detail::Meeting& meeting, std::int64_t begin,
+                               std::int64_t end) const {
+      return {meeting.segment, OneRun(run), begin, end};
     }
   };
 

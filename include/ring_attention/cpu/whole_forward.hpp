@@ -39,17 +39,19 @@ class WholeWorkspace {
   detail::Block block_;
 };
 
-/// Whole tensors as a shard's queries meet them.
+/// Whole tensors in the order in which a shard's queries meet them.
 template <class Scalar>
-struct ShardKeys {
-  const detail::ForwardTensors<Scalar>& tensors;
+struct ShardKeys : KeyTensors<const Scalar> {
+  ShardKeys(const detail::ForwardTensors<Scalar>& tensors, const detail::SequenceRuns& all, std::int64_t own)
+      : KeyTensors<const Scalar>{tensors.k, tensors.v, {}}, shards(all), shard(own) {}
+
+  LocalPlaces<RingOrder> places(std::int64_t, std::int64_t, const detail::Meeting& meeting,
+                                std::int64_t begin, std::int64_t end) const {
+    return {meeting.segment, RingOrder(shards, shard, meeting.segment), begin, end};
+  }
+
   const detail::SequenceRuns& shards;
   std::int64_t shard;
-
-  LocalPieces<Scalar, RingOrder> pieces(const ForwardTask& task, const detail::Meeting& meeting) const {
-    return {tensors.k, tensors.v,    meeting.segment,
-            task.item, task.kv_head, RingOrder(shards, shard, meeting.segment)};
-  }
 };
 
 template <class Scalar>
@@ -85,7 +87,7 @@ void forward_whole(const AttentionPlan& plan, const detail::ForwardTensors<Scala
 
     pass.reset(task, states);
     pass.absorb_zero_keys(task, states, work);
-    pass.attend(task, states, work, ShardKeys<Scalar>{tensors, shards, shard});
+    pass.attend(task, states, work, ShardKeys<Scalar>(tensors, shards, shard));
     pass.finish(task, states);
   });
 }

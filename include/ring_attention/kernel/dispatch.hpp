@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <ring_attention/context.hpp>
+#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/error.hpp>
 #include <ring_attention/kernel/instruction_sets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
@@ -125,13 +126,6 @@ const TileKernel<Scalar>& active_kernel() {
   if (name == nullptr) name = kernel_of_environment();
   return kernel_of_name<Scalar>(name == nullptr ? std::string_view() : name);
 }
-
-/// What a call computes with, from its context.
-template <class Scalar>
-struct Execution {
-  const TileKernel<Scalar>* kernel;
-  int threads;
-};
 
 /// Throws std::invalid_argument for a kernel that this processor does not run, or one of another scalar, and
 /// for a negative number of threads.

@@ -88,7 +88,8 @@ inline double count_pairs(const AttentionPlan& plan, const TokenRun& run) {
   return pairs;
 }
 
-inline PlanReport report_plan(const AttentionPlan& plan, std::int64_t ring_size, ShardLayout layout) {
+inline PlanReport report_plan(const AttentionPlan& plan, ShardLayout layout) {
+  const std::int64_t ring_size = plan.ring_size;
   PlanReport report;
   const auto ranges = shard_ranges(plan.shape.tokens, ring_size, layout);
   double total = 0, largest = 0;

@@ -38,10 +38,25 @@ struct SequenceRuns {
   std::int64_t run_length;
 };
 
+/// Which row of a tensor holds a token: the map of a member's own rows, of whole tensors, or of a run.
+struct TokenRows {
+  std::int64_t second = (std::numeric_limits<std::int64_t>::max)();  ///< where the member's second run begins
+  std::int64_t shift = 0;         ///< row of a token before it, less the token
+  std::int64_t second_shift = 0;  ///< the same from there on
+
+  std::int64_t operator()(std::int64_t token) const {
+    return token + (token < second ? shift : second_shift);
+  }
+};
+
 /// The runs of one ring member, ascending; either may be empty. Numbers count the member's rows from 0.
 struct MemberTokens {
   TokenRun runs[2];
   std::int64_t size() const { return runs[0].size() + runs[1].size(); }
+  /// Rows of the member's tensors.
+  TokenRows rows() const { return {runs[1].begin, runs[0].row_shift, runs[1].row_shift}; }
+  /// Rows of tensors that hold the member's own rows alone.
+  TokenRows own_rows() const { return {runs[1].begin, runs[0].number_shift, runs[1].number_shift}; }
 };
 
 /// `whole`: the member's tensors hold the whole sequence; else its own rows in order.
