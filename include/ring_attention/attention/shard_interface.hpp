@@ -7,7 +7,7 @@
 #include <ring_attention/attention/agreement_fields.hpp>
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/cpu/key_exchange.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/plan_report.hpp>

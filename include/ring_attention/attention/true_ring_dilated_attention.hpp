@@ -6,7 +6,7 @@
 #include <exception>
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/cpu/key_exchange.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/plan/plan_report.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
 #include <ring_attention/threads/worker_thread.hpp>

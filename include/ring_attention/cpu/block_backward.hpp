@@ -16,11 +16,11 @@
 #include <ring_attention/cpu/backward_rows.hpp>
 #include <ring_attention/cpu/backward_units.hpp>
 #include <ring_attention/cpu/block_forward.hpp>
+#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/gradient_tiles.hpp>
 #include <ring_attention/cpu/whole_backward.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/gradient_views.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/block_plan.hpp>
@@ -235,7 +235,6 @@ class BlockBackward {
   Tiles tiles_;
 };
 
-/// Writes the gradients of one call.
 template <class Scalar>
 void backward_blocks(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
                      const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {

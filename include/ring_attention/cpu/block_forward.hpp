@@ -9,10 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <ring_attention/cpu/blocks.hpp>
+#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/forward_pass.hpp>
 #include <ring_attention/cpu/query_tiles.hpp>
 #include <ring_attention/cpu/workspace.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/block_plan.hpp>

@@ -1,4 +1,4 @@
-// Probabilities of active blocks, recomputed from the log-sum-exp.
+// Probabilities of active blocks.
 #pragma once
 
 #include <algorithm>
@@ -6,8 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/cpu/block_forward.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
@@ -90,6 +89,41 @@ class BlockProbabilityPass {
   TensorView<const T> lse_;
   std::int64_t head_dim_;
 };
+
+/// Active blocks by item, head, query block and key block.
+inline std::vector<BlockCoordinate> active_blocks(const AttentionPlan& plan) {
+  std::vector<BlockCoordinate> coordinates;
+  if (plan.shape.tokens == 0) return coordinates;
+  for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
+    const BlockLists& lists = plan.sequence_of(item).blocks;
+    for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
+      for (std::size_t block = 0; block < lists.count(); ++block) {
+        for (const std::int64_t key_block : lists.of(block)) {
+          coordinates.push_back({item, head, static_cast<std::int64_t>(block), key_block});
+        }
+      }
+    }
+  }
+  return coordinates;
+}
+
+template <class Scalar>
+BlockProbabilities<Scalar> block_probabilities(const AttentionPlan& plan,
+                                               const detail::ForwardTensors<Scalar>& tensors,
+                                               const Execution<Scalar>& execution) {
+  using T = accumulator_t<Scalar>;
+  BlockProbabilities<Scalar> probabilities{plan.block_size, active_blocks(plan), {}};
+  const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());
+  probabilities.values = Tensor<T>(count, plan.block_size, 1, plan.block_size);
+  const BlockProbabilityPass<Scalar> pass(plan, tensors.q, tensors.k, tensors.lse, *execution.kernel);
+  std::vector<std::vector<T>> memory(static_cast<std::size_t>(execution.threads));
+  detail::parallel_for(count, execution.threads, [&](std::int64_t index, int worker) {
+    const BlockCoordinate& at = probabilities.coordinates[static_cast<std::size_t>(index)];
+    pass.run(at.item, at.head, at.query_block, at.key_block, &probabilities.values(index, 0, 0, 0),
+             memory[static_cast<std::size_t>(worker)]);
+  });
+  return probabilities;
+}
 
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

@@ -104,7 +104,7 @@ class RingBackward {
 }  // namespace RING_ATTENTION_CODE_NAMESPACE
 }  // namespace ring_attention
 
-#if !defined(RING_ATTENTION_COMPILED)
+#if RING_ATTENTION_DEFINES_ENGINE
 #include <ring_attention/cpu/ring_backward.hpp>
 #include <ring_attention/cpu/ring_forward.hpp>
 #endif

@@ -1,11 +1,10 @@
-// Which kernels this processor runs, and which of them is used.
+// How the kernel of a call is found: definitions of choice.hpp.
 #pragma once
 
 #include <atomic>
 #include <cstdlib>
-#include <ring_attention/context.hpp>
-#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/error.hpp>
+#include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/kernel/instruction_sets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
@@ -52,10 +51,7 @@ inline const char* find_kernel(std::string_view name) {
 
 }  // namespace engine
 
-/// Names of the kernels that this processor runs, the best first: of "amx_bf16", "avx512_bf16", "avx512",
-/// "avx2" and "generic". The name says which instructions serve; a scalar for which an instruction set has
-/// nothing of its own uses the next. Where there is AMX, Linux is asked for permission to use it, once.
-inline std::vector<std::string> available_kernels() {
+RING_ATTENTION_INLINE std::vector<std::string> available_kernels() {
   std::vector<std::string> names;
   engine::for_each_supported(engine::KnownInstructionSets{}, [&names](auto isa) {
     names.emplace_back(isa.name);
@@ -75,11 +71,7 @@ namespace engine {
 
 }  // namespace engine
 
-/// Chooses the kernel of all calls that begin from now on, in the whole process; an empty name: what
-/// RING_ATTENTION_KERNEL asks for, else the best one. Calls that are in progress keep theirs. Results of
-/// different kernels agree up to rounding. Throws std::invalid_argument for a name that available_kernels()
-/// does not list.
-inline void set_kernel(std::string_view name) {
+RING_ATTENTION_INLINE void set_kernel(std::string_view name) {
   const char* chosen = name.empty() ? nullptr : engine::find_kernel(name);
   if (chosen == nullptr && !name.empty()) engine::throw_unknown_kernel("kernel", name);
   detail::chosen_kernel() = chosen;
@@ -127,8 +119,6 @@ const TileKernel<Scalar>& active_kernel() {
   return kernel_of_name<Scalar>(name == nullptr ? std::string_view() : name);
 }
 
-/// Throws std::invalid_argument for a kernel that this processor does not run, or one of another scalar, and
-/// for a negative number of threads.
 template <class Scalar>
 Execution<Scalar> execution_of(const Context& context) {
   detail::check_context(context);
