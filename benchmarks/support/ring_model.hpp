@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/cpu/ring_forward.hpp>
+#include <ring_attention/cpu/key_exchange.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/plan/make_plan.hpp>
 #include <ring_attention/plan/shards.hpp>

@@ -8,8 +8,8 @@
 #include <ring_attention/cpu/backward_pass.hpp>
 #include <ring_attention/cpu/backward_rows.hpp>
 #include <ring_attention/cpu/backward_units.hpp>
+#include <ring_attention/cpu/key_pieces.hpp>
 #include <ring_attention/cpu/ring.hpp>
-#include <ring_attention/cpu/ring_forward.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>

@@ -18,20 +18,6 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// Keys of a member's own runs.
-template <class Element>
-struct OwnKeys : KeyTensors<Element> {
-  OwnKeys(const TensorView<Element>& k, const TensorView<Element>& v, const detail::MemberTokens& tokens)
-      : KeyTensors<Element>{k, v, tokens.rows()}, mine(&tokens) {}
-
-  LocalPlaces<MemberRuns> places(std::int64_t, std::int64_t, const detail::Meeting& meeting,
-                                 std::int64_t begin, std::int64_t end) const {
-    return {meeting.segment, MemberRuns(*mine), begin, end};
-  }
-
-  const detail::MemberTokens* mine;
-};
-
 template <class Scalar>
 struct RingForward<Scalar>::Member {
   using T = accumulator_t<Scalar>;
