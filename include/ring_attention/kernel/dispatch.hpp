@@ -126,15 +126,8 @@ const TileKernel<Scalar>& active_kernel() {
   return kernel_of_name<Scalar>(name == nullptr ? std::string_view() : name);
 }
 
-/// What a call computes with, from its context.
-template <class Scalar>
-struct Execution {
-  const TileKernel<Scalar>* kernel;
-  int threads;
-};
-
-/// Throws std::invalid_argument for a kernel that this processor does not run, or one of another scalar, and
-/// for a negative number of threads.
+/// What a call computes with. Throws std::invalid_argument for a kernel that this processor does not run, or
+/// one of another scalar, and for a negative number of threads.
 template <class Scalar>
 Execution<Scalar> execution_of(const Context& context) {
   detail::check_context(context);
@@ -144,12 +137,12 @@ Execution<Scalar> execution_of(const Context& context) {
     if (own == nullptr) {
       detail::throw_invalid("context.kernel", "kernel of another scalar", "must be one of the call's scalar");
     }
-    return {own, threads};
+    return {own, threads, context.workspace};
   }
   const std::string& name = context.kernel.name();
-  if (name.empty()) return {&active_kernel<Scalar>(), threads};
+  if (name.empty()) return {&active_kernel<Scalar>(), threads, context.workspace};
   if (find_kernel(name) == nullptr) throw_unknown_kernel("context.kernel", name);
-  return {&kernel_of_name<Scalar>(name), threads};
+  return {&kernel_of_name<Scalar>(name), threads, context.workspace};
 }
 
 }  // namespace engine
