@@ -21,9 +21,10 @@
                                                                          const TileKernel<SCALAR>&);                 \
   PREFIX template class RingBackward<SCALAR, ThreadCommunicator>;                                                    \
   PREFIX template void forward_blocks<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,                   \
-                                              const Execution<SCALAR>&);                                             \
+                                              const Execution<SCALAR>&, detail::Block&);                             \
   PREFIX template void backward_blocks<SCALAR>(const AttentionPlan&, const detail::BackwardTensors<SCALAR>&,                 \
-                                               const GradientViews<SCALAR>&, const Execution<SCALAR>&);              \
+                                               const GradientViews<SCALAR>&, const Execution<SCALAR>&,               \
+                                               detail::Block&);                                                      \
   PREFIX template class BlockProbabilityPass<SCALAR>;                                                                \
   }                                                                                                                  \
   }                                                                                                                  \

@@ -10,6 +10,7 @@
 #include <ring_attention/cpu/block_probability_pass.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/workspace.hpp>
 #include <utility>
 #include <vector>
 
@@ -71,12 +72,14 @@ class BlockSparseRingDilatedAttention
     const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());
     probabilities.values = Tensor<Accumulator>(count, plan.block_size, 1, plan.block_size);
     const engine::BlockProbabilityPass<Scalar> pass(plan, q, k, result.result.lse, *execution.kernel);
-    const int threads = execution.threads;
-    std::vector<std::vector<Accumulator>> memory(static_cast<std::size_t>(threads));
-    detail::parallel_for(count, threads, [&](std::int64_t index, int worker) {
+    const detail::CallMemory memory(execution.workspace);
+    const std::int64_t numbers = pass.numbers();
+    auto* const work = reinterpret_cast<Accumulator*>(
+        (*memory).reserve(static_cast<std::size_t>(numbers * execution.threads) * sizeof(Accumulator)));
+    detail::parallel_for(count, execution.threads, [&](std::int64_t index, int worker) {
       const BlockCoordinate& at = probabilities.coordinates[static_cast<std::size_t>(index)];
       pass.run(at.item, at.head, at.query_block, at.key_block, &probabilities.values(index, 0, 0, 0),
-               memory[static_cast<std::size_t>(worker)]);
+               work + numbers * worker);
     });
     return result;
   }
@@ -105,13 +108,15 @@ class BlockSparseRingDilatedAttention
 
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
-    engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution);
+    const detail::CallMemory memory(execution.workspace);
+    engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution, *memory);
   }
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
-    engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution);
+    const detail::CallMemory memory(execution.workspace);
+    engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution, *memory);
   }
 
   BlockSparseConfig sparse_;
