@@ -11,19 +11,21 @@
   PREFIX template const TileKernel<SCALAR>& active_kernel<SCALAR>();                                                \
   PREFIX template const TileKernel<SCALAR>& kernel_of_name<SCALAR>(std::string_view);                               \
   PREFIX template Execution<SCALAR> execution_of<SCALAR>(const Context&);                                           \
-  PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,           \
-                                             const TileKernel<SCALAR>&, const ForwardSizes&, int, WholeWorkspace&); \
-  PREFIX template void forward_whole<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,           \
-                                             const Execution<SCALAR>&);                                             \
-  PREFIX template class WholeBackward<SCALAR>;                                                                      \
+  PREFIX template std::size_t forward_whole<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,    \
+                                                    const Execution<SCALAR>&, std::size_t, detail::Block&);         \
+  PREFIX template std::size_t backward_whole<SCALAR>(const AttentionPlan&, const detail::BackwardTensors<SCALAR>&,  \
+                                                     const GradientViews<SCALAR>&, const Execution<SCALAR>&,        \
+                                                     std::size_t, detail::Block&);                                  \
+  PREFIX template void require_finite<SCALAR>(std::string_view, const TensorView<const SCALAR>&,                    \
+                                              const AttentionPlan&, int);                                           \
   PREFIX template class RingForward<SCALAR>;                                                                        \
   PREFIX template class RingBackward<SCALAR>;                                                                       \
   PREFIX template void forward_blocks<SCALAR>(const AttentionPlan&, const detail::ForwardTensors<SCALAR>&,          \
-                                              const Execution<SCALAR>&);                                            \
+                                              const Execution<SCALAR>&, detail::Block&);                            \
   PREFIX template void backward_blocks<SCALAR>(const AttentionPlan&, const detail::BackwardTensors<SCALAR>&,        \
-                                               const GradientViews<SCALAR>&, const Execution<SCALAR>&);             \
+                                               const GradientViews<SCALAR>&, const Execution<SCALAR>&, detail::Block&);\
   PREFIX template BlockProbabilities<SCALAR> block_probabilities<SCALAR>(                                           \
-      const AttentionPlan&, const detail::ForwardTensors<SCALAR>&, const Execution<SCALAR>&);                       \
+      const AttentionPlan&, const detail::ForwardTensors<SCALAR>&, const Execution<SCALAR>&, detail::Block&);       \
   }                                                                                                                 \
   }                                                                                                                 \
   }

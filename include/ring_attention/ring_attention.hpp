@@ -28,3 +28,4 @@
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>
+#include <ring_attention/workspace.hpp>

@@ -8,8 +8,9 @@
 #include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/workspace.hpp>
 #include <utility>
-#include <vector>
+#
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -61,8 +62,10 @@ class BlockSparseRingDilatedAttention
     BlockSparseResult<Scalar> result{this->forward_with_lse(context, q, k, v, options), {}};
     const CallShape shape = detail::check_inputs(q, k, v);
     const detail::PlannedCall call = plan_blocks(shape, options.lengths);
+    const auto execution = engine::execution_of<Scalar>(context);
+    const detail::CallMemory memory(execution.workspace);
     result.probabilities = engine::block_probabilities<Scalar>(
-        call.plan, {q, k, v, {}, result.result.lse.view()}, engine::execution_of<Scalar>(context));
+        call.plan, {q, k, v, {}, result.result.lse.view()}, execution, *memory);
     return result;
   }
 
@@ -74,13 +77,15 @@ class BlockSparseRingDilatedAttention
 
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
-    engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution);
+    const detail::CallMemory memory(execution.workspace);
+    engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution, *memory);
   }
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
-    engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution);
+    const detail::CallMemory memory(execution.workspace);
+    engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution, *memory);
   }
 
   BlockSparseConfig sparse_;

@@ -15,7 +15,6 @@
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -66,18 +65,18 @@ void seed_mix_statistics(const AttentionPlan& plan, std::size_t branch_index, co
                          const RowNumbers<accumulator_t<Scalar>>& probability) {
   using T = accumulator_t<Scalar>;
   if (!plan.zero_keys) return;
-  std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads));
   for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-    detail::MeetingWalk meetings(plan, item, 0, plan.shape.heads, run.begin, run.end, heads.data());
-    while (meetings.next()) {
-      const detail::Segment& segment = meetings->segment;
-      if (meetings->branch != branch_index || segment.zero_keys == 0) continue;
-      for (std::int64_t i = 0; i < meetings->head_count; ++i) {
+    for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
+      std::int64_t only = 0;
+      detail::MeetingWalk meetings(plan, item, head, head + 1, run.begin, run.end, &only);
+      while (meetings.next()) {
+        const detail::Segment& segment = meetings->segment;
+        if (meetings->branch != branch_index || segment.zero_keys == 0) continue;
         for (std::int64_t q = 0; q < segment.queries.count; ++q) {
           const std::int64_t token = segment.queries[q];
-          *probability.row(branch_index, item, meetings->heads[i], token + run.number_shift) =
+          *probability.row(branch_index, item, head, token + run.number_shift) =
               static_cast<T>(segment.zero_keys) *
-              std::exp(-*queries.lse.row(item, meetings->heads[i], token + run.row_shift));
+              std::exp(-*queries.lse.row(item, head, token + run.row_shift));
         }
       }
     }

@@ -13,12 +13,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <ring_attention/aligned_block.hpp>
+#include <ring_attention/cpu/backward_arguments.hpp>
 #include <ring_attention/cpu/backward_rows.hpp>
-#include <ring_attention/cpu/backward_units.hpp>
 #include <ring_attention/cpu/block_forward.hpp>
+#include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/gradient_tiles.hpp>
-#include <ring_attention/cpu/whole_backward.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
@@ -28,37 +29,100 @@
 #include <ring_attention/tensor.hpp>
 #include <span>
 #include <type_traits>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
+
+/// How the rows of one side are cut into tasks, and memory for each thread.
+struct BlockSide {
+  BlockSide(const AttentionPlan& plan, std::int64_t rows, int sharing)
+      : block_slots(plan.shape.tokens, plan.block_size, rows),
+        tasks(plan.shape, block_slots, rows, sharing) {}
+
+  template <class Scalar>
+  void lay_out(detail::Carver& carver, const TileKernel<Scalar>& kernel, const CallShape& shape,
+               int threads) {
+    parts = detail::ThreadParts(carver, threads, [&](detail::Carver& part) {
+      BackwardWorkspace<Scalar>(part, kernel, sizes, shape);
+      part.take<detail::ListCursor>(tasks.slots_per_task());
+    });
+  }
+
+  detail::BlockSlots block_slots;
+  detail::SlotTasks tasks;
+  BackwardSizes sizes;
+  detail::ThreadParts parts;
+};
+
+/// What a call works in. The two passes, one after the other, share the memory of the threads.
+template <class Scalar>
+struct BlockBackwardMemory {
+  using T = accumulator_t<Scalar>;
+
+  BlockBackwardMemory(detail::Carver& carver, const TileKernel<Scalar>& kernel, const AttentionPlan& plan,
+                      int threads)
+      : in_place(std::is_same_v<T, Scalar> &&
+                 (threads == 1 || plan.shape.batch * plan.shape.kv_heads >= 2 * threads)),
+        queries(plan,
+                (std::max)(std::int64_t{1},
+                           BackwardSizes().group_entries / (plan.shape.heads / plan.shape.kv_heads)),
+                threads),
+        keys(plan, BackwardSizes().run_keys, in_place ? 1 : threads) {
+    const CallShape& shape = plan.shape;
+    const std::int64_t most = kernel.max_queries();
+    tiles_per_slot = detail::ceil_div(shape.heads / shape.kv_heads * queries.block_slots.rows(), most);
+    queries.sizes.group_entries = queries.tasks.slots_per_task() * tiles_per_slot * most;
+    keys_per_slot = kernel.padded(keys.block_slots.rows());
+    keys.sizes.group_entries = (std::max)(keys.sizes.group_entries / most, std::int64_t{1}) * most;
+    keys.sizes.run_keys = keys.tasks.slots_per_task() * keys_per_slot;
+
+    delta = {carver.take<T>(shape.batch * shape.heads * shape.tokens), shape.heads, shape.tokens, 0};
+    query_blocks = carver.take<BlockLists>(static_cast<std::int64_t>(plan.sequences.size()));
+    for (std::size_t i = 0; i < plan.sequences.size(); ++i) {
+      const BlockLists& lists = plan.sequences[i].blocks;
+      auto* const begin = carver.take<std::int64_t>(static_cast<std::int64_t>(lists.count()) + 1);
+      auto* const blocks = carver.take<std::int64_t>(static_cast<std::int64_t>(lists.blocks.size()));
+      if (query_blocks != nullptr) query_blocks[i] = detail::transpose_lists(lists, begin, blocks);
+    }
+    detail::Carver first = carver;
+    if (!in_place) queries.lay_out<Scalar>(first, kernel, shape, threads);
+    keys.lay_out<Scalar>(carver, kernel, shape, threads);
+    bytes = (std::max)(first.used(), carver.used());
+  }
+
+  bool in_place;  // gradients of queries: by the second pass alone
+  BlockSide queries, keys;
+  std::int64_t tiles_per_slot, keys_per_slot;
+  RowNumbers<T> delta;
+  BlockLists* query_blocks;  // by sequence: for each key block the query blocks that list it
+  std::size_t bytes;
+};
 
 template <class Scalar>
 class BlockBackward {
   using T = accumulator_t<Scalar>;
   using Tiles = GradientTiles<Scalar>;
   using Workspace = BackwardWorkspace<Scalar>;
+  using Memory = BlockBackwardMemory<Scalar>;
 
  public:
   BlockBackward(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                const Execution<Scalar>& execution)
+                const TileKernel<Scalar>& kernel, int threads, const Memory& memory)
       : plan_(plan),
-        kernel_(*execution.kernel),
+        kernel_(kernel),
         tensors_(tensors),
         keys_{tensors.k, tensors.v, {}},
-        threads_(execution.threads),
+        threads_(threads),
         group_(plan.shape.heads / plan.shape.kv_heads),
-        delta_storage_(1, plan.shape.batch, plan.shape.heads, plan.shape.tokens),
-        tiles_(plan, kernel_, {tensors.q, tensors.grad_out, tensors.lse}, delta()) {}
+        memory_(memory),
+        tiles_(plan, kernel_, {tensors.q, tensors.grad_out, tensors.lse}, memory.delta) {}
 
   void run(const GradientViews<Scalar>& grads) {
     row_deltas(plan_, kernel_, {0, plan_.shape.tokens, 0, 0},
                BackwardQueries<Scalar>{tensors_.q, tensors_.grad_out, tensors_.lse}, tensors_.out,
-               tensors_.grad_lse, delta(), threads_);
-    const std::int64_t columns = plan_.shape.batch * plan_.shape.kv_heads;
-    const bool in_place = std::is_same_v<T, Scalar> && (threads_ == 1 || columns >= 2 * threads_);
-    if (in_place) {
+               tensors_.grad_lse, memory_.delta, threads_);
+    if (memory_.in_place) {
       clear_rows(grads.q, threads_);  // every key block adds to it
     } else {
       clear_rows_past_lengths(grads.q);
@@ -66,7 +130,7 @@ class BlockBackward {
     }
     clear_rows_past_lengths(grads.k);
     clear_rows_past_lengths(grads.v);
-    key_pass(grads, in_place);
+    key_pass(grads);
   }
 
  private:
@@ -81,42 +145,31 @@ class BlockBackward {
     }
   }
 
-  RowNumbers<T> delta() { return {delta_storage_.data(), plan_.shape.heads, plan_.shape.tokens, 0}; }
-
-  /// Calls body(task, workspace, cursors) for every task, on all threads; `by_column`: one thread for all
-  /// tasks of a batch item and key/value head.
+  /// Calls body(task, workspace, cursors) for every task of a side, on all threads; `by_column`: one thread
+  /// for all tasks of a batch item and key/value head.
   template <class Body>
-  void for_each_task(const detail::SlotTasks& tasks, const BackwardSizes& sizes, bool by_column,
-                     const Body& body) {
-    detail::Carver count;
-    Workspace(count, kernel_, sizes, plan_.shape);
-    std::byte* const memory = memory_.reserve(count.used() * static_cast<std::size_t>(threads_));
-    std::vector<std::vector<detail::ListCursor>> cursors(
-        static_cast<std::size_t>(threads_),
-        std::vector<detail::ListCursor>(static_cast<std::size_t>(tasks.slots_per_task())));
+  void for_each_task(const BlockSide& side, bool by_column, const Body& body) {
+    const detail::SlotTasks& tasks = side.tasks;
     const std::int64_t columns = by_column ? tasks.columns() : tasks.count();
     detail::parallel_for(columns, threads_, [&](std::int64_t column, int worker) {
-      const auto thread = static_cast<std::size_t>(worker);
-      detail::Carver carver(memory + count.used() * thread);
-      Workspace work(carver, kernel_, sizes, plan_.shape);
+      detail::Carver carver = side.parts.of(worker);
+      Workspace work(carver, kernel_, side.sizes, plan_.shape);
+      auto* const cursors = carver.take<detail::ListCursor>(tasks.slots_per_task());
       for (std::int64_t index = column; index < tasks.count(); index += columns) {
         const detail::SlotTask task = tasks.task(index);
         std::iota(work.heads, work.heads + group_, task.kv_head * group_);
-        body(task, work, std::span(cursors[thread]).first(static_cast<std::size_t>(task.end - task.begin)));
+        body(task, work, std::span(cursors, static_cast<std::size_t>(task.end - task.begin)));
       }
     });
   }
 
   void query_pass(const TensorView<Scalar>& grad_q) {
-    BackwardSizes sizes;
-    const std::int64_t rows = std::max<std::int64_t>(1, sizes.group_entries / group_);
-    const detail::BlockSlots block_slots(plan_.shape.tokens, plan_.block_size, rows);
-    const detail::SlotTasks tasks(plan_.shape, block_slots, rows, threads_);
-    const std::int64_t tiles_per_slot = detail::ceil_div(group_ * block_slots.rows(), tiles_.most);
-    sizes.group_entries = tasks.slots_per_task() * tiles_per_slot * tiles_.most;
+    const detail::BlockSlots& block_slots = memory_.queries.block_slots;
+    const std::int64_t run_keys = memory_.queries.sizes.run_keys;
+    const std::int64_t tiles_per_slot = memory_.tiles_per_slot;
     constexpr GradientsWanted wanted{.queries = true};
     for_each_task(
-        tasks, sizes, false, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
+        memory_.queries, false, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
           const std::int64_t length = plan_.sequence_of(task.item).length;
           const auto query_set = [&](std::size_t i) {
             return QuerySet{task.item, work.heads,
@@ -135,8 +188,8 @@ class BlockBackward {
           }
           for (detail::ListWalk runs(cursors); runs.next();) {
             const Progression keys = detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length);
-            for (std::int64_t first = 0; first < keys.count; first += sizes.run_keys) {
-              const Progression run = keys.sub(first, (std::min)(first + sizes.run_keys, keys.count));
+            for (std::int64_t first = 0; first < keys.count; first += run_keys) {
+              const Progression run = keys.sub(first, (std::min)(first + run_keys, keys.count));
               tiles_.pack(piece_of<Scalar>(keys_, {run}, task.item, task.kv_head), run.count, 0, wanted,
                           work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
@@ -154,24 +207,18 @@ class BlockBackward {
         });
   }
 
-  /// `with_queries`: adds the gradients of queries to grads.q, too.
-  void key_pass(const GradientViews<Scalar>& grads, bool with_queries) {
-    std::vector<detail::OwnedBlockLists> query_blocks;
-    for (const SequencePlan& sequence : plan_.sequences) {
-      query_blocks.push_back(detail::transpose_lists(sequence.blocks));
-    }
-    BackwardSizes sizes;
-    sizes.group_entries = (std::max)(sizes.group_entries / tiles_.most, std::int64_t{1}) * tiles_.most;
-    const detail::BlockSlots block_slots(plan_.shape.tokens, plan_.block_size, sizes.run_keys);
-    const detail::SlotTasks tasks(plan_.shape, block_slots, sizes.run_keys, with_queries ? 1 : threads_);
-    const std::int64_t keys_per_slot = kernel_.padded(block_slots.rows());
-    sizes.run_keys = tasks.slots_per_task() * keys_per_slot;
+  /// In place it adds the gradients of queries to grads.q, too.
+  void key_pass(const GradientViews<Scalar>& grads) {
+    const bool with_queries = memory_.in_place;
+    const detail::BlockSlots& block_slots = memory_.keys.block_slots;
+    const std::int64_t keys_per_slot = memory_.keys_per_slot;
+    const std::int64_t group_entries = memory_.keys.sizes.group_entries;
     const GradientsWanted wanted{.queries = with_queries, .keys = true};
     for_each_task(
-        tasks, sizes, with_queries, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
+        memory_.keys, with_queries, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
           const std::int64_t length = plan_.sequence_of(task.item).length;
-          const BlockLists lists =
-              query_blocks[plan_.sequence_of_item[static_cast<std::size_t>(task.item)]].view();
+          const BlockLists& lists =
+              memory_.query_blocks[plan_.sequence_of_item[static_cast<std::size_t>(task.item)]];
           const auto keys = [&](std::size_t i) {
             return block_slots.tokens(task.begin + static_cast<std::int64_t>(i), length);
           };
@@ -189,8 +236,8 @@ class BlockBackward {
                 task.item, work.heads,
                 group_,    detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length),
                 0,         0};
-            for (std::int64_t first = 0; first < set.entries(); first += sizes.group_entries) {
-              const LoadedQueries loaded{0, (std::min)(sizes.group_entries, set.entries() - first)};
+            for (std::int64_t first = 0; first < set.entries(); first += group_entries) {
+              const LoadedQueries loaded{0, (std::min)(group_entries, set.entries() - first)};
               tiles_.load(set, first, loaded, 0, work);
               for (std::size_t i = 0; i < cursors.size(); ++i) {
                 if (runs.holds(i)) tiles_.accumulate(loaded, keys(i), position(i), wanted, work);
@@ -230,16 +277,21 @@ class BlockBackward {
   KeyTensors<const Scalar> keys_;
   int threads_;
   std::int64_t group_;
-  detail::Block memory_;
-  Tensor<T> delta_storage_;
+  const Memory& memory_;
   Tiles tiles_;
 };
 
 template <class Scalar>
 void backward_blocks(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
+                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution,
+                     detail::Block& memory) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  BlockBackward<Scalar>(plan, tensors, execution).run(grads);
+  const TileKernel<Scalar>& kernel = *execution.kernel;
+  detail::Carver count;
+  const std::size_t bytes = BlockBackwardMemory<Scalar>(count, kernel, plan, execution.threads).bytes;
+  detail::Carver carver(memory.reserve(bytes));
+  const BlockBackwardMemory<Scalar> laid_out(carver, kernel, plan, execution.threads);
+  BlockBackward<Scalar>(plan, tensors, kernel, execution.threads, laid_out).run(grads);
 }
 
 }  // namespace engine

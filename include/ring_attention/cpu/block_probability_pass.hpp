@@ -13,7 +13,6 @@
 #include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -29,9 +28,16 @@ class BlockProbabilityPass {
                        const TileKernel<Scalar>& kernel)
       : plan_(plan), kernel_(kernel), q_(q), k_(k), lse_(lse), head_dim_(plan.shape.head_dim) {}
 
-  /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros.
+  /// How many numbers a thread works in.
+  std::int64_t numbers() const {
+    const std::int64_t most = kernel_.max_queries();
+    return (most + kernel_.key_block) * head_dim_ + most + kernel_.backward_scratch;
+  }
+
+  /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros. `memory` holds
+  /// numbers().
   void run(std::int64_t item, std::int64_t head, std::int64_t query_block, std::int64_t key_block, T* values,
-           std::vector<T>& memory) const {
+           T* memory) const {
     const std::int64_t length = plan_.sequence_of(item).length;
     const auto tokens = [&](std::int64_t block) {
       return detail::block_tokens(block, block + 1, plan_.block_size, length);
@@ -40,9 +46,7 @@ class BlockProbabilityPass {
     const Progression keys = tokens(key_block);
     const std::int64_t kv_head = head / (plan_.shape.heads / plan_.shape.kv_heads);
     const std::int64_t most = kernel_.max_queries();
-    memory.resize(
-        static_cast<std::size_t>((most + kernel_.key_block) * head_dim_ + most + kernel_.backward_scratch));
-    T* const query = memory.data();
+    T* const query = memory;
     T* const packed = query + most * head_dim_;
     T* const row_lse = packed + kernel_.key_block * head_dim_;
     T* const scores = row_lse + most;
@@ -110,17 +114,19 @@ inline std::vector<BlockCoordinate> active_blocks(const AttentionPlan& plan) {
 template <class Scalar>
 BlockProbabilities<Scalar> block_probabilities(const AttentionPlan& plan,
                                                const detail::ForwardTensors<Scalar>& tensors,
-                                               const Execution<Scalar>& execution) {
+                                               const Execution<Scalar>& execution, detail::Block& memory) {
   using T = accumulator_t<Scalar>;
   BlockProbabilities<Scalar> probabilities{plan.block_size, active_blocks(plan), {}};
   const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());
   probabilities.values = Tensor<T>(count, plan.block_size, 1, plan.block_size);
   const BlockProbabilityPass<Scalar> pass(plan, tensors.q, tensors.k, tensors.lse, *execution.kernel);
-  std::vector<std::vector<T>> memory(static_cast<std::size_t>(execution.threads));
+  const std::int64_t numbers = pass.numbers();
+  const auto bytes = static_cast<std::size_t>(numbers * execution.threads) * sizeof(T);
+  T* const work = reinterpret_cast<T*>(memory.reserve(bytes));
   detail::parallel_for(count, execution.threads, [&](std::int64_t index, int worker) {
     const BlockCoordinate& at = probabilities.coordinates[static_cast<std::size_t>(index)];
     pass.run(at.item, at.head, at.query_block, at.key_block, &probabilities.values(index, 0, 0, 0),
-             memory[static_cast<std::size_t>(worker)]);
+             work + numbers * worker);
   });
   return probabilities;
 }

@@ -1,6 +1,7 @@
 // Block-sparse calls over whole tensors in one process.
 #pragma once
 
+#include <ring_attention/aligned_block.hpp>
 #include <ring_attention/block_probabilities.hpp>
 #include <ring_attention/cpu/backward_arguments.hpp>
 #include <ring_attention/cpu/execution.hpp>
@@ -15,21 +16,23 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// Executes a block-sparse plan. `tensors.lse` may be a view without data: then it is not written.
+/// Executes a block-sparse plan; `tensors.lse` may be a view without data: then it is not written. Works in
+/// `memory`, which it makes larger if need be.
 template <class Scalar>
 void forward_blocks(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-                    const Execution<Scalar>& execution);
+                    const Execution<Scalar>& execution, detail::Block& memory);
 
-/// Writes the gradients of one call.
+/// The same for the gradients, which are overwritten.
 template <class Scalar>
 void backward_blocks(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution);
+                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution,
+                     detail::Block& memory);
 
 /// The probabilities of every active block, recomputed from the log-sum-exp.
 template <class Scalar>
 BlockProbabilities<Scalar> block_probabilities(const AttentionPlan& plan,
                                                const detail::ForwardTensors<Scalar>& tensors,
-                                               const Execution<Scalar>& execution);
+                                               const Execution<Scalar>& execution, detail::Block& memory);
 
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

@@ -9,13 +9,10 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
 template <class Scalar>
-struct TileKernel;
-
-/// The kernel and the number of threads of a call, the caller's included.
-template <class Scalar>
 struct Execution {
   const TileKernel<Scalar>* kernel;
-  int threads;
+  int threads;                     ///< the caller's included
+  Workspace* workspace = nullptr;  ///< of the caller's; null: none
 };
 
 }  // namespace engine

@@ -19,22 +19,19 @@ struct Meetings {
   std::int64_t queries_of_key = 1;
 };
 
-/// Meetings by batch item and key/value head.
+/// Meetings by batch item and key/value head. Those of branches are counted when they are asked for, which is
+/// quick; those of blocks, the same for every head, are kept.
 class MeetingsOfCall {
  public:
   explicit MeetingsOfCall(const AttentionPlan& plan)
       : plan_(&plan), group_(plan.shape.heads / plan.shape.kv_heads) {
-    for (const SequencePlan& sequence : plan.sequences) {
-      for (std::int64_t kv_head = 0; kv_head < plan.shape.kv_heads; ++kv_head) {
-        meetings_.push_back(plan.block_size > 0 ? of_blocks(sequence) : of_branches(sequence, kv_head));
-      }
-    }
+    if (plan.block_size == 0) return;
+    for (const SequencePlan& sequence : plan.sequences) of_sequence_.push_back(of_blocks(sequence));
   }
 
-  const Meetings& of(std::int64_t item, std::int64_t head) const {
-    const std::size_t sequence = plan_->sequence_of_item[static_cast<std::size_t>(item)];
-    return meetings_[sequence * static_cast<std::size_t>(plan_->shape.kv_heads) +
-                     static_cast<std::size_t>(head / group_)];
+  Meetings of(std::int64_t item, std::int64_t head) const {
+    if (plan_->block_size == 0) return of_branches(plan_->sequence_of(item), head / group_);
+    return of_sequence_[plan_->sequence_of_item[static_cast<std::size_t>(item)]];
   }
 
  private:
@@ -74,7 +71,7 @@ class MeetingsOfCall {
 
   const AttentionPlan* plan_;
   std::int64_t group_;
-  std::vector<Meetings> meetings_;
+  std::vector<Meetings> of_sequence_;
 };
 
 }  // namespace engine

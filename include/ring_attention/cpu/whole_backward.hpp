@@ -2,20 +2,24 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <ring_attention/cpu/backward_arguments.hpp>
 #include <ring_attention/cpu/backward_pass.hpp>
 #include <ring_attention/cpu/backward_rows.hpp>
 #include <ring_attention/cpu/backward_units.hpp>
 #include <ring_attention/cpu/execution.hpp>
+#include <ring_attention/cpu/whole.hpp>
 #include <ring_attention/cpu/workspace.hpp>
+#include <ring_attention/cpu/workspace_limit.hpp>
 #include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/shards.hpp>
+#include <span>
 #include <type_traits>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -32,16 +36,15 @@ BackwardSizes fast_backward_sizes(const AttentionPlan& plan) {
   return sizes;
 }
 
-/// What a call keeps beside the caller's tensors: the layout of a block, or, without one, how large it is.
+/// What a call works in.
 template <class Scalar>
 struct WholeBackwardMemory {
   using T = accumulator_t<Scalar>;
   static constexpr bool sums_apart = !std::is_same_v<T, Scalar>;
 
-  WholeBackwardMemory(std::byte* block, const TileKernel<Scalar>& kernel, const AttentionPlan& plan,
+  WholeBackwardMemory(detail::Carver& carver, const TileKernel<Scalar>& kernel, const AttentionPlan& plan,
                       const BackwardSizes& sizes, int threads)
       : sum_rows(std::clamp<std::int64_t>(sizes.sum_rows, 1, plan.shape.tokens)) {
-    detail::Carver carver(block);
     const CallShape& shape = plan.shape;
     const std::int64_t numbers = shape.batch * shape.heads * shape.tokens;
     const std::int64_t of_keys = 2 * shape.kv_heads;
@@ -63,39 +66,49 @@ struct WholeBackwardMemory {
     delta = {carver.take<T>(branches * numbers), shape.heads, shape.tokens, branches > 1 ? numbers : 0};
     if (plan.detached_mix) probability = {carver.take<T>(numbers), shape.heads, shape.tokens, 0};
     if (sums_apart) sums = carver.take<T>(sum_numbers(sum_rows));
-    detail::Carver one;
-    BackwardWorkspace<Scalar>(one, kernel, sizes, shape);
-    bytes_per_thread = one.used();
-    workspaces = carver.take<std::byte>(static_cast<std::int64_t>(bytes_per_thread) * threads);
-    bytes = carver.used();
+    const std::int64_t most_units = longest_list(plan, threads);
+    units = carver.take<BackwardUnit>(most_units);
+    turns = carver.take<std::atomic<int>>(turns_of_units(most_units, threads));
+    workspaces = detail::ThreadParts(carver, threads, [&](detail::Carver& part) {
+      BackwardWorkspace<Scalar>(part, kernel, sizes, shape);
+    });
   }
 
-  /// Whether the sums of all rows fit: queries and keys then share one pass.
-  bool at_once(const CallShape& shape) const { return sum_rows == shape.tokens; }
+  /// Whether queries and keys share one pass, because the sums of all rows fit, or none are needed.
+  bool at_once(const CallShape& shape) const { return !sums_apart || sum_rows == shape.tokens; }
 
   RowNumbers<T> delta;
   RowNumbers<T> probability;  // of one branch, where its delta is a quotient of sums
   std::int64_t sum_rows;
-  T* sums = nullptr;  // of keys and values, then of queries
-  std::byte* workspaces;
-  std::size_t bytes_per_thread, bytes;
+  T* sums = nullptr;    // of keys and values, then of queries
+  BackwardUnit* units;  // of one pass of one branch
+  std::atomic<int>* turns;
+  detail::ThreadParts workspaces;
+
+ private:
+  std::int64_t longest_list(const AttentionPlan& plan, int threads) const {
+    std::size_t most = 0;
+    for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
+      const auto count = [&](BackwardSide side) {
+        most = (std::max)(most, list_units(plan, branch, side, threads, nullptr));
+      };
+      count(at_once(plan.shape) ? BackwardSide::both : BackwardSide::keys);
+      if (!at_once(plan.shape) || plan.detached_mix) count(BackwardSide::queries);
+    }
+    return static_cast<std::int64_t>(most);
+  }
 };
 
+/// One call, once its memory is there.
 template <class Scalar>
 class WholeBackward {
   using T = accumulator_t<Scalar>;
   using Memory = WholeBackwardMemory<Scalar>;
 
  public:
-  /// All memory that a call allocates but for lists of work.
-  static std::size_t bytes(const TileKernel<Scalar>& kernel, const AttentionPlan& plan,
-                           const BackwardSizes& sizes, int threads) {
-    return Memory(nullptr, kernel, plan, sizes, threads).bytes;
-  }
-
-  /// Allocates; computes nothing yet.
   WholeBackward(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                const TileKernel<Scalar>& kernel, const BackwardSizes& sizes, int threads)
+                const TileKernel<Scalar>& kernel, const BackwardSizes& sizes, int threads,
+                const Memory& memory)
       : plan_(plan),
         kernel_(kernel),
         tensors_(tensors),
@@ -103,7 +116,7 @@ class WholeBackward {
         threads_(threads),
         whole_{0, plan.shape.tokens, 0, 0},
         sizes_(sizes),
-        memory_(block_.reserve(bytes(kernel, plan, sizes, threads)), kernel, plan, sizes, threads) {}
+        memory_(memory) {}
 
   void run(const GradientViews<Scalar>& grads) {
     if (!plan_.detached_mix) {
@@ -139,7 +152,7 @@ class WholeBackward {
     detail::fill_zeros(targets.probability.row(branch, 0, 0, 0), numbers, threads_);
     detail::fill_zeros(targets.weighted.row(branch, 0, 0, 0), numbers, threads_);
     seed_mix_statistics(plan_, branch, whole_, queries_, targets.probability);
-    run_units(backward_units(plan_, branch, BackwardSide::queries, threads_), 1, whole_, targets, {}, {});
+    run_units(units(branch, BackwardSide::queries), 1, whole_, targets, {}, {});
     branch_deltas<T>(plan_, branch, whole_, targets.probability, targets.weighted, tensors_.grad_lse,
                      memory_.delta, threads_);
   }
@@ -182,13 +195,12 @@ class WholeBackward {
     targets.grad_keys = true;
     targets.grad_q = grad_q;
     // Without gradients of queries, units may share query rows.
-    auto units = backward_units(plan_, branch,
-                                grad_q.data() != nullptr ? BackwardSide::both : BackwardSide::keys, threads_);
-    std::erase_if(units, [&keys](const BackwardUnit& unit) {
-      return unit.key_begin >= keys.end || unit.key_end <= keys.begin;
+    const bool both = grad_q.data() != nullptr;
+    auto listed = units(branch, both ? BackwardSide::both : BackwardSide::keys);
+    listed = kept(listed, [&keys](const BackwardUnit& unit) {
+      return unit.key_begin < keys.end && unit.key_end > keys.begin;
     });
-    const std::int64_t parts = grad_q.data() != nullptr ? parts_of_units(plan_, units, threads_) : 1;
-    run_units(units, parts, keys, targets, grad_k, grad_v);
+    run_units(listed, both ? parts_of_units(plan_, listed, threads_) : 1, keys, targets, grad_k, grad_v);
   }
 
   /// Gradients that one branch gives the queries of a run, which are rows 0 and on of grad_q.
@@ -196,24 +208,35 @@ class WholeBackward {
     BackwardTargets<T> targets;
     targets.grad_q = grad_q;
     targets.grad_q_shift = -run.begin;
-    auto units = backward_units(plan_, branch, BackwardSide::queries, threads_);
-    for (BackwardUnit& unit : units) {
+    auto listed = units(branch, BackwardSide::queries);
+    for (BackwardUnit& unit : listed) {
       unit.query_begin = (std::max)(unit.query_begin, run.begin);
       unit.query_end = (std::min)(unit.query_end, run.end);
     }
-    std::erase_if(units, [](const BackwardUnit& unit) { return unit.query_begin >= unit.query_end; });
-    run_units(units, 1, whole_, targets, {}, {});
+    listed = kept(listed, [](const BackwardUnit& unit) { return unit.query_begin < unit.query_end; });
+    run_units(listed, 1, whole_, targets, {}, {});
   }
 
-  void run_units(const std::vector<BackwardUnit>& units, std::int64_t parts, const detail::TokenRun& keys,
+  /// Lists the units of a branch in the call's memory, where the next list takes their place.
+  std::span<BackwardUnit> units(std::size_t branch, BackwardSide side) const {
+    return {memory_.units, list_units(plan_, branch, side, threads_, memory_.units)};
+  }
+
+  template <class Keep>
+  static std::span<BackwardUnit> kept(std::span<BackwardUnit> listed, const Keep& keep) {
+    const auto end = std::remove_if(listed.begin(), listed.end(), std::not_fn(keep));
+    return listed.first(static_cast<std::size_t>(end - listed.begin()));
+  }
+
+  void run_units(std::span<const BackwardUnit> listed, std::int64_t parts, const detail::TokenRun& keys,
                  const BackwardTargets<T>& targets, const TensorView<T>& grad_k,
                  const TensorView<T>& grad_v) {
     const BackwardPass<Scalar> pass(plan_, kernel_, queries_, memory_.delta, sizes_);
     const RunKeys of_run{{tensors_.k, tensors_.v, {}}, keys};
     // Row 0 of the gradients is that of the run's first token.
     const KeyTensors<T> gradients{grad_k, grad_v, {.shift = -keys.begin}};
-    run_in_turns(units, parts, threads_, [&](const BackwardUnit& piece, int worker) {
-      detail::Carver carver(memory_.workspaces + memory_.bytes_per_thread * static_cast<std::size_t>(worker));
+    run_in_turns(listed, parts, memory_.turns, threads_, [&](const BackwardUnit& piece, int worker) {
+      detail::Carver carver = memory_.workspaces.of(worker);
       BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
       pass.run(piece, whole_, targets, work, of_run, gradients);
     });
@@ -236,18 +259,24 @@ class WholeBackward {
   int threads_;
   detail::TokenRun whole_;
   BackwardSizes sizes_;
-  detail::Block block_;
-  Memory memory_;
+  const Memory& memory_;
 };
 
-/// Writes the gradients of one call.
 template <class Scalar>
-void backward_whole(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                    const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
-  if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  WholeBackward<Scalar>(plan, tensors, *execution.kernel, fast_backward_sizes<Scalar>(plan),
-                        execution.threads)
-      .run(grads);
+std::size_t backward_whole(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
+                           const GradientViews<Scalar>& grads, const Execution<Scalar>& execution,
+                           std::size_t limit, detail::Block& memory) {
+  if (plan.shape.batch == 0 || plan.shape.tokens == 0) return 0;
+  const TileKernel<Scalar>& kernel = *execution.kernel;
+  const auto lay_out = [&](detail::Carver& carver, const BackwardSizes& sizes, int threads) {
+    return WholeBackwardMemory<Scalar>(carver, kernel, plan, sizes, threads);
+  };
+  const auto [sizes, threads, bytes] =
+      fit_into(memory, fast_backward_sizes<Scalar>(plan), execution.threads, limit, lay_out);
+  detail::Carver carver(memory.data());
+  const WholeBackwardMemory<Scalar> laid_out = lay_out(carver, sizes, threads);
+  WholeBackward<Scalar>(plan, tensors, kernel, sizes, threads, laid_out).run(grads);
+  return bytes;
 }
 
 }  // namespace engine

@@ -128,12 +128,12 @@ Execution<Scalar> execution_of(const Context& context) {
     if (own == nullptr) {
       detail::throw_invalid("context.kernel", "kernel of another scalar", "must be one of the call's scalar");
     }
-    return {own, threads};
+    return {own, threads, context.workspace};
   }
   const std::string& name = context.kernel.name();
-  if (name.empty()) return {&active_kernel<Scalar>(), threads};
+  if (name.empty()) return {&active_kernel<Scalar>(), threads, context.workspace};
   if (find_kernel(name) == nullptr) throw_unknown_kernel("context.kernel", name);
-  return {&kernel_of_name<Scalar>(name), threads};
+  return {&kernel_of_name<Scalar>(name), threads, context.workspace};
 }
 
 }  // namespace engine
