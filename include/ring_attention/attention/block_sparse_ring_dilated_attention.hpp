@@ -7,7 +7,7 @@
 #include <ring_attention/block_probabilities.hpp>
 #include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
-#include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/plan/make_plan.hpp>
 #include <ring_attention/workspace.hpp>
 #include <utility>
 #

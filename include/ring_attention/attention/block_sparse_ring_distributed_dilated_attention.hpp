@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <ring_attention/attention/shard_interface.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
-#include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/plan/make_plan.hpp>
 #include <utility>
 #include <vector>
 

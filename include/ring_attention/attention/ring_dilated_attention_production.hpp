@@ -11,7 +11,6 @@
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/attention/production_options.hpp>
 #include <ring_attention/cpu/whole.hpp>
-#include <ring_attention/cpu/whole.hpp>
 #include <ring_attention/threads/fork.hpp>
 #include <ring_attention/workspace.hpp>
 #include <utility>

@@ -3,7 +3,6 @@
 
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/cpu/whole.hpp>
-#include <ring_attention/cpu/whole.hpp>
 #include <ring_attention/workspace.hpp>
 #include <utility>
 

@@ -17,6 +17,7 @@
 #include <ring_attention/cpu/backward_arguments.hpp>
 #include <ring_attention/cpu/backward_rows.hpp>
 #include <ring_attention/cpu/block_forward.hpp>
+#include <ring_attention/cpu/block_tasks.hpp>
 #include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/gradient_tiles.hpp>
@@ -24,7 +25,6 @@
 #include <ring_attention/gradient_views.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
-#include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <span>

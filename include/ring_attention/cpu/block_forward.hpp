@@ -11,6 +11,7 @@
 #include <memory>
 #include <numeric>
 #include <ring_attention/aligned_block.hpp>
+#include <ring_attention/cpu/block_tasks.hpp>
 #include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/forward_pass.hpp>
@@ -18,7 +19,6 @@
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
-#include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <span>

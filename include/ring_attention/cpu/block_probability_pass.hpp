@@ -6,11 +6,11 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/cpu/block_tasks.hpp>
 #include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
-#include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 

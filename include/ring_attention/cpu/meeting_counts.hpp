@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/cpu/block_tasks.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <vector>
 
