@@ -36,15 +36,24 @@ BackwardSizes fast_backward_sizes(const AttentionPlan& plan) {
   return sizes;
 }
 
-/// What a call works in.
+/// One call, and the layout of what it works in; with a carver that only counts, the layout alone.
 template <class Scalar>
-struct WholeBackwardMemory {
+class WholeBackward {
   using T = accumulator_t<Scalar>;
   static constexpr bool sums_apart = !std::is_same_v<T, Scalar>;
 
-  WholeBackwardMemory(detail::Carver& carver, const TileKernel<Scalar>& kernel, const AttentionPlan& plan,
-                      const BackwardSizes& sizes, int threads)
-      : sum_rows(std::clamp<std::int64_t>(sizes.sum_rows, 1, plan.shape.tokens)) {
+ public:
+  WholeBackward(detail::Carver& carver, const AttentionPlan& plan,
+                const detail::BackwardTensors<Scalar>& tensors, const TileKernel<Scalar>& kernel,
+                const BackwardSizes& sizes, int threads)
+      : plan_(plan),
+        kernel_(kernel),
+        tensors_(tensors),
+        queries_{tensors.q, tensors.grad_out, tensors.lse},
+        threads_(threads),
+        whole_{0, plan.shape.tokens, 0, 0},
+        sizes_(sizes),
+        sum_rows_(std::clamp<std::int64_t>(sizes.sum_rows, 1, plan.shape.tokens)) {
     const CallShape& shape = plan.shape;
     const std::int64_t numbers = shape.batch * shape.heads * shape.tokens;
     const std::int64_t of_keys = 2 * shape.kv_heads;
@@ -56,78 +65,34 @@ struct WholeBackwardMemory {
     // Sums that are written out chunk by chunk meet every branch in each chunk, whose deltas are kept; beside
     // the sums of all rows one branch follows the other, which takes less memory where branches are many.
     auto branches = std::int64_t{1};
-    if (plan.detached_mix && sums_apart && !at_once(shape)) {
+    if (plan.detached_mix && !at_once()) {
       branches = static_cast<std::int64_t>(plan.branch_count());
-      if (branches * numbers + sum_numbers(sum_rows) >= numbers + sum_numbers(shape.tokens)) {
+      if (branches * numbers + sum_numbers(sum_rows_) >= numbers + sum_numbers(shape.tokens)) {
         branches = 1;
-        sum_rows = shape.tokens;
+        sum_rows_ = shape.tokens;
       }
     }
-    delta = {carver.take<T>(branches * numbers), shape.heads, shape.tokens, branches > 1 ? numbers : 0};
-    if (plan.detached_mix) probability = {carver.take<T>(numbers), shape.heads, shape.tokens, 0};
-    if (sums_apart) sums = carver.take<T>(sum_numbers(sum_rows));
-    const std::int64_t most_units = longest_list(plan, threads);
-    units = carver.take<BackwardUnit>(most_units);
-    turns = carver.take<std::atomic<int>>(turns_of_units(most_units, threads));
-    workspaces = detail::ThreadParts(carver, threads, [&](detail::Carver& part) {
+    delta_ = {carver.take<T>(branches * numbers), shape.heads, shape.tokens, branches > 1 ? numbers : 0};
+    if (plan.detached_mix) probability_ = {carver.take<T>(numbers), shape.heads, shape.tokens, 0};
+    if (sums_apart) sums_ = carver.take<T>(sum_numbers(sum_rows_));
+    const std::int64_t most_units = longest_list();
+    units_ = carver.take<BackwardUnit>(most_units);
+    turns_ = carver.take<std::atomic<int>>(turns_of_units(most_units, threads));
+    workspaces_ = detail::ThreadParts(carver, threads, [&](detail::Carver& part) {
       BackwardWorkspace<Scalar>(part, kernel, sizes, shape);
     });
   }
 
-  /// Whether queries and keys share one pass, because the sums of all rows fit, or none are needed.
-  bool at_once(const CallShape& shape) const { return !sums_apart || sum_rows == shape.tokens; }
-
-  RowNumbers<T> delta;
-  RowNumbers<T> probability;  // of one branch, where its delta is a quotient of sums
-  std::int64_t sum_rows;
-  T* sums = nullptr;    // of keys and values, then of queries
-  BackwardUnit* units;  // of one pass of one branch
-  std::atomic<int>* turns;
-  detail::ThreadParts workspaces;
-
- private:
-  std::int64_t longest_list(const AttentionPlan& plan, int threads) const {
-    std::size_t most = 0;
-    for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
-      const auto count = [&](BackwardSide side) {
-        most = (std::max)(most, list_units(plan, branch, side, threads, nullptr));
-      };
-      count(at_once(plan.shape) ? BackwardSide::both : BackwardSide::keys);
-      if (!at_once(plan.shape) || plan.detached_mix) count(BackwardSide::queries);
-    }
-    return static_cast<std::int64_t>(most);
-  }
-};
-
-/// One call, once its memory is there.
-template <class Scalar>
-class WholeBackward {
-  using T = accumulator_t<Scalar>;
-  using Memory = WholeBackwardMemory<Scalar>;
-
- public:
-  WholeBackward(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                const TileKernel<Scalar>& kernel, const BackwardSizes& sizes, int threads,
-                const Memory& memory)
-      : plan_(plan),
-        kernel_(kernel),
-        tensors_(tensors),
-        queries_{tensors.q, tensors.grad_out, tensors.lse},
-        threads_(threads),
-        whole_{0, plan.shape.tokens, 0, 0},
-        sizes_(sizes),
-        memory_(memory) {}
-
   void run(const GradientViews<Scalar>& grads) {
     if (!plan_.detached_mix) {
-      row_deltas(plan_, kernel_, whole_, queries_, tensors_.out, tensors_.grad_lse, memory_.delta, threads_);
+      row_deltas(plan_, kernel_, whole_, queries_, tensors_.out, tensors_.grad_lse, delta_, threads_);
     }
-    if constexpr (Memory::sums_apart) {
-      if (!memory_.at_once(plan_.shape)) {
+    if constexpr (sums_apart) {
+      if (!at_once()) {
         for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) compute_deltas(branch);
       }
-      for (std::int64_t begin = 0; begin < plan_.shape.tokens; begin += memory_.sum_rows) {
-        run_chunk(grads, {begin, (std::min)(begin + memory_.sum_rows, plan_.shape.tokens), 0, 0});
+      for (std::int64_t begin = 0; begin < plan_.shape.tokens; begin += sum_rows_) {
+        run_chunk(grads, {begin, (std::min)(begin + sum_rows_, plan_.shape.tokens), 0, 0});
       }
     } else {
       // Units add to the caller's tensors.
@@ -142,43 +107,57 @@ class WholeBackward {
   }
 
  private:
+  /// Whether queries and keys share one pass, because the sums of all rows fit, or none are needed.
+  bool at_once() const { return !sums_apart || sum_rows_ == plan_.shape.tokens; }
+
+  std::int64_t longest_list() const {
+    std::size_t most = 0;
+    for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
+      const auto count = [&](BackwardSide side) {
+        most = (std::max)(most, list_units(plan_, branch, side, threads_, nullptr));
+      };
+      count(at_once() ? BackwardSide::both : BackwardSide::keys);
+      if (!at_once() || plan_.detached_mix) count(BackwardSide::queries);
+    }
+    return static_cast<std::int64_t>(most);
+  }
+
   /// Where the mixing weights are constants, each branch has a delta of its own.
   void compute_deltas(std::size_t branch) {
     if (!plan_.detached_mix) return;
     const std::int64_t numbers = plan_.shape.batch * plan_.shape.heads * plan_.shape.tokens;
     BackwardTargets<T> targets;
-    targets.probability = memory_.probability;
-    targets.weighted = memory_.delta;
+    targets.probability = probability_;
+    targets.weighted = delta_;
     detail::fill_zeros(targets.probability.row(branch, 0, 0, 0), numbers, threads_);
     detail::fill_zeros(targets.weighted.row(branch, 0, 0, 0), numbers, threads_);
     seed_mix_statistics(plan_, branch, whole_, queries_, targets.probability);
     run_units(units(branch, BackwardSide::queries), 1, whole_, targets, {}, {});
-    branch_deltas<T>(plan_, branch, whole_, targets.probability, targets.weighted, tensors_.grad_lse,
-                     memory_.delta, threads_);
+    branch_deltas<T>(plan_, branch, whole_, targets.probability, targets.weighted, tensors_.grad_lse, delta_,
+                     threads_);
   }
 
   /// Sums the gradients of one run up in the accumulator type, then rounds them.
   void run_chunk(const GradientViews<Scalar>& grads, const detail::TokenRun& run) {
     const CallShape& shape = plan_.shape;
-    T* next = memory_.sums;
+    T* next = sums_;
     const auto zeros = [&](std::int64_t heads) {
       const TensorView<T> view(next, {shape.batch, run.size(), heads, shape.head_dim});
       detail::fill_zeros(next, view.size(), threads_);
       next += view.size();
       return view;
     };
-    const bool at_once = memory_.at_once(shape);
     const TensorView<T> grad_k = zeros(shape.kv_heads);
     const TensorView<T> grad_v = zeros(shape.kv_heads);
-    TensorView<T> grad_q = at_once ? zeros(shape.heads) : TensorView<T>();
+    TensorView<T> grad_q = at_once() ? zeros(shape.heads) : TensorView<T>();
     for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
-      if (at_once) compute_deltas(branch);
+      if (at_once()) compute_deltas(branch);
       accumulate(branch, grad_q, run, grad_k, grad_v);
     }
     round_gradients<Scalar, T>(kernel_, grad_k, run.begin, run, grads.k, threads_);
     round_gradients<Scalar, T>(kernel_, grad_v, run.begin, run, grads.v, threads_);
-    if (!at_once) {
-      next = memory_.sums;
+    if (!at_once()) {
+      next = sums_;
       grad_q = zeros(shape.heads);
       for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
         accumulate_queries(branch, grad_q, run);
@@ -219,7 +198,7 @@ class WholeBackward {
 
   /// Lists the units of a branch in the call's memory, where the next list takes their place.
   std::span<BackwardUnit> units(std::size_t branch, BackwardSide side) const {
-    return {memory_.units, list_units(plan_, branch, side, threads_, memory_.units)};
+    return {units_, list_units(plan_, branch, side, threads_, units_)};
   }
 
   template <class Keep>
@@ -231,12 +210,12 @@ class WholeBackward {
   void run_units(std::span<const BackwardUnit> listed, std::int64_t parts, const detail::TokenRun& keys,
                  const BackwardTargets<T>& targets, const TensorView<T>& grad_k,
                  const TensorView<T>& grad_v) {
-    const BackwardPass<Scalar> pass(plan_, kernel_, queries_, memory_.delta, sizes_);
+    const BackwardPass<Scalar> pass(plan_, kernel_, queries_, delta_, sizes_);
     const RunKeys of_run{{tensors_.k, tensors_.v, {}}, keys};
     // Row 0 of the gradients is that of the run's first token.
     const KeyTensors<T> gradients{grad_k, grad_v, {.shift = -keys.begin}};
-    run_in_turns(listed, parts, memory_.turns, threads_, [&](const BackwardUnit& piece, int worker) {
-      detail::Carver carver = memory_.workspaces.of(worker);
+    run_in_turns(listed, parts, turns_, threads_, [&](const BackwardUnit& piece, int worker) {
+      detail::Carver carver = workspaces_.of(worker);
       BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);
       pass.run(piece, whole_, targets, work, of_run, gradients);
     });
@@ -259,7 +238,13 @@ class WholeBackward {
   int threads_;
   detail::TokenRun whole_;
   BackwardSizes sizes_;
-  const Memory& memory_;
+  std::int64_t sum_rows_;
+  RowNumbers<T> delta_;
+  RowNumbers<T> probability_;  // of one branch, where its delta is a quotient of sums
+  T* sums_ = nullptr;          // of keys and values, then of queries
+  BackwardUnit* units_;        // of one pass of one branch
+  std::atomic<int>* turns_;
+  detail::ThreadParts workspaces_;
 };
 
 template <class Scalar>
@@ -267,16 +252,13 @@ std::size_t backward_whole(const AttentionPlan& plan, const detail::BackwardTens
                            const GradientViews<Scalar>& grads, const Execution<Scalar>& execution,
                            std::size_t limit, detail::Block& memory) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return 0;
-  const TileKernel<Scalar>& kernel = *execution.kernel;
   const auto lay_out = [&](detail::Carver& carver, const BackwardSizes& sizes, int threads) {
-    return WholeBackwardMemory<Scalar>(carver, kernel, plan, sizes, threads);
+    return WholeBackward<Scalar>(carver, plan, tensors, *execution.kernel, sizes, threads);
   };
-  const auto [sizes, threads, bytes] =
-      fit_into(memory, fast_backward_sizes<Scalar>(plan), execution.threads, limit, lay_out);
+  const auto fitted = fit_into(memory, fast_backward_sizes<Scalar>(plan), execution.threads, limit, lay_out);
   detail::Carver carver(memory.data());
-  const WholeBackwardMemory<Scalar> laid_out = lay_out(carver, sizes, threads);
-  WholeBackward<Scalar>(plan, tensors, kernel, sizes, threads, laid_out).run(grads);
-  return bytes;
+  lay_out(carver, fitted.sizes, fitted.threads).run(grads);
+  return fitted.bytes;
 }
 
 }  // namespace engine

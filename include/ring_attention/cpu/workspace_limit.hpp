@@ -56,27 +56,10 @@ Sizes smallest(Sizes sizes) {
   return sizes;
 }
 
-/// The largest sizes whose memory stays within the limit, on as many threads as the smallest would allow;
-/// bytes(sizes, threads) is what a call would need. Throws std::invalid_argument that names the least memory
-/// that would do.
-template <class Sizes, class Bytes>
-Fit<Sizes> fit(const Sizes& sizes, int threads, std::size_t limit, const Bytes& bytes) {
-  Fit<Sizes> fitted{sizes, threads, bytes(sizes, threads)};
-  if (fitted.bytes <= limit) return fitted;
-  const Sizes least = smallest(sizes);
-  if (bytes(least, 1) > limit) {
-    detail::throw_invalid(
-        "workspace_limit_bytes", std::to_string(limit),
-        "a call of this shape needs at least " + std::to_string(bytes(least, 1)) + " bytes");
-  }
-  while (bytes(least, fitted.threads) > limit) --fitted.threads;
-  fitted.bytes = bytes(sizes, fitted.threads);
-  while (fitted.bytes > limit && shrink(fitted.sizes)) fitted.bytes = bytes(fitted.sizes, fitted.threads);
-  return fitted;
-}
-
-/// The same with that much memory at hand; where it runs out, sizes of half as much, and OutOfWorkspace where
-/// that was the least. lay_out(carver, sizes, threads) carves what a call needs.
+/// The largest sizes whose memory stays within the limit, on as many threads as the smallest would allow, and
+/// that memory. Where it runs out, sizes of half as much. lay_out(carver, sizes, threads) carves what a call
+/// needs. Throws std::invalid_argument for a limit below the least that would do, which it names, and
+/// OutOfWorkspace if not even that can be had.
 template <class Sizes, class LayOut>
 Fit<Sizes> fit_into(detail::Block& memory, const Sizes& fast, int threads, std::size_t limit,
                     const LayOut& lay_out) {
@@ -85,16 +68,26 @@ Fit<Sizes> fit_into(detail::Block& memory, const Sizes& fast, int threads, std::
     lay_out(count, sizes, sharing);
     return count.used();
   };
-  Fit<Sizes> fitted = fit(fast, threads, limit, bytes);
-  for (;;) {
-    try {
-      memory.reserve(fitted.bytes);
-      return fitted;
-    } catch (const std::bad_alloc&) {
-      const std::size_t least = bytes(smallest(fast), 1);
-      if (fitted.bytes <= least) throw OutOfWorkspace(least);
-      fitted = fit(fast, fitted.threads, (std::max)(least, fitted.bytes / 2), bytes);
+  for (Fit<Sizes> fitted{fast, threads, bytes(fast, threads)};;) {
+    if (fitted.bytes <= limit) {
+      try {
+        memory.reserve(fitted.bytes);
+        return fitted;
+      } catch (const std::bad_alloc&) {
+        const std::size_t least = bytes(smallest(fast), 1);
+        if (fitted.bytes <= least) throw OutOfWorkspace(least);
+        limit = (std::max)(least, fitted.bytes / 2);
+      }
     }
+    const Sizes least = smallest(fast);
+    if (bytes(least, 1) > limit) {
+      detail::throw_invalid(
+          "workspace_limit_bytes", std::to_string(limit),
+          "a call of this shape needs at least " + std::to_string(bytes(least, 1)) + " bytes");
+    }
+    while (bytes(least, fitted.threads) > limit) --fitted.threads;
+    fitted = {fast, fitted.threads, bytes(fast, fitted.threads)};
+    while (fitted.bytes > limit && shrink(fitted.sizes)) fitted.bytes = bytes(fitted.sizes, fitted.threads);
   }
 }
 
