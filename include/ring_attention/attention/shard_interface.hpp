@@ -159,28 +159,25 @@ class ShardAttention {
   }
 
  protected:
-  /// `more_checks()` throws where something of the derived class is invalid, `more_fields` must be equal on
-  /// every rank.
-  template <class MoreChecks>
+  /// `more_fields()` throws where something of the derived class is invalid, else returns what must be equal
+  /// on every rank.
+  template <class MoreFields>
   ShardAttention(AttentionConfig config, Communicator& communicator, CachePolicy cache_policy,
-                 const MoreChecks& more_checks, const detail::AgreementFields& more_fields)
+                 const MoreFields& more_fields)
       : config_(std::move(config)), communicator_(&communicator), cache_policy_(std::move(cache_policy)) {
-    std::string error;
-    try {
+    detail::require_agreement(communicator, [&] {
       config_.validate();
       if (config_.ring_size != 1 && config_.ring_size != communicator.size()) {
         detail::throw_invalid("ring_size", config_.ring_size,
                               "must be 1 or the number of ranks, " + std::to_string(communicator.size()));
       }
-      more_checks();
-    } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
-      error = invalid.what();
-    }
-    detail::AgreementFields fields = detail::agreement_fields(config_);
-    fields.insert(fields.begin(), {"attention", Derived::attention_kind});
-    fields.insert(fields.end(), more_fields.begin(), more_fields.end());
-    detail::require_agreement(communicator, fields, error);
-    agreed_ = detail::summary_of(Derived::attention_kind, fields);
+      const detail::AgreementFields more = more_fields();
+      detail::AgreementFields fields = detail::agreement_fields(config_);
+      fields.insert(fields.begin(), {"attention", Derived::attention_kind});
+      fields.insert(fields.end(), more.begin(), more.end());
+      agreed_ = detail::summary_of(Derived::attention_kind, fields);
+      return fields;
+    });
     config_.ring_size = communicator.size();
   }
 
@@ -256,8 +253,7 @@ class ShardAttention {
                   const Input& q, const Input& k, const Input& v, std::int64_t total,
                   const std::vector<std::int64_t>& lengths, const MoreChecks& more_checks) const {
     CallShape shape;
-    std::string error;
-    try {
+    detail::require_agreement(*communicator_, [&] {
       if (total < 0) detail::throw_invalid("total_sequence_length", total, "must not be negative");
       shape = detail::check_inputs(q, k, v);
       const std::int64_t own =
@@ -276,16 +272,14 @@ class ShardAttention {
       derived().check_call(shape);
       execution = engine::execution_of<Scalar>(context);
       detail::require_threads(*communicator_, execution.threads);
-    } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
-      error = invalid.what();
-    }
-    detail::AgreementFields fields = detail::agreement_fields(shape, total, lengths);
-    // First: ranks that call different objects should read that, not in what else their calls differ.
-    fields.insert(fields.begin(), {"configuration of the called object", agreed_});
-    fields.emplace_back("call", call);
-    fields.emplace_back("Scalar",
-                        std::to_string(sizeof(Scalar)) + (std::is_same_v<Scalar, Eigen::half> ? "h" : ""));
-    detail::require_agreement(*communicator_, fields, error);
+      detail::AgreementFields fields = detail::agreement_fields(shape, total, lengths);
+      // First: ranks that call different objects should read that, not in what else their calls differ.
+      fields.insert(fields.begin(), {"configuration of the called object", agreed_});
+      fields.emplace_back("call", call);
+      fields.emplace_back("Scalar",
+                          std::to_string(sizeof(Scalar)) + (std::is_same_v<Scalar, Eigen::half> ? "h" : ""));
+      return fields;
+    });
     return shape;
   }
 

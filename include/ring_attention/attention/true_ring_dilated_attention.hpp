@@ -104,7 +104,8 @@ class TrueRingDilatedAttention
       detail::JoinedThreads threads;
       threads.reserve(static_cast<std::size_t>(size - 1));
       const auto give_up = [&ring](const char* why) {  // members that run wait for those that do not
-        ThreadCommunicator(ring, 0).fail(why);
+        ThreadCommunicator communicator(ring, 0);
+        detail::give_up(communicator, why, Failure::error);
       };
       try {
         for (int rank = 1; rank < size; ++rank) threads.start([&run, rank] { run(rank); });
