@@ -7,6 +7,7 @@
 #define RING_ATTENTION_INSTANTIATE_ENGINE(PREFIX, SCALAR)                                                           \
   namespace ring_attention {                                                                                        \
   inline namespace RING_ATTENTION_CODE_NAMESPACE {                                                                  \
+  PREFIX template std::string kernel_for<SCALAR>(Direction);                                                        \
   namespace engine {                                                                                                \
   PREFIX template const TileKernel<SCALAR>& active_kernel<SCALAR>();                                                \
   PREFIX template const TileKernel<SCALAR>& kernel_of_name<SCALAR>(std::string_view);                               \

@@ -45,8 +45,9 @@ holds (segment_lengths, dilation_rates, causal) are defaults.
   --input FILE            safetensors file with tensors q, k, v of F32, F64, F16 or BF16
   --output FILE           written whole or not at all
   --compare NAME          compare the output with this tensor of the input file; exit status 1 if it differs
-  --tolerance X           largest accepted |difference| / max(1, |reference|); default by precision:
-                          F64 1e-12, F32 2e-5, F16 4e-3, BF16 2.5e-2 (the wider of result and reference)
+  --tolerance X           largest accepted |difference| / max(1, |reference|), or with 16 bits / max(1,
+                          |reference|, V / 5), V the largest value; default by precision: F64 1e-12,
+                          F32 2e-5, F16 4e-3, BF16 2.5e-2 (the wider of result and reference)
 
 which tokens attend to which
   --segments W,W,...      segment length of each branch, in tokens

@@ -313,9 +313,10 @@ TEMPLATE_TEST_CASE("where memory runs out, chunks shrink, and the result stays",
     }
     CHECK(denials > 0);
     const auto compare = [&](const char* name, const ra::Tensor<TestType>& a, const ra::Tensor<TestType>& b) {
-      const auto comparison =
-          test::compare_all(name, test::to_float64(std::as_const(a).view()), test::to_float64(b.view()),
-                            2 * test::tolerance_of<TestType>().gradient);
+      const auto reference = test::to_float64(b.view());
+      const auto comparison = test::compare_all(name, test::to_float64(std::as_const(a).view()), reference,
+                                                2 * test::tolerance_of<TestType>().gradient,
+                                                test::gradient_size<TestType>(reference));
       INFO(comparison.message());
       CHECK(comparison.passed());
     };
@@ -345,8 +346,10 @@ template <class Scalar>
 void check_same(const ra::Gradients<Scalar>& grads, const ra::Gradients<Scalar>& expected) {
   const auto compare = [](const char* name, const ra::Tensor<Scalar>& a, const ra::Tensor<Scalar>& b) {
     // The same pairs in another grouping: the tolerance of one result against another.
-    const auto comparison = test::compare_all(name, test::to_float64(a.view()), test::to_float64(b.view()),
-                                              2 * test::tolerance_of<Scalar>().gradient);
+    const auto reference = test::to_float64(b.view());
+    const auto comparison =
+        test::compare_all(name, test::to_float64(a.view()), reference,
+                          2 * test::tolerance_of<Scalar>().gradient, test::gradient_size<Scalar>(reference));
     INFO(comparison.message());
     CHECK(comparison.passed());
   };

@@ -135,9 +135,10 @@ TEMPLATE_TEST_CASE("production backward: any limit down to the minimum gives the
         const auto check_same = [&](const char* name, const ra::Tensor<TestType>& a,
                                     const ra::Tensor<TestType>& b) {
           // The same pairs in another grouping: the tolerance of one result against another.
-          const auto comparison =
-              test::compare_all(name, test::to_float64(a.view()), test::to_float64(b.view()),
-                                2 * test::tolerance_of<TestType>().gradient);
+          const auto reference = test::to_float64(b.view());
+          const auto comparison = test::compare_all(name, test::to_float64(a.view()), reference,
+                                                    2 * test::tolerance_of<TestType>().gradient,
+                                                    test::gradient_size<TestType>(reference));
           INFO(comparison.message());
           CHECK(comparison.passed());
         };

@@ -45,8 +45,10 @@ bool same(const ra::AttentionResult<T>& a, const ra::AttentionResult<T>& b) {
 template <class T>
 std::string difference(const ra::Tensor<T>& actual, const ra::Tensor<T>& expected) {
   test::Comparison comparison("gradient", test::tolerance_of<T>().gradient);
+  const auto reference = test::to_float64(expected.view());
+  const double size = test::gradient_size<T>(reference);
   for (std::int64_t i = 0; i < actual.size(); ++i) {
-    comparison.add(actual.data()[i], test::to_double(expected.data()[i]), {i, 0, 0, 0});
+    comparison.add(actual.data()[i], reference[static_cast<std::size_t>(i)], {i, 0, 0, 0}, size);
   }
   return comparison.passed() ? "" : comparison.message();
 }

@@ -121,7 +121,16 @@ TEST_CASE("kernels are chosen by name, the best first", "[kernel]") {
     const std::string expected = serves_bfloat16_only(name) ? "avx512" : name;
     CHECK(std::string(ra::engine::active_kernel<float>().name) == expected);
     CHECK(std::string(ra::engine::active_kernel<Eigen::bfloat16>().name) == name);
+    for (const ra::Direction direction : {ra::Direction::forward, ra::Direction::backward}) {
+      CHECK(ra::kernel_for<float>(direction) == expected);
+      CHECK(ra::kernel_for<double>(direction) == expected);
+      CHECK(ra::kernel_for<Eigen::half>(direction) == expected);
+    }
+    CHECK(ra::kernel_for<Eigen::bfloat16>(ra::Direction::forward) == name);
+    CHECK(ra::kernel_for<Eigen::bfloat16>(ra::Direction::backward) ==
+          (name == "amx_bf16" ? "avx512_bf16" : name));
   }
+  CHECK(ra::kernel_for<Eigen::bfloat16>(ra::Direction::forward) == names.front());
   CHECK(test::error_text([] {
           ra::set_kernel("mmx");
         }).starts_with("kernel = \"mmx\": must be empty, or a kernel"));

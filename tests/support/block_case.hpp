@@ -137,7 +137,7 @@ std::string check_block_backward(const BlockCase& c, const Attention& attention)
       grads,
       oracle::backward(problem, inputs, without_nan(to_float64(grad_out.view())), expected_grad_lse,
                        sizeof(Scalar) == 2 ? to_float64(result.out.view()) : std::vector<double>()),
-      5 * tolerance_of<Scalar>(factor).out);
+      tolerance_of<Scalar>(factor).gradient);
 }
 
 }  // namespace test

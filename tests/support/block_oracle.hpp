@@ -99,6 +99,8 @@ inline Result forward(const BlockProblem& p, const Inputs& in) {
   std::iota(result.rows.begin(), result.rows.end(), std::int64_t{0});
   result.out.resize(p.rows.query_size());
   result.lse.resize(static_cast<std::size_t>(p.rows.batches * p.rows.heads * p.rows.tokens));
+  const auto dim = static_cast<std::size_t>(p.rows.dim);
+  const std::vector<double> largest_values = largest_of_rows(in.v, dim);
   for (std::int64_t b = 0; b < p.rows.batches; ++b) {
     for (std::int64_t t = 0; t < p.rows.tokens; ++t) {
       for (std::int64_t head = 0; head < p.rows.heads; ++head) {
@@ -107,6 +109,10 @@ inline Result forward(const BlockProblem& p, const Inputs& in) {
                   result.out.begin() + static_cast<std::ptrdiff_t>(p.rows.query_row(b, t, head)));
         result.lse[static_cast<std::size_t>((b * p.rows.heads + head) * p.rows.tokens + t)] = row.lse;
         result.largest_score = std::max(result.largest_score, row.largest_score);
+        double& largest = result.values.emplace_back(0.0);
+        for (const std::int64_t token : row.tokens) {
+          largest = std::max(largest, largest_values[p.rows.key_row(b, token, head) / dim]);
+        }
       }
     }
   }

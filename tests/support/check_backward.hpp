@@ -42,7 +42,8 @@ std::string compare_gradients(const ra::Gradients<Scalar>& grads, const oracle::
   std::string text;
   const auto compare = [&](const char* name, const ra::Tensor<Scalar>& actual,
                            const std::vector<double>& reference) {
-    const Comparison comparison = compare_all(name, to_float64(actual.view()), reference, tolerance);
+    const Comparison comparison =
+        compare_all(name, to_float64(actual.view()), reference, tolerance, gradient_size<Scalar>(reference));
     if (!comparison.passed()) text += comparison.message() + '\n';
   };
   compare("grad_q", grads.q, expected.q);
@@ -136,7 +137,7 @@ std::string check_backward(const RandomCase& c, const Attention& attention,
       grads,
       oracle::backward(problem, inputs, without_nan(to_float64(grad_out.view())), expected_grad_lse,
                        sizeof(Scalar) == 2 ? to_float64(result.out.view()) : std::vector<double>()),
-      5 * tolerance_of<Scalar>(factor).out);
+      tolerance_of<Scalar>(factor).gradient);
 }
 
 }  // namespace test

@@ -81,11 +81,13 @@ std::string compare_rows(const oracle::Problem& problem, const oracle::Result& e
   Comparison outs("out", tolerance.out);
   Comparison sums("lse", tolerance.lse);
   auto expected_out = expected.out.begin();
+  auto largest_value = expected.values.begin();
   for (std::int64_t b = 0; b < problem.batches; ++b) {
     for (const std::int64_t t : expected.rows) {
       for (std::int64_t head = 0; head < problem.heads; ++head) {
+        const double size = output_size<Scalar>(*largest_value++);
         for (std::int64_t c = 0; c < problem.dim; ++c) {
-          outs.add(out(b, t, head, c), *expected_out++, {b, t, head, c});
+          outs.add(out(b, t, head, c), *expected_out++, {b, t, head, c}, size);
         }
       }
     }

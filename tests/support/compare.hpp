@@ -16,7 +16,8 @@
 
 namespace test {
 
-/// Allowed |actual - reference| / max(1, |reference|).
+/// Allowed |actual - reference| / max(1, |reference|, size). The size is 0 for float and double and for lse;
+/// for 16-bit scalars it is that of output_size() and gradient_size().
 struct Tolerance {
   double out;
   double lse;
@@ -41,6 +42,23 @@ constexpr Tolerance tolerance_of(double factor = 1) {
   return {out * factor, lse * factor, 5 * out * factor};
 }
 
+/// Rounding errors of 16 bits grow with what was rounded, which sums that cancel do not show: for an output
+/// that is the largest |v| among the keys that its row attends to.
+template <class Scalar>
+constexpr double output_size(double largest_value) {
+  return sizeof(Scalar) == 2 ? largest_value / 5 : 0;
+}
+
+/// For gradients, the largest number of the tensor.
+template <class Scalar>
+double gradient_size(const std::vector<double>& reference) {
+  double largest = 0;
+  if (sizeof(Scalar) == 2) {
+    for (const double x : reference) largest = std::max(largest, std::abs(x));
+  }
+  return largest;
+}
+
 template <class T>
 double to_double(const T& value) {
   if constexpr (std::is_arithmetic_v<T>) {
@@ -58,8 +76,8 @@ class Comparison {
   Comparison(std::string name, double tolerance) : name_(std::move(name)), tolerance_(tolerance) {}
 
   template <class T>
-  void add(const T& actual, double reference, const Position& position) {
-    add_double(to_double(actual), reference, position);
+  void add(const T& actual, double reference, const Position& position, double size = 0) {
+    add_double(to_double(actual), reference, position, size);
   }
 
   bool passed() const { return failures_ == 0; }
@@ -80,12 +98,12 @@ class Comparison {
   }
 
  private:
-  void add_double(double actual, double reference, const Position& position) {
+  void add_double(double actual, double reference, const Position& position, double size) {
     double error = 0;
-    if (std::isinf(reference)) {
+    if (std::isinf(reference) || !std::isfinite(size)) {
       error = actual == reference ? 0 : std::numeric_limits<double>::infinity();
     } else {
-      error = std::abs(actual - reference) / (tolerance_ * std::max(1.0, std::abs(reference)));
+      error = std::abs(actual - reference) / (tolerance_ * std::max({1.0, std::abs(reference), size}));
       if (std::isnan(error)) error = std::numeric_limits<double>::infinity();
     }
     if (error > 1) ++failures_;
@@ -107,17 +125,17 @@ class Comparison {
   double reference_ = 0;
 };
 
-/// Compares flat arrays of equal size; a size that differs is a failure.
+/// Compares flat arrays of equal length; a length that differs is a failure.
 template <class A>
 Comparison compare_all(std::string name, const A& actual, const std::vector<double>& reference,
-                       double tolerance) {
+                       double tolerance, double size = 0) {
   Comparison comparison(std::move(name), tolerance);
-  const std::size_t size = std::max(static_cast<std::size_t>(actual.size()), reference.size());
+  const std::size_t length = std::max(static_cast<std::size_t>(actual.size()), reference.size());
   constexpr double missing = std::numeric_limits<double>::quiet_NaN();
-  for (std::size_t i = 0; i < size; ++i) {
+  for (std::size_t i = 0; i < length; ++i) {
     const Comparison::Position position{0, 0, 0, static_cast<std::int64_t>(i)};
     if (i < actual.size() && i < reference.size()) {
-      comparison.add(actual[i], reference[i], position);
+      comparison.add(actual[i], reference[i], position, size);
     } else {
       comparison.add(missing, 0.0, position);
     }

@@ -28,6 +28,25 @@ TEST_CASE("comparison: tolerance is absolute below 1 and relative above", "[supp
   CHECK_FALSE(compare_one(-1001.01, -1000.0).passed());
 }
 
+TEST_CASE("comparison: a size takes the place of 1 and of smaller references", "[support]") {
+  const auto compare_of_size = [](double actual, double reference, double size) {
+    test::Comparison comparison("value", 1e-3);
+    comparison.add(actual, reference, {}, size);
+    return comparison.passed();
+  };
+  CHECK(compare_of_size(0.0499, 0.0, 50));
+  CHECK_FALSE(compare_of_size(0.0501, 0.0, 50));
+  CHECK(compare_of_size(100.099, 100.0, 50));
+  CHECK_FALSE(compare_of_size(100.101, 100.0, 50));
+  CHECK_FALSE(compare_of_size(0.00101, 0.0, 0.5));
+  CHECK_FALSE(compare_of_size(not_a_number, 0.0, 50));
+  CHECK_FALSE(compare_of_size(0.0, not_a_number, 50));
+  CHECK_FALSE(compare_of_size(1.0, 0.0, infinity));
+  CHECK_FALSE(compare_of_size(1.0, 0.0, not_a_number));
+  CHECK(test::compare_all("list", std::vector<float>{0.04F}, {0}, 1e-3, 50).passed());
+  CHECK_FALSE(test::compare_all("list", std::vector<float>{0.06F}, {0}, 1e-3, 50).passed());
+}
+
 TEST_CASE("comparison: NaN fails on either side", "[support]") {
   CHECK_FALSE(compare_one(not_a_number, 0.0).passed());
   CHECK_FALSE(compare_one(0.0, not_a_number).passed());
@@ -76,4 +95,12 @@ TEST_CASE("tolerances are those of the contract", "[support]") {
   CHECK(test::tolerance_of<Eigen::half>().lse == test::tolerance_of<float>().lse);
   CHECK(test::tolerance_of<Eigen::bfloat16>().lse == 2e-5);
   CHECK(test::tolerance_of<float>(3).gradient == 5 * test::tolerance_of<float>(3).out);
+  CHECK(test::output_size<Eigen::bfloat16>(35) == 7);
+  CHECK(test::output_size<Eigen::half>(35) == 7);
+  CHECK(test::output_size<float>(35) == 0);
+  CHECK(test::output_size<double>(35) == 0);
+  CHECK(test::gradient_size<Eigen::bfloat16>({2, -35, 7}) == 35);
+  CHECK(test::gradient_size<Eigen::half>({2, -35, 7}) == 35);
+  CHECK(test::gradient_size<float>({2, -35, 7}) == 0);
+  CHECK(test::gradient_size<double>({2, -35, 7}) == 0);
 }

@@ -93,19 +93,20 @@ void check_not_a_number(const Make& make) {
   CHECK(std::isnan(static_cast<double>(static_cast<Accumulator>(result.lse(0, 0, 5, 0)))));
 }
 
-/// Half of the probabilities lie just below the middle of two bfloat16 and half just above, where rounding
-/// takes most from them, and their values have either sign: all that rounding takes adds up.
+/// Probabilities lie just below the middle of two bfloat16 or just above, where rounding takes most from
+/// them, and their values have either sign: all that rounding takes adds up. Outputs are a fifth of the
+/// values, for which the tolerance has the least room.
 template <class Scalar, class Make>
 void check_rounded_alike(const Make& make) {
   ra::AttentionConfig config;
   config.segment_lengths = {128};
   config.dilation_rates = {1};
   config.scale = 1.0;
-  for (const float value : {1.0F, 5.25F, 6.5F, 8.0F, 20.0F}) {
+  for (const float value : {1.0F, 5.0F, 6.5F, 8.0F, 20.0F}) {
     CallInputs<Scalar> in{ra::Tensor<Scalar>(1, 121, 1, 4), ra::Tensor<Scalar>(1, 121, 1, 4),
                           ra::Tensor<Scalar>(1, 121, 1, 4)};
     for (std::int64_t t = 0; t < 121; ++t) {
-      const bool above = t % 2 == 1;
+      const bool above = t % 5 < 3;
       const double probability = 0.5 * (1 + std::ldexp(1.0, -8) + std::ldexp(above ? 1.0 : -1.0, -11));
       // Query times key is the sum of two numbers; the first key is the maximum, and has value 0.
       const double score = t == 0 ? 0 : std::log(probability);
@@ -125,9 +126,9 @@ void check_rounded_alike(const Make& make) {
 template <class Scalar, class Make>
 void check_large_numbers(const Make& make) {
   // Sums of large values cancel, so that references are far smaller than what is rounded.
-  for (const float factor : {2.5F, 8.0F, 30.0F, 100.0F}) {
+  for (const float factor : {2.5F, 8.0F, 30.0F, 100.0F, 5000.0F}) {
     // Scores in float are too coarse for float's own tolerance there, whatever the kernel.
-    if (factor == 100.0F && std::is_same_v<Scalar, float>) continue;
+    if (factor >= 100.0F && std::is_same_v<Scalar, float>) continue;
     INFO("values times " << factor);
     ra::AttentionConfig config;
     config.segment_lengths = {64};

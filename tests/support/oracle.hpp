@@ -191,11 +191,21 @@ struct Result {
   std::vector<std::int64_t> rows;  // query positions computed
   std::vector<double> out;         // [b, rows, h, d]
   std::vector<double> lse;         // [b, h, rows]
+  std::vector<double> values;      // [b, rows, h], the largest |v| among the keys that a row attends to
   double largest_score = 0;        // largest |score| met
 
   /// Tolerances grow with the scores, whose rounding the exponential turns into relative error.
   double tolerance_factor() const { return std::max(1.0, largest_score / 100); }
 };
+
+/// The largest |x| of every row of `dim` numbers.
+inline std::vector<double> largest_of_rows(const std::vector<double>& rows, std::size_t dim) {
+  std::vector<double> largest(rows.size() / dim);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    largest[i / dim] = std::max(largest[i / dim], std::abs(rows[i]));
+  }
+  return largest;
+}
 
 /// Attention of the queries at the positions `rows`, in every batch item and head.
 inline Result forward(const Problem& p, const Inputs& in, std::vector<std::int64_t> rows) {
@@ -206,6 +216,7 @@ inline Result forward(const Problem& p, const Inputs& in, std::vector<std::int64
   const auto dim = static_cast<std::size_t>(p.dim);
   result.out.resize(static_cast<std::size_t>(p.batches) * count * heads * dim);
   result.lse.resize(static_cast<std::size_t>(p.batches) * heads * count);
+  const std::vector<double> largest_values = largest_of_rows(in.v, dim);
   for (std::size_t b = 0; b < static_cast<std::size_t>(p.batches); ++b) {
     for (std::size_t i = 0; i < count; ++i) {
       for (std::size_t head = 0; head < heads; ++head) {
@@ -215,6 +226,14 @@ inline Result forward(const Problem& p, const Inputs& in, std::vector<std::int64
                                        static_cast<std::ptrdiff_t>(((b * count + i) * heads + head) * dim));
         result.lse[(b * heads + head) * count + i] = row.lse;
         result.largest_score = std::max(result.largest_score, row.largest_score);
+        double& largest = result.values.emplace_back(0.0);
+        for (const BranchRow& branch : row.branches) {
+          for (const std::int64_t token : branch.keys.tokens) {
+            const std::size_t key =
+                p.key_row(static_cast<std::int64_t>(b), token, static_cast<std::int64_t>(head));
+            largest = std::max(largest, largest_values[key / dim]);
+          }
+        }
       }
     }
   }

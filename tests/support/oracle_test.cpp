@@ -153,6 +153,7 @@ TEST_CASE("oracle: values of a hand-made case", "[oracle]") {
   CHECK(test::compare_all("lse", result.lse, {std::log(7.0 / 3), std::log(37.0 / 9), std::log(2.0)}, 1e-14)
             .passed());
   CHECK(result.largest_score == 2 * std::log(3.0));
+  CHECK(result.values == std::vector<double>{20, 20, 20});  // key 1, which is not kept, has 100
   CHECK(result.tolerance_factor() == 1);
   p.scale = 1000;
   CHECK(std::abs(oracle::forward(p, in, {1}).tolerance_factor() - 20 * std::log(3.0)) < 1e-12);
@@ -164,6 +165,10 @@ TEST_CASE("oracle: values of a hand-made case", "[oracle]") {
   const oracle::Inputs two_heads{{0, 0, 0, 0, 0, 0}, in.k, in.v};
   result = oracle::forward(p, two_heads);
   CHECK(test::compare_all("out", result.out, {15, 50, 15, 50, 15, 50}, 1e-14).passed());
+  CHECK(result.values == std::vector<double>{20, 100, 20, 100, 20, 100});
+  p.causal = true;
+  const oracle::Inputs negative{two_heads.q, in.k, {-10, 100, 20}};
+  CHECK(oracle::forward(p, negative, {0, 2}).values == std::vector<double>{10, 0, 20, 100});
 }
 
 TEST_CASE("oracle: sampled rows equal the rows of the whole", "[oracle]") {

@@ -137,7 +137,7 @@ class BlockForward {
     }
     for (std::size_t i = 0; i < cursors.size(); ++i) {
       const QuerySet set = query_set(slot_run.begin + static_cast<std::int64_t>(i));
-      if (set.tokens.count > 0) work.tiles[i].store(set, states);
+      if (set.tokens.count > 0) work.tiles[i].store(states);
     }
     pass_.finish(task, states);
   }

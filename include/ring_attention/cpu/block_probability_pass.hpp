@@ -50,7 +50,8 @@ class BlockProbabilityPass {
     T* const packed = query + most * head_dim_;
     T* const row_lse = packed + kernel_.key_block * head_dim_;
     T* const scores = row_lse + most;
-    LaneIndex<T> limits[largest_tile];
+    std::int64_t query_tokens[largest_tile], query_heads[largest_tile];
+    std::fill_n(query_heads, largest_tile, head);
     for (std::int64_t k = 0; k < keys.count; k += kernel_.key_block) {
       const std::int64_t count = (std::min)(kernel_.key_block, keys.count - k);
       kernel_.pack_panels(Rows<const Scalar>{k_.row(item, keys[k], kv_head), k_.strides()[1]}, count,
@@ -60,11 +61,12 @@ class BlockProbabilityPass {
         const int vectors = kernel_.vectors_for(rows);
         const std::int64_t width = vectors * kernel_.lanes;
         for (std::int64_t lane = 0; lane < width; ++lane) {
-          load(item, head, queries[first + lane], lane < rows, lane, width, query, row_lse);
-          limits[lane] = static_cast<LaneIndex<T>>(
-              plan_.causal ? keys.sub(k, k + count).count_below(queries[first + lane] + 1) : count);
+          query_tokens[lane] = queries[first + (std::min)(lane, rows - 1)];
+          load(item, head, query_tokens[lane], lane < rows, lane, width, query, row_lse);
         }
-        kernel_.probabilities(packed, count, {query, row_lse, vectors}, limits, head_dim_, scores);
+        kernel_.probabilities(packed, {query, row_lse, vectors},
+                              {query_tokens, query_heads, keys.sub(k, k + count), plan_.causal}, head_dim_,
+                              scores);
         for (std::int64_t lane = 0; lane < rows; ++lane) {
           T* to = values + (first + lane) * plan_.block_size + k;
           for (std::int64_t i = 0; i < count; ++i) to[i] = scores[i * width + lane];

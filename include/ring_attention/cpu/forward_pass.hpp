@@ -99,7 +99,7 @@ class ForwardPass {
         loaded = true;
         work.tiles.attend(piece, plan_.causal);
       }
-      if (loaded) work.tiles.store(set, states);
+      if (loaded) work.tiles.store(states);
     }
   }
 

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/cpu/meeting_counts.hpp>
 #include <ring_attention/cpu/query_tiles.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
@@ -84,14 +83,14 @@ struct BackwardWorkspace {
     delta = carver.take<T>(lanes);
     probability = carver.take<T>(lanes);
     weighted = carver.take<T>(lanes);
-    token = carver.take<std::int64_t>(lanes);
+    query_token = carver.take<std::int64_t>(lanes);
+    query_head = carver.take<std::int64_t>(lanes);
     packed_keys = carver.take<std::byte>(kernel.gradient_panel_bytes(keys, shape.head_dim));
     packed_values = carver.take<std::byte>(kernel.gradient_panel_bytes(keys, shape.head_dim));
     key_rows = carver.take<std::byte>(kernel.gradient_row_bytes(keys, shape.head_dim));
     grad_keys = carver.take<T>(keys * dims);
     grad_values = carver.take<T>(keys * dims);
     scratch = carver.take<T>(kernel.backward_scratch);
-    limits = carver.take<LaneIndex<T>>(most);
     query_row = carver.take<const Scalar*>(most);
     grad_row = carver.take<const Scalar*>(most);
     heads = carver.take<std::int64_t>(shape.heads / shape.kv_heads);
@@ -99,13 +98,11 @@ struct BackwardWorkspace {
 
   std::byte *query, *grad_out, *query_rows, *grad_out_rows;
   T *grad_query, *lse, *delta, *probability, *weighted;
-  std::int64_t* token;
+  std::int64_t *query_token, *query_head;
   std::byte *packed_keys, *packed_values, *key_rows;
   T *grad_keys, *grad_values, *scratch;
-  LaneIndex<T>* limits;
   const Scalar **query_row, **grad_row;  // of one tile
   std::int64_t* heads;
-  Meetings meetings;  // of the queries that are loaded, and of the keys they meet
 };
 
 /// Query rows that lie in consecutive tiles of a workspace, each tile full but for the last.
@@ -126,7 +123,6 @@ class GradientTiles {
         kernel_(kernel),
         queries_(queries),
         delta_(delta),
-        meetings_(plan),
         causal_(plan.causal),
         head_dim_(plan.shape.head_dim),
         dims_(kernel.row_dim(plan.shape.head_dim)),
@@ -142,7 +138,6 @@ class GradientTiles {
   /// Loads `loaded.entries` rows of a set from `first` on, and clears their gradients.
   void load(const QuerySet& set, std::int64_t first, const LoadedQueries& loaded, std::size_t branch,
             Workspace& work) const {
-    if (loaded.entries > 0) work.meetings = meetings_.of(set.item, set.head(first));
     const std::int64_t tiles = detail::ceil_div(loaded.entries, most);
     const std::int64_t begin = loaded.first_tile * most;
     const std::int64_t elements = kernel_.padded(most) * dims_;  // of the gradients of a tile
@@ -154,25 +149,17 @@ class GradientTiles {
       const std::int64_t width = to.vectors * kernel_.lanes;
       for (std::int64_t lane = 0; lane < width; ++lane) {
         const std::int64_t local = t * most + lane;
-        work.query_row[lane] = nullptr;
-        work.grad_row[lane] = nullptr;
-        work.token[begin + local] = -1;  // sees no key of a causal run
-        to.lse[lane] = std::numeric_limits<T>::infinity();
-        to.delta[lane] = T{0};
-        if (local < loaded.entries) {
-          const std::int64_t head = set.head(first + local);
-          const std::int64_t token = set.token(first + local);
-          const std::int64_t row = token + set.row_shift;
-          work.token[begin + local] = token;
-          const T lse = *queries_.lse.row(set.item, head, row);
-          // A row without keys has no gradient, whatever its dO holds.
-          if (lse != -std::numeric_limits<T>::infinity()) {
-            work.query_row[lane] = queries_.q.row(set.item, row, head);
-            work.grad_row[lane] = queries_.grad_out.row(set.item, row, head);
-            to.lse[lane] = lse * std::numbers::log2e_v<T>;
-            to.delta[lane] = *delta_.row(branch, set.item, head, token + set.number_shift);
-          }
-        }
+        const std::int64_t entry = first + (std::min)(local, loaded.entries - 1);
+        const std::int64_t head = work.query_head[begin + local] = set.head(entry);
+        const std::int64_t token = work.query_token[begin + local] = set.token(entry);
+        const std::int64_t row = token + set.row_shift;
+        const T lse = *queries_.lse.row(set.item, head, row);
+        // A row without keys has no gradient, whatever its dO holds.
+        const bool filled = local < loaded.entries && lse != -std::numeric_limits<T>::infinity();
+        work.query_row[lane] = filled ? queries_.q.row(set.item, row, head) : nullptr;
+        work.grad_row[lane] = filled ? queries_.grad_out.row(set.item, row, head) : nullptr;
+        to.lse[lane] = filled ? lse * std::numbers::log2e_v<T> : std::numeric_limits<T>::infinity();
+        to.delta[lane] = filled ? *delta_.row(branch, set.item, head, token + set.number_shift) : T{0};
       }
       kernel_.load_gradients(work.query_row, work.grad_row, head_dim_, query_scale_, to);
     }
@@ -194,29 +181,15 @@ class GradientTiles {
   /// Adds what loaded queries and the packed keys of `tokens` at position `at` give each other.
   void accumulate(const LoadedQueries& loaded, const Progression& tokens, std::int64_t at,
                   const GradientsWanted& wanted, Workspace& work) const {
-    const GradientKeys<T> packed{work.packed_keys + panel_bytes(at),
-                                 work.packed_values + panel_bytes(at),
+    const GradientKeys<T> packed{work.packed_keys + panel_bytes(at), work.packed_values + panel_bytes(at),
                                  work.key_rows + row_bytes(at),
                                  wanted.keys ? work.grad_keys + at * dims_ : nullptr,
-                                 wanted.keys ? work.grad_values + at * dims_ : nullptr,
-                                 work.meetings.queries_of_key,
-                                 tokens.count};
+                                 wanted.keys ? work.grad_values + at * dims_ : nullptr};
     for (std::int64_t t = 0; t < detail::ceil_div(loaded.entries, most); ++t) {
-      const GradientTile<T> queries = tile(work, loaded, t, wanted);
-      const LaneIndex<T>* limits = nullptr;
-      if (causal_) {
-        const std::int64_t* lane_token = work.token + (loaded.first_tile + t) * most;
-        const std::int64_t filled = (std::min)(most, loaded.entries - t * most);
-        const auto [least, greatest] = std::minmax_element(lane_token, lane_token + filled);
-        if (tokens.first > *greatest) continue;
-        if (tokens.last() > *least) {
-          for (std::int64_t lane = 0; lane < queries.vectors * kernel_.lanes; ++lane) {
-            work.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_below(lane_token[lane] + 1));
-          }
-          limits = work.limits;
-        }
-      }
-      kernel_.accumulate(packed, queries, limits, head_dim_, query_scale_, work.scratch);
+      const std::int64_t lane = (loaded.first_tile + t) * most;
+      kernel_.accumulate(packed, tile(work, loaded, t, wanted),
+                         {work.query_token + lane, work.query_head + lane, tokens, causal_}, head_dim_,
+                         query_scale_, work.scratch);
     }
   }
 
@@ -248,14 +221,12 @@ class GradientTiles {
             wanted.queries ? work.grad_query + index * kernel_.padded(most) * dims_ : nullptr,
             wanted.sums ? work.probability + lane : nullptr,
             wanted.sums ? work.weighted + lane : nullptr,
-            work.meetings.keys_of_query,
             kernel_.vectors_for(loaded.entries - t * most)};
   }
 
   const TileKernel<Scalar>& kernel_;
   BackwardQueries<Scalar> queries_;
   RowNumbers<T> delta_;
-  MeetingsOfCall meetings_;
   bool causal_;
   std::int64_t head_dim_, dims_;
   T scale_, query_scale_;

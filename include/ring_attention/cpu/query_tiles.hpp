@@ -64,7 +64,6 @@ struct KeyBuffers {
     keys = carver.take<std::byte>(kernel->key_bytes(run_keys, head_dim));
     values = carver.take<std::byte>(kernel->value_bytes(run_keys, head_dim));
     scratch = carver.take<T>(kernel->forward_scratch);
-    limits = carver.take<LaneIndex<T>>(kernel->max_queries());
     queries = carver.take<const Scalar*>(kernel->max_queries());
     rows = carver.take<std::int64_t>(kernel->max_queries());
   }
@@ -72,15 +71,14 @@ struct KeyBuffers {
   /// Packs a run of at most run_keys keys straight from where they lie.
   PackedKeys pack(const KeyPiece<Scalar>& run) const {
     kernel->pack_keys(run.keys, run.tokens.count, head_dim, keys);
-    const bool large = kernel->pack_values(run.values, run.tokens.count, head_dim, run_keys, values);
-    return {keys, values, run.tokens.count, run_keys, large};
+    kernel->pack_values(run.values, run.tokens.count, head_dim, run_keys, values);
+    return {keys, values, run_keys};
   }
 
   const TileKernel<Scalar>* kernel;
   std::int64_t head_dim, run_keys;
   std::byte *keys, *values;
   T* scratch;
-  LaneIndex<T>* limits;
   const Scalar** queries;  // of one tile
   std::int64_t* rows;
 };
@@ -105,6 +103,7 @@ class QueryTiles {
     maximum_ = carver.take<T>(lanes);
     sum_ = carver.take<T>(lanes);
     token_ = carver.take<std::int64_t>(lanes);
+    head_ = carver.take<std::int64_t>(lanes);
   }
 
   /// Loads queries and their state. `scale` is that of the scores.
@@ -118,14 +117,11 @@ class QueryTiles {
       const std::int64_t width = to.vectors * kernel_.lanes;
       for (std::int64_t lane = 0; lane < width; ++lane) {
         const std::int64_t entry = t * most_ + lane;
-        buffers_.queries[lane] = nullptr;
-        buffers_.rows[lane] = -1;
-        token_[entry] = -1;  // sees no key of a causal run
-        if (entry >= entries_) continue;
-        const std::int64_t head = set.head(entry);
-        token_[entry] = set.token(entry);
-        buffers_.queries[lane] = q.row(set.item, token_[entry] + set.row_shift, head);
-        buffers_.rows[lane] = states.row(head, token_[entry]);
+        const bool filled = entry < entries_;
+        const std::int64_t token = token_[entry] = set.token(filled ? entry : entries_ - 1);
+        const std::int64_t head = head_[entry] = set.head(filled ? entry : entries_ - 1);
+        buffers_.queries[lane] = filled ? q.row(set.item, token + set.row_shift, head) : nullptr;
+        buffers_.rows[lane] = filled ? states.row(head, token) : -1;
       }
       kernel_.load_queries(buffers_.queries, buffers_.head_dim, to, scale_);
       kernel_.load_states(states.rows(), buffers_.rows, buffers_.head_dim, to);
@@ -143,47 +139,27 @@ class QueryTiles {
   /// The same for keys that are packed already.
   void attend(const PackedKeys& packed, const Progression& tokens, bool causal) const {
     for (std::int64_t t = 0; t < count_; ++t) {
-      const LaneIndex<T>* limits = nullptr;
-      if (causal) {
-        const Visibility seen = visible(tokens, t);
-        if (seen == Visibility::none) continue;
-        if (seen == Visibility::some) limits = buffers_.limits;
-      }
-      kernel_.attend(packed, tile(t), limits, buffers_.head_dim, scale_, buffers_.scratch);
+      kernel_.attend(packed, tile(t), {token_ + t * most_, head_ + t * most_, tokens, causal},
+                     buffers_.head_dim, scale_, buffers_.scratch);
     }
   }
 
-  void store(const QuerySet& set, const RowStates<T>& states) const {
+  /// Writes the state of the queries that are loaded.
+  void store(const RowStates<T>& states) const {
     for (std::int64_t t = 0; t < count_; ++t) {
       const QueryTile<T> from = tile(t);
       for (std::int64_t lane = 0; lane < from.vectors * kernel_.lanes; ++lane) {
         const std::int64_t entry = t * most_ + lane;
-        buffers_.rows[lane] = entry < entries_ ? states.row(set.head(entry), token_[entry]) : -1;
+        buffers_.rows[lane] = entry < entries_ ? states.row(head_[entry], token_[entry]) : -1;
       }
       kernel_.store_states(from, buffers_.rows, buffers_.head_dim, states.rows());
     }
   }
 
  private:
-  enum class Visibility { none, some, all };
-
   QueryTile<T> tile(std::int64_t t) const {
     return {query_ + t * query_bytes_, output_ + t * most_ * kernel_.padded(buffers_.head_dim),
             maximum_ + t * most_, sum_ + t * most_, kernel_.vectors_for(entries_ - t * most_)};
-  }
-
-  /// Which of the run's keys a tile's queries see; fills the buffers' limits where it is some.
-  Visibility visible(const Progression& tokens, std::int64_t t) const {
-    const std::int64_t width = tile(t).vectors * kernel_.lanes;
-    const std::int64_t* lane_token = token_ + t * most_;
-    const auto [least, greatest] =
-        std::minmax_element(lane_token, lane_token + (std::min)(width, entries_ - t * most_));
-    if (tokens.last() <= *least) return Visibility::all;
-    if (tokens.first > *greatest) return Visibility::none;
-    for (std::int64_t lane = 0; lane < width; ++lane) {
-      buffers_.limits[lane] = static_cast<LaneIndex<T>>(tokens.count_below(lane_token[lane] + 1));
-    }
-    return Visibility::some;
   }
 
   const TileKernel<Scalar>& kernel_;
@@ -195,7 +171,7 @@ class QueryTiles {
   T scale_{};
   std::byte* query_;
   T *output_, *maximum_, *sum_;
-  std::int64_t* token_;
+  std::int64_t *token_, *head_;
 };
 
 }  // namespace engine

@@ -9,6 +9,16 @@
 #include <vector>
 
 namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+/// The two passes of attention, which may have different kernels.
+enum class Direction {
+  forward,   ///< outputs and log-sum-exp
+  backward,  ///< gradients
+};
+
+}  // namespace RING_ATTENTION_NAMESPACE
+
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// Names of the kernels that this processor runs, the best first: of "amx_bf16", "avx512_bf16", "avx512",
@@ -21,6 +31,13 @@ std::vector<std::string> available_kernels();
 /// different kernels agree up to rounding. Throws std::invalid_argument for a name that available_kernels()
 /// does not list.
 void set_kernel(std::string_view name);
+
+/// Name of the kernel that serves calls for a scalar whose context names none: what set_kernel chose, else
+/// what the environment variable RING_ATTENTION_KERNEL names, else the best one; or the next one, if that has
+/// nothing of its own for the scalar and direction. Throws std::invalid_argument if the environment variable
+/// names no kernel of this processor.
+template <class Scalar>
+std::string kernel_for(Direction direction);
 
 namespace engine {
 

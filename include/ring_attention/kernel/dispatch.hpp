@@ -16,6 +16,7 @@
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
+
 namespace detail {
 
 /// The process's choice by name; null: there is none. Names live forever.
@@ -118,6 +119,16 @@ const TileKernel<Scalar>& active_kernel() {
   if (name == nullptr) name = kernel_of_environment();
   return kernel_of_name<Scalar>(name == nullptr ? std::string_view() : name);
 }
+
+}  // namespace engine
+
+template <class Scalar>
+std::string kernel_for(Direction direction) {
+  const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
+  return direction == Direction::forward ? kernel.name : kernel.backward_name;
+}
+
+namespace engine {
 
 template <class Scalar>
 Execution<Scalar> execution_of(const Context& context) {

@@ -10,6 +10,7 @@
 #include <limits>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
+#include <ring_attention/pattern/progression.hpp>
 #include <ring_attention/scalar.hpp>
 #include <type_traits>
 #include <utility>

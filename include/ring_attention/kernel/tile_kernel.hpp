@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <ring_attention/kernel/rows.hpp>
+#include <ring_attention/pattern/progression.hpp>
 #include <ring_attention/scalar.hpp>
 #include <type_traits>
 
@@ -13,7 +14,7 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// Position of a key in a run, as wide as the accumulator type.
+/// Number of a key in a run, as wide as the accumulator type.
 template <class T>
 using LaneIndex = std::conditional_t<std::is_same_v<T, double>, std::int64_t, std::int32_t>;
 
@@ -44,13 +45,20 @@ struct StateRows {
   T* sum;      // [row]
 };
 
+/// Where the queries of a tile and a run of keys lie in the sequence, which decides who sees whom. Lanes
+/// without a query repeat the position of one that has.
+struct TilePositions {
+  const std::int64_t* query_tokens;  // [width]
+  const std::int64_t* query_heads;   // [width]
+  Progression keys;                  // tokens of the run
+  bool causal;                       // queries see keys at their own token and before
+};
+
 /// A run of packed keys and values.
 struct PackedKeys {
   const std::byte* keys;
   const std::byte* values;
-  std::int64_t count;     // keys in this run
   std::int64_t capacity;  // keys that the buffers were laid out for
-  bool large_values;      // as pack_values returned
 };
 
 /// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors. Both as the
@@ -61,12 +69,11 @@ struct GradientTile {
   std::byte* grad_out;
   std::byte* query_rows;
   std::byte* grad_out_rows;
-  T* lse;                      // [width], base 2; +infinity for lanes without a query or without keys
-  T* delta;                    // [width], sum_d dO O minus the gradient of the log-sum-exp
-  T* grad_query;               // [width rounded up to panels][row_dim], summed up; null: not wanted
-  T* probability;              // [width], sum of probabilities; null: not wanted
-  T* weighted;                 // [width], sum of probabilities times dO.v; null: not wanted
-  std::int64_t keys_of_query;  // most keys that a query meets in the whole call
+  T* lse;          // [width], base 2; +infinity for lanes without a query or without keys
+  T* delta;        // [width], sum_d dO O minus the gradient of the log-sum-exp
+  T* grad_query;   // [width rounded up to panels][row_dim], summed up; null: not wanted
+  T* probability;  // [width], sum of probabilities; null: not wanted
+  T* weighted;     // [width], sum of probabilities times dO.v; null: not wanted
   int vectors;
 };
 
@@ -81,13 +88,11 @@ struct ProbabilityTile {
 /// A run of keys for backward.
 template <class T>
 struct GradientKeys {
-  std::byte* keys;              // as pack_gradient_panels writes them
-  std::byte* values;            // of the same form
-  std::byte* key_rows;          // as pack_gradient_rows writes them
-  T* grad_keys;                 // [padded count][row_dim], summed up; null: not wanted
-  T* grad_values;               // [padded count][row_dim], null with grad_keys
-  std::int64_t queries_of_key;  // most queries that a key meets in the whole call
-  std::int64_t count;
+  std::byte* keys;      // as pack_gradient_panels writes them
+  std::byte* values;    // of the same form
+  std::byte* key_rows;  // as pack_gradient_rows writes them
+  T* grad_keys;         // [padded count][row_dim], summed up; null: not wanted
+  T* grad_values;       // [padded count][row_dim], null with grad_keys
 };
 
 /// Layout and functions of one instruction set for one scalar. A tile holds up to max_queries() queries.
@@ -96,6 +101,7 @@ struct TileKernel {
   using T = accumulator_t<Scalar>;
 
   const char* name;
+  const char* backward_name;     // of the kernel that lends its backward, or its own
   int lanes;                     // queries in a vector
   int max_vectors;               // vectors in a tile
   int panel;                     // extents that kernels read and write in whole panels are rounded up to it
@@ -110,18 +116,16 @@ struct TileKernel {
   std::int64_t (*gradient_row_bytes)(std::int64_t rows, std::int64_t head_dim);
 
   /// Forward. Rows of queries may be null: lanes without a query hold zeros, so that nothing in them can turn
-  /// into NaN. `rows` of states are numbers of rows, or -1. Query j of a tile sees the first limits[j] keys
-  /// of a run; null: all. pack_values returns whether values are so large that rounded probabilities would
-  /// show.
+  /// into NaN. `rows` of states are numbers of rows, or -1.
   void (*pack_keys)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, std::byte* to);
-  bool (*pack_values)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  void (*pack_values)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                       std::int64_t capacity, std::byte* to);
   void (*load_queries)(const Scalar* const* rows, std::int64_t head_dim, const QueryTile<T>& tile, T scale);
   void (*load_states)(const StateRows<T>& states, const std::int64_t* rows, std::int64_t head_dim,
                       const QueryTile<T>& tile);
   void (*store_states)(const QueryTile<T>& tile, const std::int64_t* rows, std::int64_t head_dim,
                        const StateRows<T>& states);
-  void (*attend)(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+  void (*attend)(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                  std::int64_t head_dim, T scale, T* scratch);
 
   /// Backward. `scale` is that of the scores in base-2 logarithms.
@@ -131,13 +135,13 @@ struct TileKernel {
                              std::byte* to);
   void (*load_gradients)(const Scalar* const* queries, const Scalar* const* grads, std::int64_t head_dim,
                          T scale, const GradientTile<T>& tile);
-  void (*accumulate)(const GradientKeys<T>& keys, const GradientTile<T>& tile, const LaneIndex<T>* limits,
+  void (*accumulate)(const GradientKeys<T>& keys, const GradientTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T scale, T* scratch);
 
   /// Probabilities [count][width] of at most key_block keys, which are packed in panels of T.
   void (*pack_panels)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to);
-  void (*probabilities)(const T* panels, std::int64_t count, const ProbabilityTile<T>& tile,
-                        const LaneIndex<T>* limits, std::int64_t head_dim, T* to);
+  void (*probabilities)(const T* panels, const ProbabilityTile<T>& tile, const TilePositions& positions,
+                        std::int64_t head_dim, T* to);
 
   /// Rows: to = factor * from, to += factor * from, and sum_d a b.
   void (*round_row)(const T* from, T factor, std::int64_t count, Scalar* to);

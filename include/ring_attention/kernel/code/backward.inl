@@ -11,7 +11,6 @@ template <class Scalar>
 struct Backward {
   using T = accumulator_t<Scalar>;
   using Tiles = Forward<Scalar>;
-  using Index = LaneIndex<T>;
   static constexpr int lanes = lane_count<T>;
 
   /// Rows are padded to whole vectors of dimensions.
@@ -81,30 +80,29 @@ struct Backward {
     return sum;
   }
 
-  /// Adds what the tile and the run give each other. Query j sees the first limits[j] keys; null: all.
-  static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
-                         std::int64_t head_dim, T, T* scratch) {
+  /// Adds what the tile and the run give each other.
+  static void accumulate(const GradientKeys<T>& keys, const GradientTile<T>& tile,
+                         const TilePositions& positions, std::int64_t head_dim, T, T* scratch) {
     switch (tile.vectors) {
       case 1:
-        return accumulate_tile<1>(keys, tile, limits, head_dim, scratch);
+        return accumulate_tile<1>(keys, tile, positions, head_dim, scratch);
       case 2:
-        return accumulate_tile<2>(keys, tile, limits, head_dim, scratch);
+        return accumulate_tile<2>(keys, tile, positions, head_dim, scratch);
       default:
-        return accumulate_tile<max_vectors>(keys, tile, limits, head_dim, scratch);
+        return accumulate_tile<max_vectors>(keys, tile, positions, head_dim, scratch);
     }
   }
 
-  /// Writes the probabilities [count][width] of at most key_block packed keys. Query j sees the first
-  /// limits[j] keys.
-  static void probabilities(const T* packed_keys, std::int64_t count, const ProbabilityTile<T>& tile,
-                            const Index* limits, std::int64_t head_dim, T* to) {
+  /// Writes the probabilities [count][width] of at most key_block packed keys.
+  static void probabilities(const T* packed_keys, const ProbabilityTile<T>& tile,
+                            const TilePositions& positions, std::int64_t head_dim, T* to) {
     switch (tile.vectors) {
       case 1:
-        return write_probabilities<1>(packed_keys, count, tile, limits, head_dim, to);
+        return write_probabilities<1>(packed_keys, tile, positions, head_dim, to);
       case 2:
-        return write_probabilities<2>(packed_keys, count, tile, limits, head_dim, to);
+        return write_probabilities<2>(packed_keys, tile, positions, head_dim, to);
       default:
-        return write_probabilities<max_vectors>(packed_keys, count, tile, limits, head_dim, to);
+        return write_probabilities<max_vectors>(packed_keys, tile, positions, head_dim, to);
     }
   }
 
@@ -120,19 +118,20 @@ struct Backward {
   }
 
   template <int Vectors>
-  static void write_probabilities(const T* packed_keys, std::int64_t count, const ProbabilityTile<T>& tile,
-                                  const Index* limits, std::int64_t head_dim, T* to) {
+  static void write_probabilities(const T* packed_keys, const ProbabilityTile<T>& tile,
+                                  const TilePositions& positions, std::int64_t head_dim, T* to) {
     const std::int64_t chain = chain_length(head_dim);
+    const std::int64_t count = positions.keys.count;
     for (std::int64_t k = 0; k < count; k += panel) {
       dot_products<Products<T>, Vectors>(packed_keys + k * head_dim, tile.query, head_dim, chain,
                                          to + k * Vectors * lanes);
     }
-    to_probabilities<Vectors>(to, 0, count, tile.lse, limits);
+    to_probabilities<Vectors>(to, 0, count, tile.lse, VisibleKeys<T, Vectors>(positions));
   }
 
   template <int Vectors>
-  static void accumulate_tile(const GradientKeys<T>& keys, const GradientTile<T>& tile, const Index* limits,
-                              std::int64_t head_dim, T* scratch) {
+  static void accumulate_tile(const GradientKeys<T>& keys, const GradientTile<T>& tile,
+                              const TilePositions& positions, std::int64_t head_dim, T* scratch) {
     constexpr int width = Vectors * lanes;
     const std::int64_t dims = row_dim(head_dim);
     const std::int64_t chain = chain_length(head_dim);
@@ -143,11 +142,9 @@ struct Backward {
     const T* const grad_out_rows = reinterpret_cast<const T*>(tile.grad_out_rows);
     T* const scores = scratch;
     T* const grads = scratch + block_elements;
-    std::int64_t visible = keys.count;
-    if (limits != nullptr)
-      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = (std::min)(key_block, visible - begin);
+    const VisibleKeys<T, Vectors> visible(positions);
+    for (std::int64_t begin = 0; begin < visible.end; begin += key_block) {
+      const std::int64_t count = (std::min)(key_block, visible.end - begin);
       for (std::int64_t k = 0; k < count; k += panel) {
         dot_products<Products<T>, Vectors>(panels_of_keys + (begin + k) * head_dim,
                                            reinterpret_cast<const T*>(tile.query), head_dim, chain,
@@ -156,7 +153,7 @@ struct Backward {
                                            reinterpret_cast<const T*>(tile.grad_out), head_dim, chain,
                                            grads + k * width);
       }
-      to_probabilities<Vectors>(scores, begin, count, tile.lse, limits);
+      to_probabilities<Vectors>(scores, begin, count, tile.lse, visible);
       // Keys of the last panel that no query sees take part in its multiplies with probability 0.
       std::fill(scores + count * width, scores + Tiles::padded(count) * width, T{0});
       std::fill(grads + count * width, grads + Tiles::padded(count) * width, T{0});
@@ -186,17 +183,15 @@ struct Backward {
 
   template <int Vectors>
   static void to_probabilities(T* scores, std::int64_t begin, std::int64_t count, const T* lse,
-                               const Index* limits) {
+                               const VisibleKeys<T, Vectors>& visible) {
     constexpr int width = Vectors * lanes;
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> shift = load(lse + v * lanes);
-      LaneBits<T> limit{};
-      limit += (std::numeric_limits<Index>::max)();  // a constant by itself, nvcc 13 crashes on it
-      if (limits != nullptr) std::memcpy(&limit, limits + v * lanes, sizeof limit);
+      const auto queries = visible.of(v);
       for (std::int64_t k = 0; k < count; ++k) {
         T* at = scores + k * width + v * lanes;
         const Lanes<T> p = exp2_lanes<T>(load(at) - shift);
-        store(at, limit > static_cast<Index>(begin + k) ? p : Lanes<T>{});
+        store(at, queries.see(begin + k) ? p : Lanes<T>{});
       }
     }
   }

@@ -3,17 +3,14 @@
 
 /// Scores of keys that a query does not see turn into -infinity.
 template <class T, int Vectors>
-inline void hide(T* scores, std::int64_t begin, std::int64_t count, const LaneIndex<T>* limits) {
+inline void hide(T* scores, std::int64_t begin, std::int64_t count, const VisibleKeys<T, Vectors>& visible) {
   constexpr int lanes = lane_count<T>;
   for (int v = 0; v < Vectors; ++v) {
-    LaneBits<T> limit;
-    std::memcpy(&limit, limits + v * lanes, sizeof limit);
+    const auto queries = visible.of(v);
     for (std::int64_t k = 0; k < count; ++k) {
       T* at = scores + (k * Vectors + v) * lanes;
-      const Lanes<T> seen = load(at);
-      store(at, limit > static_cast<LaneIndex<T>>(begin + k)
-                    ? seen
-                    : broadcast(-std::numeric_limits<T>::infinity()));
+      const Lanes<T> score = load(at);
+      store(at, queries.see(begin + k) ? score : broadcast(-std::numeric_limits<T>::infinity()));
     }
   }
 }
@@ -62,7 +59,6 @@ inline void raise_state(const QueryTile<T>& tile, std::int64_t rows, const Lanes
 template <class Scalar>
 struct Forward {
   using T = accumulator_t<Scalar>;
-  using Index = LaneIndex<T>;
 
   static constexpr int lanes = lane_count<T>;
   static constexpr int max_queries = lanes * max_vectors;
@@ -107,7 +103,7 @@ struct Forward {
   }
 
   /// Values as panels of `panel` dimensions, [panel][row][dimension in panel]; missing dimensions are zeros.
-  static bool pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                           std::int64_t capacity, std::byte* bytes) {
     T* const to = reinterpret_cast<T*>(bytes);
     constexpr int step = lanes > panel ? lanes : panel;
@@ -126,7 +122,6 @@ struct Forward {
         }
       }
     }
-    return false;
   }
 
   /// [head_dim][width], scaled into base-2 logarithms.
@@ -187,47 +182,42 @@ struct Forward {
     }
   }
 
-  /// Attends the tile's queries to a run of keys. Query j sees the first limits[j] keys of the run; null:
-  /// all.
-  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const Index* limits,
+  /// Attends the tile's queries to a run of keys.
+  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T, T* scores) {
     switch (tile.vectors) {
       case 1:
-        return attend_tile<1>(keys, tile, limits, head_dim, scores);
+        return attend_tile<1>(keys, tile, positions, head_dim, scores);
       case 2:
-        return attend_tile<2>(keys, tile, limits, head_dim, scores);
+        return attend_tile<2>(keys, tile, positions, head_dim, scores);
       default:
-        return attend_tile<max_vectors>(keys, tile, limits, head_dim, scores);
+        return attend_tile<max_vectors>(keys, tile, positions, head_dim, scores);
     }
   }
 
  private:
   template <int Vectors>
-  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const Index* limits,
+  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                           std::int64_t head_dim, T* scores) {
     constexpr int width = Vectors * lanes;
     const T* const packed_keys = reinterpret_cast<const T*>(keys.keys);
     const T* const packed_values = reinterpret_cast<const T*>(keys.values);
     const T* const query = reinterpret_cast<const T*>(tile.query);
     const std::int64_t chain = chain_length(head_dim);
-    std::int64_t visible = keys.count;
-    if (limits != nullptr)
-      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    const std::int64_t unmasked =
-        limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
-    for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = (std::min)(key_block, visible - begin);
+    const VisibleKeys<T, Vectors> visible(positions);
+    for (std::int64_t begin = 0; begin < visible.end; begin += key_block) {
+      const std::int64_t count = (std::min)(key_block, visible.end - begin);
       Lanes<T> maximum[std::size_t{Vectors}];
       for (int v = 0; v < Vectors; ++v) maximum[v] = load(tile.maximum + v * lanes);
       // Keys that are hidden or fill up the last panel must not raise the maximum: then it is found apart.
-      const bool all_seen = begin + count <= unmasked && count % panel == 0;
+      const bool all_seen = begin + count <= visible.shared && count % panel == 0;
       // S^T = K Q^T
       for (std::int64_t k = 0; k < count; k += panel) {
         dot_products<Products<T>, Vectors>(packed_keys + (begin + k) * head_dim, query, head_dim, chain,
                                            scores + k * width, all_seen ? maximum : nullptr);
       }
       if (!all_seen) {
-        if (begin + count > unmasked) hide<T, Vectors>(scores, begin, count, limits);
+        if (begin + count > visible.shared) hide<T, Vectors>(scores, begin, count, visible);
         raise<T, Vectors>(maximum, scores, count);
       }
       // P = 2^(S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)

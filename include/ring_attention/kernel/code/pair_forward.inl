@@ -2,9 +2,9 @@
 // O^T += V^T P^T over pairs of keys, sums in float. Part of the body of a target that has them.
 //
 // Queries stay as they are, so that they are exact; the scale is applied to the scores. Probabilities are
-// rounded to bfloat16 where they meet values, and are summed up as they were before. That takes at most 2^-8
-// of each, and rounding the output at most 2^-8 of it: together 2.45e-2 of the tolerance of 2.5e-2 for values
-// up to 5.25. Where a run has larger ones, what rounding took from the probabilities meets the values, too.
+// rounded to bfloat16 where they meet values, and are summed up as they were before. With V the largest |v|,
+// that shifts an output by at most 2^-8 V, and rounding the output by at most 2^-8 of it: together 4.7e-3 V
+// of a tolerance of 5e-3 V for outputs of V / 5. For larger ones the tolerance grows faster.
 
 struct PairProducts {
   using Sum = float;
@@ -29,9 +29,8 @@ struct PairForward {
 
   static constexpr int lanes = lane_count<float>;
   static constexpr std::int64_t key_block = Plain::key_block;
-  /// Scores, which turn into probabilities in place, and what rounding takes from those.
-  static constexpr std::int64_t score_elements = Plain::score_elements + Plain::score_elements / 2;
-  static constexpr unsigned largest_plain = 0x40A8;  // 5.25 as bfloat16
+  /// Scores turn into probabilities in place.
+  static constexpr std::int64_t score_elements = Plain::score_elements;
 
   static constexpr std::int64_t padded(std::int64_t extent) { return Plain::padded(extent); }
   static constexpr std::int64_t pairs(std::int64_t extent) { return (extent + 1) / 2; }
@@ -94,20 +93,15 @@ struct PairForward {
            __builtin_convertvector(reinterpret_cast<HalfLanes>(words[1]), LaneUnsigned<float>) << 16;
   }
 
-  /// Lane j of `to` gets the pair of even's and odd's lane j, rounded to bfloat16.
-  [[gnu::always_inline]] static void store_interleaved(Lanes<T> even, Lanes<T> odd, T* to) {
+  /// Lane j of `to` gets the pair of even's and odd's lane j, rounded to bfloat16. Returns the pairs.
+  [[gnu::always_inline]] static __m512bh store_interleaved(Lanes<T> even, Lanes<T> odd, T* to) {
     alignas(64) static constexpr std::uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                             21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                             11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     const __m512i rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-    _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded));
-  }
-
-  /// Numbers as bfloat16 holds them.
-  [[gnu::always_inline]] static Lanes<T> rounded(Lanes<T> numbers) {
-    const __m256bh halves = _mm512_cvtneps_pbh(numbers);
-    return reinterpret_cast<Lanes<T>>(
-        __builtin_convertvector(reinterpret_cast<HalfLanes>(halves), LaneUnsigned<T>) << 16);
+    const __m512i pairs = _mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), rounded);
+    _mm512_storeu_si512(to, pairs);
+    return reinterpret_cast<__m512bh>(pairs);
   }
 
   /// What scores are multiplied by. For scale 0, load_queries writes queries of zeros, so any positive factor
@@ -115,26 +109,20 @@ struct PairForward {
   static T size_of(T scale) { return scale < 0 ? -scale : scale == 0 ? T{1} : scale; }
 
   /// [panel of dimensions][pair of rows][dimension in panel]
-  static bool pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+  static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                           std::int64_t capacity, std::byte* bytes) {
     Pair* const to = reinterpret_cast<Pair*>(bytes);
-    LaneUnsigned<T> large{};
     for (std::int64_t i = 0; i < count; i += 2) {
       const Scalar* even = rows[i];
       const Scalar* odd = i + 1 < count ? rows[i + 1] : nullptr;
       for (std::int64_t first = 0; first < head_dim; first += lanes) {
         const LaneUnsigned<float> both = pair_rows(even, odd, first, head_dim - first);
-        large |= reinterpret_cast<LaneUnsigned<T>>((both & 0x7FFFU) > largest_plain) |
-                 reinterpret_cast<LaneUnsigned<T>>((both >> 16 & 0x7FFFU) > largest_plain);
         for (int p = 0; p < lanes && first + p < head_dim; p += panel) {
           std::memcpy(to + ((first + p) * pairs(capacity) + i / 2 * panel),
                       reinterpret_cast<const Pair*>(&both) + p, panel * sizeof(Pair));
         }
       }
     }
-    bool any = false;
-    for (int l = 0; l < lanes; ++l) any = any || large[l] != 0;
-    return any;
   }
 
   /// [pair of dimensions][width], with the sign of the scale; see size_of.
@@ -157,22 +145,22 @@ struct PairForward {
     load_lanes(rows, head_dim, tile.vectors, scale, tile.query);
   }
 
-  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T scale, T* scores) {
     const T size = size_of(scale);
     switch (tile.vectors) {
       case 1:
-        return attend_tile<1>(keys, tile, limits, head_dim, size, scores);
+        return attend_tile<1>(keys, tile, positions, head_dim, size, scores);
       case 2:
-        return attend_tile<2>(keys, tile, limits, head_dim, size, scores);
+        return attend_tile<2>(keys, tile, positions, head_dim, size, scores);
       default:
-        return attend_tile<max_vectors>(keys, tile, limits, head_dim, size, scores);
+        return attend_tile<max_vectors>(keys, tile, positions, head_dim, size, scores);
     }
   }
 
  private:
   template <int Vectors>
-  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                           std::int64_t head_dim, T scale, T* scores) {
     constexpr int width = Vectors * lanes;
     const Pair* const packed_keys = reinterpret_cast<const Pair*>(keys.keys);
@@ -180,23 +168,19 @@ struct PairForward {
     const Pair* const query = reinterpret_cast<const Pair*>(tile.query);
     const std::int64_t depth = pairs(head_dim);
     const std::int64_t chain = pairs(chain_length(2 * depth));
-    std::int64_t visible = keys.count;
-    if (limits != nullptr)
-      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    const std::int64_t unmasked =
-        limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
-    for (std::int64_t begin = 0; begin < visible; begin += key_block) {
-      const std::int64_t count = (std::min)(key_block, visible - begin);
+    const VisibleKeys<T, Vectors> visible(positions);
+    for (std::int64_t begin = 0; begin < visible.end; begin += key_block) {
+      const std::int64_t count = (std::min)(key_block, visible.end - begin);
       Lanes<T> maximum[std::size_t{Vectors}];
       for (int v = 0; v < Vectors; ++v) maximum[v] = broadcast(-std::numeric_limits<T>::infinity());
-      const bool all_seen = begin + count <= unmasked && count % panel == 0;
+      const bool all_seen = begin + count <= visible.shared && count % panel == 0;
       // S^T = K Q^T
       for (std::int64_t k = 0; k < count; k += panel) {
         dot_products<PairProducts, Vectors>(packed_keys + (begin + k) * depth, query, depth, chain,
                                             scores + k * width, all_seen ? maximum : nullptr);
       }
       if (!all_seen) {
-        if (begin + count > unmasked) hide<T, Vectors>(scores, begin, count, limits);
+        if (begin + count > visible.shared) hide<T, Vectors>(scores, begin, count, visible);
         raise<T, Vectors>(maximum, scores, count);
       }
       // P = 2^(scale * S - m), l = l * 2^(m_old - m) + sum P, O = O * 2^(m_old - m)
@@ -207,26 +191,20 @@ struct PairForward {
         maximum[v] = scaled > before ? scaled : before;
         shift[v] = finite_shift<T>(maximum[v]);
       }
-      T* const rest = keys.large_values ? scores + Plain::score_elements : nullptr;
-      to_pairs<Vectors>(scores, count, scale, shift, sums, rest);
+      to_pairs<Vectors>(scores, count, scale, shift, sums);
       raise_state<T, Vectors>(tile, padded(head_dim), maximum, shift, sums);
       // O^T += V^T P^T
-      for (const T* const part : {static_cast<const T*>(scores), static_cast<const T*>(rest)}) {
-        if (part == nullptr) continue;
-        for (std::int64_t d = 0; d < head_dim; d += panel) {
-          multiply<PairProducts, Vectors, true>(
-              {packed_values + (d * pairs(keys.capacity) + begin / 2 * panel), panel, 1},
-              reinterpret_cast<const Pair*>(part), width, pairs(count), tile.output + d * width, width);
-        }
+      for (std::int64_t d = 0; d < head_dim; d += panel) {
+        multiply<PairProducts, Vectors, true>(
+            {packed_values + (d * pairs(keys.capacity) + begin / 2 * panel), panel, 1},
+            reinterpret_cast<const Pair*>(scores), width, pairs(count), tile.output + d * width, width);
       }
     }
   }
 
   /// Turns the scores of keys 2i and 2i + 1 into pairs of probabilities, in place: [pair of keys][width].
-  /// `rest`: the same for what rounding takes from them; null: not wanted.
   template <int Vectors>
-  static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums,
-                       T* rest) {
+  static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums) {
     constexpr int width = Vectors * lanes;
     for (std::int64_t k = 0; k < count; k += 2) {
       RING_ATTENTION_UNROLL
@@ -236,9 +214,7 @@ struct PairForward {
         const Lanes<T> odd = k + 1 < count ? exp2_lanes<T>(load(at + width) * scale - shift[v]) : Lanes<T>{};
         sums[v] += even;
         sums[v] += odd;
-        const std::int64_t pair = k / 2 * width + v * lanes;
-        store_interleaved(even, odd, scores + pair);
-        if (rest != nullptr) store_interleaved(even - rounded(even), odd - rounded(odd), rest + pair);
+        store_interleaved(even, odd, scores + k / 2 * width + v * lanes);
       }
     }
   }

@@ -16,6 +16,7 @@ using BackwardOf = Backward<Scalar>;
 template <class Scalar>
 inline constexpr TileKernel<Scalar> kernel{
     .name = RING_ATTENTION_TARGET_NAME,
+    .backward_name = RING_ATTENTION_TARGET_NAME,
     .lanes = Forward<Scalar>::lanes,
     .max_vectors = max_vectors,
     .panel = panel,

@@ -11,6 +11,7 @@ namespace RING_ATTENTION_TARGET {
 //
 #include <ring_attention/kernel/code/exp2.inl>
 #include <ring_attention/kernel/code/register_tile.inl>
+#include <ring_attention/kernel/code/visible_keys.inl>
 //
 #include <ring_attention/kernel/code/rows.inl>
 //

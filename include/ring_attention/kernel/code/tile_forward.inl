@@ -9,12 +9,12 @@
 // what was fastest on such a processor: 32 queries at once, tile products and exponentials in turn, scores of
 // 64 keys between the two, and outputs read and written once for 128 or 256 keys.
 //
-// Where the norms of queries and keys tell that no score can be large, probabilities are 2^s, without a
-// maximum. Elsewhere, and where values are large, they are 2^(s - m), m the maximum so far.
+// If the norms of queries and keys show that no score is large, probabilities are 2^s, without a maximum.
+// Otherwise, and for values that such numbers could take beyond float, they are 2^(s - m), m the maximum so
+// far.
 //
 // Probabilities are rounded to bfloat16 where they meet values, and summed up as they were before: the
-// log-sum-exp has the tolerance of float, which sums of rounded ones would not keep. Large values meet what
-// rounding took, too.
+// log-sum-exp has the tolerance of float, which sums of rounded ones would not keep.
 
 template <class Tiles>
 struct TileForward {
@@ -27,63 +27,64 @@ struct TileForward {
   static constexpr std::int64_t chunk = 64;  // keys whose scores are held at once
   static constexpr std::int64_t longest_block = 256;
   static constexpr std::int64_t score_elements = chunk * max_vectors * lanes;
-  /// Pairs of probabilities of a block; those of a chunk and what rounding takes from them need less.
+  /// Pairs of probabilities of a block.
   static constexpr std::int64_t pair_elements = longest_block / 2 * max_vectors * lanes;
   static constexpr std::int64_t scratch_elements = score_elements + pair_elements;
-  /// Sums of 2^s, of keys and of their products with values, stay far from float's limit of 2^128.
+  /// Sums of 2^s and of their products with values stay far from float's limit of 2^128.
   static constexpr double largest_exponent = 60;
+  static constexpr T largest_value = 0x1p30F;
 
-  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
+  static void attend(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T scale, T* scratch) {
-    const T size = PairForward::size_of(scale);
-    const double bound = static_cast<double>(size) * static_cast<double>(size) *
-                         static_cast<double>(Layout::largest_square(keys.keys)) *
-                         static_cast<double>(Layout::largest_square(tile.query));
-    const bool bounded = !keys.large_values && bound < largest_exponent * largest_exponent;  // false for NaN
-    const TileShapes shapes;
-    Tiles::configure(shapes);
-    if (tile.vectors == 1) {
-      (bounded ? attend_tile<1, true> : attend_tile<1, false>)(keys, tile, limits, head_dim, size, scratch);
-    } else {
-      (bounded ? attend_tile<2, true> : attend_tile<2, false>)(keys, tile, limits, head_dim, size, scratch);
-    }
-    Tiles::release();
+    if (tile.vectors == 1) return attend_queries<1>(keys, tile, positions, head_dim, scale, scratch);
+    attend_queries<2>(keys, tile, positions, head_dim, scale, scratch);
   }
 
  private:
+  template <int Vectors>
+  static void attend_queries(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
+                             std::int64_t head_dim, T scale, T* scratch) {
+    const VisibleKeys<T, Vectors> visible(positions);
+    if (visible.end == 0) return;
+    const T size = PairForward::size_of(scale);
+    const double bound = static_cast<double>(size) * static_cast<double>(size) *
+                         static_cast<double>(Layout::bound_of(keys.keys)) *
+                         static_cast<double>(Layout::bound_of(tile.query));
+    const bool bounded = bound < largest_exponent * largest_exponent &&
+                         Layout::bound_of(keys.values) < largest_value;  // false for NaN
+    const TileShapes shapes;
+    Tiles::configure(shapes);
+    const auto attend = bounded ? attend_tile<Vectors, true> : attend_tile<Vectors, false>;
+    attend(keys, tile, visible, head_dim, size, scratch);
+    Tiles::release();
+  }
+
   template <int Vectors, bool Bounded>
-  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile, const LaneIndex<T>* limits,
-                          std::int64_t head_dim, T scale, T* scores) {
+  static void attend_tile(const PackedKeys& keys, const QueryTile<T>& tile,
+                          const VisibleKeys<T, Vectors>& visible, std::int64_t head_dim, T scale, T* scores) {
     constexpr int width = Vectors * lanes;
     T* const pairs = scores + score_elements;
-    T* const rest = keys.large_values ? pairs + pair_elements / 2 : nullptr;
     const std::int64_t output_rows = Layout::row_tiles(head_dim) * tile_rows;
-    std::int64_t visible = keys.count;
-    if (limits != nullptr)
-      visible = std::min<std::int64_t>(visible, *std::max_element(limits, limits + width));
-    const std::int64_t unmasked =
-        limits == nullptr ? keys.count : static_cast<std::int64_t>(*std::min_element(limits, limits + width));
     Lanes<T> shift[std::size_t{Vectors}], sums[std::size_t{Vectors}] = {};
-    if constexpr (Bounded) drop_maximum<Vectors>(tile, output_rows, limits, shift);
+    if constexpr (Bounded) drop_maximum<Vectors>(tile, output_rows, visible, shift);
     const std::int64_t block = !Bounded ? chunk : head_dim <= 64 ? longest_block / 2 : longest_block;
-    for (std::int64_t begin = 0; begin < visible; begin += block) {
-      const std::int64_t end = (std::min)(begin + block, visible);
+    for (std::int64_t begin = 0; begin < visible.end; begin += block) {
+      const std::int64_t end = (std::min)(begin + block, visible.end);
       for (std::int64_t k = begin; k < end; k += chunk) {
         const std::int64_t count = (std::min)(chunk, end - k);
         score<Vectors>(keys, tile, k, count, head_dim, scores);
-        if (k + count > unmasked) hide<T, Vectors>(scores, k, count, limits);
+        if (k + count > visible.shared) hide<T, Vectors>(scores, k, count, visible);
         T* const to = pairs + (k - begin) / 2 * width;
         if constexpr (Bounded) {
-          to_pairs<Vectors>(scores, count, scale, shift, sums, to, nullptr);
+          to_pairs<Vectors>(scores, count, scale, shift, sums, to);
         } else {
           Lanes<T> maximum[std::size_t{Vectors}], of_chunk[std::size_t{Vectors}] = {};
           find_maximum<Vectors>(tile, scores, count, scale, maximum, shift);
-          to_pairs<Vectors>(scores, count, scale, shift, of_chunk, to, rest);
+          to_pairs<Vectors>(scores, count, scale, shift, of_chunk, to);
           raise_state<T, Vectors>(tile, output_rows, maximum, shift, of_chunk);
         }
       }
       add_values<Vectors>(keys, tile, begin, end - begin, head_dim, pairs);
-      if (!Bounded && rest != nullptr) add_values<Vectors>(keys, tile, begin, end - begin, head_dim, rest);
     }
     for (int v = 0; Bounded && v < Vectors; ++v) {
       T* const l = tile.sum + v * lanes;
@@ -120,7 +121,7 @@ struct TileForward {
     const std::int64_t rows = Layout::row_tiles(head_dim);
     constexpr std::int64_t stride = Vectors * tile_row_bytes;
     multiply_tiles<Tiles, Vectors, true>({
-        .a = keys.values + first / Layout::depth * rows * tile_bytes,
+        .a = keys.values + Layout::header + first / Layout::depth * rows * tile_bytes,
         .a_row = tile_bytes,
         .a_depth = rows * tile_bytes,
         .b = reinterpret_cast<const std::byte*>(pairs),
@@ -137,18 +138,13 @@ struct TileForward {
 
   /// Brings lanes that see a key to m = 0 or to the maximum they have, whichever is larger.
   template <int Vectors>
-  static void drop_maximum(const QueryTile<T>& tile, std::int64_t output_rows, const LaneIndex<T>* limits,
-                           Lanes<T>* shift) {
+  static void drop_maximum(const QueryTile<T>& tile, std::int64_t output_rows,
+                           const VisibleKeys<T, Vectors>& visible, Lanes<T>* shift) {
     Lanes<T> maximum[std::size_t{Vectors}], none[std::size_t{Vectors}] = {};
     for (int v = 0; v < Vectors; ++v) {
       const Lanes<T> before = load(tile.maximum + v * lanes);
-      Lanes<T> raised = before > T{0} ? before : Lanes<T>{};
-      if (limits != nullptr) {
-        LaneBits<T> limit;
-        std::memcpy(&limit, limits + v * lanes, sizeof limit);
-        raised = limit > 0 ? raised : before;
-      }
-      maximum[v] = raised;
+      const Lanes<T> raised = before > T{0} ? before : Lanes<T>{};
+      maximum[v] = visible.of(v).see_any() ? raised : before;
       shift[v] = finite_shift<T>(maximum[v]);
     }
     raise_state<T, Vectors>(tile, output_rows, maximum, shift, none);
@@ -168,10 +164,10 @@ struct TileForward {
   }
 
   /// Pairs of probabilities, [pair of keys][width], filled up to whole tiles; adds them to `sums` before they
-  /// are rounded. `rest`: the same for what rounding takes from them; null: not wanted.
+  /// are rounded.
   template <int Vectors>
   static void to_pairs(T* scores, std::int64_t count, T scale, const Lanes<T>* shift, Lanes<T>* sums,
-                       T* pairs, T* rest) {
+                       T* pairs) {
     constexpr int width = Vectors * lanes;
     // The other half of the last pair; a tile of scores has room for it.
     if (count % 2 != 0) std::fill_n(scores + count * width, width, -std::numeric_limits<T>::infinity());
@@ -184,19 +180,13 @@ struct TileForward {
         const Lanes<T> odd = exp2_short(load(at + width) * scale - shift[v]);
         of_even[v] += even;
         of_odd[v] += odd;
-        const std::int64_t pair = k / 2 * width + v * lanes;
-        PairForward::store_interleaved(even, odd, pairs + pair);
-        if (rest != nullptr) {
-          PairForward::store_interleaved(even - PairForward::rounded(even), odd - PairForward::rounded(odd),
-                                         rest + pair);
-        }
+        PairForward::store_interleaved(even, odd, pairs + k / 2 * width + v * lanes);
       }
     }
     for (int v = 0; v < Vectors; ++v) sums[v] += of_even[v] + of_odd[v];
     const std::int64_t filled = (count + 1) / 2 * width;
     const std::int64_t whole = Layout::depth_tiles(count) * tile_rows * width;
     std::fill(pairs + filled, pairs + whole, T{0});
-    if (rest != nullptr) std::fill(rest + filled, rest + whole, T{0});
   }
 
   /// 2^x with a relative error of 2.9e-6, which the tolerance of the log-sum-exp, 2e-5, has room for; 0 for

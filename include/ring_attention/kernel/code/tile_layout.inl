@@ -4,7 +4,7 @@
 // Keys are rows of the left factor of S^T = K Q^T, in tiles of 16 keys x 32 dimensions; queries are columns
 // of the right one, in tiles of 16 pairs of dimensions x 16 queries. Values are columns of the left factor of
 // O^T += V^T P^T, in tiles of 16 dimensions x 32 keys. Whatever fills up a tile is zero. Queries and keys
-// begin with the square of their largest norm.
+// begin with the square of their largest norm, values with the largest of their magnitudes.
 
 struct TileLayout {
   using T = float;
@@ -26,13 +26,14 @@ struct TileLayout {
     return header + row_tiles(keys) * depth_tiles(head_dim) * tile_bytes;
   }
   static std::int64_t value_bytes(std::int64_t keys, std::int64_t head_dim) {
-    return depth_tiles(keys) * row_tiles(head_dim) * tile_bytes;
+    return header + depth_tiles(keys) * row_tiles(head_dim) * tile_bytes;
   }
 
-  static T largest_square(const std::byte* packed) {
-    T square;
-    std::memcpy(&square, packed, sizeof square);
-    return square;
+  /// The bound that packed rows begin with.
+  static T bound_of(const std::byte* packed) {
+    T bound;
+    std::memcpy(&bound, packed, sizeof bound);
+    return bound;
   }
 
   /// [16 keys][32 dimensions][key][dimension]
@@ -60,9 +61,10 @@ struct TileLayout {
   }
 
   /// [32 keys][16 dimensions][dimension][key]
-  static bool pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
-                          std::int64_t, std::byte* to) {
-    LaneUnsigned<T> large{};
+  static void pack_values(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                          std::int64_t, std::byte* bytes) {
+    std::byte* to = bytes + header;
+    LaneUnsigned<T> largest{};
     for (std::int64_t first = 0; first < count; first += depth) {
       for (std::int64_t d = 0; d < head_dim; d += tile_rows, to += tile_bytes) {
         Lanes<T> square[lanes];
@@ -70,17 +72,19 @@ struct TileLayout {
           const std::int64_t key = first + 2 * i;
           const LaneUnsigned<T> both = PairForward::pair_rows(
               key < count ? rows[key] : nullptr, key + 1 < count ? rows[key + 1] : nullptr, d, head_dim - d);
-          large |= reinterpret_cast<LaneUnsigned<T>>((both & 0x7FFFU) > PairForward::largest_plain) |
-                   reinterpret_cast<LaneUnsigned<T>>((both >> 16 & 0x7FFFU) > PairForward::largest_plain);
+          // Bits of numbers without a sign are ordered as the numbers are, infinity and NaN after them.
+          const LaneUnsigned<T> even = both << 16 & 0x7FFF0000U, odd = both & 0x7FFF0000U;
+          const LaneUnsigned<T> larger = odd > even ? odd : even;
+          largest = larger > largest ? larger : largest;
           square[i] = reinterpret_cast<Lanes<T>>(both);  // moved, never computed with
         }
         transpose<T>(square);
         std::memcpy(to, square, sizeof square);
       }
     }
-    bool any = false;
-    for (int l = 0; l < lanes; ++l) any = any || large[l] != 0;
-    return any;
+    std::uint32_t of_all = 0;
+    for (int l = 0; l < lanes; ++l) of_all = std::max<std::uint32_t>(of_all, largest[l]);
+    std::memcpy(bytes, &of_all, sizeof of_all);
   }
 
   /// [32 dimensions][vector][pair of dimensions][lane], with the sign of the scale; see PairForward::size_of.
