@@ -153,7 +153,7 @@ class RingModel {
 
   Range shard(std::int64_t rank) const {
     const ra::detail::TokenRun run =
-        ra::detail::member_tokens(tokens_, ranks_, ra::ShardLayout::contiguous, rank, false).runs[0];
+        ra::detail::member_tokens(tokens_, ranks_, ra::ShardLayout::contiguous, rank).runs[0];
     return {run.begin, run.end};
   }
 

@@ -28,13 +28,12 @@ namespace engine {
 /// Gradients to compute, and where they go. What is null or false is left out.
 template <class T>
 struct BackwardTargets {
-  TensorView<T> grad_q;                 // summed up
-  std::int64_t grad_q_shift = 0;        // row of grad_q = number of the row + this
+  detail::MemberView<T> grad_q;         // summed up
   bool grad_keys = false;               // into the pieces' rows
   RowNumbers<T> probability, weighted;  // per branch: sums of P and of P * dP
 
   GradientsWanted wanted() const {
-    return {grad_q.data() != nullptr, grad_keys, probability.data != nullptr};
+    return {static_cast<bool>(grad_q), grad_keys, probability.data != nullptr};
   }
 };
 
@@ -66,8 +65,7 @@ class BackwardPass {
                                  (std::min)(unit.query_end, run.end));
     while (segments.next()) {
       meeting.segment = *segments;
-      const QuerySet set{unit.item,     work.heads,      meeting.head_count, meeting.segment.queries,
-                         run.row_shift, run.number_shift};
+      const QuerySet set{unit.item, work.heads, meeting.head_count, meeting.segment.queries};
       auto places = keys.places(unit.item, unit.kv_head, meeting, unit.key_begin, unit.key_end);
       for (detail::KeyPlace place; places.next(place);) {
         GradientPiece<Scalar> piece{piece_of<Scalar>(keys, place, unit.item, unit.kv_head), {}};
@@ -112,14 +110,14 @@ class BackwardPass {
              const BackwardTargets<T>& targets, const Workspace& work) const {
     for (std::int64_t local = 0; local < loaded.entries; ++local) {
       const std::int64_t head = set.head(first + local);
-      const std::int64_t row = set.token(first + local) + set.number_shift;
-      if (targets.grad_q.data() != nullptr) {
+      const std::int64_t token = set.token(first + local);
+      if (targets.grad_q) {
         kernel_.add_row(tiles_.grad_query(loaded, local, work), tiles_.scale(), plan_.shape.head_dim,
-                        targets.grad_q.row(set.item, row + targets.grad_q_shift, head));
+                        targets.grad_q.row(set.item, token, head));
       }
       if (targets.probability.data != nullptr) {
-        *targets.probability.row(unit.branch, set.item, head, row) += work.probability[local];
-        *targets.weighted.row(unit.branch, set.item, head, row) += work.weighted[local];
+        targets.probability.at(unit.branch, set.item, head, token) += work.probability[local];
+        targets.weighted.at(unit.branch, set.item, head, token) += work.weighted[local];
       }
     }
   }

@@ -91,9 +91,8 @@ class BlockBackward {
   }
 
   void run(const GradientViews<Scalar>& grads) {
-    const BackwardQueries<Scalar> queries{tensors_.q, tensors_.grad_out, tensors_.lse};
-    row_deltas(plan_, kernel_, {0, plan_.shape.tokens, 0, 0}, queries, tensors_.out, tensors_.grad_lse,
-               delta_, threads_);
+    const BackwardQueries<Scalar> queries{tensors_, {}};
+    row_deltas(plan_, kernel_, {0, plan_.shape.tokens}, queries, delta_, threads_);
     const Tiles tiles(plan_, kernel_, queries, delta_);
     if (in_place_) {
       clear_rows(grads.q, threads_);  // every key block adds to it
@@ -148,9 +147,8 @@ class BlockBackward {
     for_each_task(queries_, false, [&](const detail::SlotTask& task, Workspace& work, const auto& cursors) {
       const std::int64_t length = plan_.sequence_of(task.item).length;
       const auto query_set = [&](std::size_t i) {
-        return QuerySet{task.item, work.heads,
-                        group_,    block_slots.tokens(task.begin + static_cast<std::int64_t>(i), length),
-                        0,         0};
+        return QuerySet{task.item, work.heads, group_,
+                        block_slots.tokens(task.begin + static_cast<std::int64_t>(i), length)};
       };
       const auto loaded = [&](std::size_t i) {
         return LoadedQueries{static_cast<std::int64_t>(i) * tiles_per_slot_, query_set(i).entries()};
@@ -203,10 +201,8 @@ class BlockBackward {
                    position(i), wanted, work);
       }
       for (detail::ListWalk runs(cursors); runs.next();) {
-        const QuerySet set{
-            task.item, work.heads,
-            group_,    detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length),
-            0,         0};
+        const QuerySet set{task.item, work.heads, group_,
+                           detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length)};
         for (std::int64_t first = 0; first < set.entries(); first += group_entries) {
           const LoadedQueries loaded{0, (std::min)(group_entries, set.entries() - first)};
           tiles.load(set, first, loaded, 0, work);

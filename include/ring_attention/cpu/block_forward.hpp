@@ -111,7 +111,7 @@ class BlockForward {
     pass_.reset(task, states);
     std::iota(work.heads, work.heads + group_, task.head_begin);
     const auto query_set = [&](std::int64_t slot) {
-      return QuerySet{slot_run.item, work.heads, group_, slots_.tokens(slot, length), 0, 0};
+      return QuerySet{slot_run.item, work.heads, group_, slots_.tokens(slot, length)};
     };
 
     const BlockLists& lists = plan_.sequence_of(slot_run.item).blocks;
@@ -121,7 +121,7 @@ class BlockForward {
       cursors[i] = {};
       if (set.tokens.count == 0) continue;
       cursors[i] = detail::cursor_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i)));
-      work.tiles[i].load(set, tensors_.q, plan_.scale, states);
+      work.tiles[i].load(set, {tensors_.q, {}}, plan_.scale, states);
     }
     const KeyTensors<const Scalar> all_keys{tensors_.k, tensors_.v, {}};
     for (detail::ListWalk runs(cursors); runs.next();) {

@@ -70,7 +70,7 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
     if (step.out.rows() > 0) {
       typename Place::Outgoing& message = leaving[sent++ % leaving.size()];
       messages.prepare(message, to, tag, KeyMessage<Scalar>::bytes(step.out, head_dim));
-      pack_keys<Scalar>(k, v, mine.rows(), KeyMessage<Scalar>(step.out, message.bytes(), head_dim));
+      pack_keys<Scalar>(k, v, place.rows(), KeyMessage<Scalar>(step.out, message.bytes(), head_dim));
       messages.send(message);
       bytes += message.bytes().size();
     }

@@ -86,7 +86,7 @@ class RingOrder {
   bool next(detail::TokenRun& run) {
     if (step_ == count_) return false;
     const std::int64_t source = first_ + (shard_ - first_ - step_++ + count_) % count_;
-    run = {shards_->begin(source), shards_->end(source), 0, 0};
+    run = {shards_->begin(source), shards_->end(source)};
     return true;
   }
 
@@ -141,8 +141,9 @@ class LocalPlaces {
 /// Keys of a member's own runs.
 template <class Element>
 struct OwnKeys : KeyTensors<Element> {
-  OwnKeys(const TensorView<Element>& k, const TensorView<Element>& v, const detail::MemberTokens& tokens)
-      : KeyTensors<Element>{k, v, tokens.rows()}, mine(&tokens) {}
+  OwnKeys(const TensorView<Element>& k, const TensorView<Element>& v, const detail::MemberTokens& tokens,
+          const detail::TokenRows& of_tensors)
+      : KeyTensors<Element>{k, v, of_tensors}, mine(&tokens) {}
 
   LocalPlaces<MemberRuns> places(std::int64_t, std::int64_t, const detail::Meeting& meeting,
                                  std::int64_t begin, std::int64_t end) const {

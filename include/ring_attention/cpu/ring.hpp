@@ -29,8 +29,10 @@ struct RingPlace {
   bool whole_tensors;
 
   detail::MemberTokens tokens(std::int64_t member) const {
-    return detail::member_tokens(plan->shape.tokens, plan->ring_size, layout, member, whole_tensors);
+    return detail::member_tokens(plan->shape.tokens, plan->ring_size, layout, member);
   }
+  /// Rows of the member's tensors.
+  detail::TokenRows rows() const { return whole_tensors ? detail::TokenRows() : tokens(rank).rows; }
 };
 
 /// What the thread that made the call does between two tiles: lets its communicator move messages.

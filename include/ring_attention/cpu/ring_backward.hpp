@@ -29,7 +29,7 @@ struct RingBackward<Scalar>::Member {
          const Execution<Scalar>& execution, const Progress& call_progress)
       : plan(*place.plan),
         tensors(all),
-        queries{all.q, all.grad_out, all.lse},
+        queries{all, place.rows()},
         kernel(*execution.kernel),
         threads(execution.threads),
         progress(call_progress),
@@ -51,11 +51,11 @@ struct RingBackward<Scalar>::Member {
     const CallShape& shape = plan.shape;
     storage = Tensor<T>(static_cast<std::int64_t>(branches), shape.batch, shape.heads, mine.size());
     return {storage.data(), shape.heads, mine.size(),
-            branches > 1 ? shape.batch * shape.heads * mine.size() : std::int64_t{0}};
+            branches > 1 ? shape.batch * shape.heads * mine.size() : std::int64_t{0}, mine.rows};
   }
 
-  OwnKeys<const Scalar> own_keys() const { return {tensors.k, tensors.v, mine}; }
-  KeyTensors<T> own_gradients() { return {grad_k, grad_v, mine.own_rows()}; }
+  OwnKeys<const Scalar> own_keys() const { return {tensors.k, tensors.v, mine, queries.rows}; }
+  KeyTensors<T> own_gradients() { return {grad_k, grad_v, mine.rows}; }
 
   template <class Keys>
   void sum(const Keys& keys) {
@@ -73,11 +73,11 @@ struct RingBackward<Scalar>::Member {
       const bool too_few = threads > 1 && static_cast<std::int64_t>(units.size()) < 2 * threads;
       if (too_few) units = backward_units(plan, branch, BackwardSide::keys, threads);
       targets.grad_keys = true;
-      if (!too_few) targets.grad_q = grad_q;
+      if (!too_few) targets.grad_q = {grad_q, mine.rows};
       run_units(units, targets, keys, gradients);
       if (!too_few) continue;
       targets.grad_keys = false;
-      targets.grad_q = grad_q;
+      targets.grad_q = {grad_q, mine.rows};
       run_units(backward_units(plan, branch, BackwardSide::queries, threads), targets, keys, gradients);
     }
   }
@@ -124,10 +124,13 @@ RingBackward<Scalar>::~RingBackward() = default;
 
 template <class Scalar>
 void RingBackward<Scalar>::sum_own_keys() {
-  for (const detail::TokenRun& run : member_->mine.runs) {
-    seed_mix_statistics(member_->plan, run, member_->queries, member_->statistics.probability);
+  const Member& member = *member_;
+  for (std::size_t branch = 0; branch < member.branches; ++branch) {
+    for (const detail::TokenRun& run : member.mine.runs) {
+      seed_mix_statistics(member.plan, branch, run, member.queries, member.statistics.probability);
+    }
   }
-  member_->sum(member_->own_keys());
+  member_->sum(member.own_keys());
 }
 
 template <class Scalar>
@@ -139,12 +142,13 @@ template <class Scalar>
 void RingBackward<Scalar>::begin_gradients() {
   Member& member = *member_;
   for (const detail::TokenRun& run : member.mine.runs) {
-    if (member.plan.detached_mix) {
-      branch_deltas<T>(member.plan, run, member.statistics.probability, member.statistics.weighted,
-                       member.tensors.grad_lse, member.delta, member.threads);
-    } else {
-      row_deltas(member.plan, member.kernel, run, member.queries, member.tensors.out, member.tensors.grad_lse,
-                 member.delta, member.threads);
+    if (!member.plan.detached_mix) {
+      row_deltas(member.plan, member.kernel, run, member.queries, member.delta, member.threads);
+      continue;
+    }
+    for (std::size_t branch = 0; branch < member.branches; ++branch) {
+      branch_deltas(member.plan, branch, run, member.queries, member.statistics.probability,
+                    member.statistics.weighted, member.delta, member.threads);
     }
   }
   member.probability_storage = member.weighted_storage = Tensor<T>();
@@ -182,11 +186,15 @@ void RingBackward<Scalar>::add_gradients(const KeyMessage<const T>& gradients) {
 template <class Scalar>
 void RingBackward<Scalar>::write(const GradientViews<Scalar>& grads) {
   Member& member = *member_;
-  for (const detail::TokenRun& run : member.mine.runs) {
-    round_gradients<Scalar, T>(member.kernel, member.grad_q.view(), 0, run, grads.q, member.threads);
-    round_gradients<Scalar, T>(member.kernel, member.grad_k.view(), 0, run, grads.k, member.threads);
-    round_gradients<Scalar, T>(member.kernel, member.grad_v.view(), 0, run, grads.v, member.threads);
-  }
+  const auto round = [&member](Tensor<T>& sums, const TensorView<Scalar>& to) {
+    for (const detail::TokenRun& run : member.mine.runs) {
+      round_gradients<Scalar, T>(member.kernel, {sums, member.mine.rows}, run, {to, member.queries.rows},
+                                 member.threads);
+    }
+  };
+  round(member.grad_q, grads.q);
+  round(member.grad_k, grads.k);
+  round(member.grad_v, grads.v);
 }
 
 }  // namespace engine

@@ -31,19 +31,20 @@ struct RingForward<Scalar>::Member {
         threads(execution.threads),
         progress(call_progress),
         mine(place.tokens(place.rank)),
+        rows(place.rows()),
         sizes(fast_forward_sizes<T>(
             plan, (std::max)({std::int64_t{1}, mine.runs[0].size(), mine.runs[1].size()}), threads)),
         tasks(plan, sizes),
-        pass(plan, tensors, kernel) {
+        pass(plan, tensors, kernel, rows) {
     carve(detail::Carver(memory.reserve(carve(detail::Carver()))));
   }
 
   /// Lays states and workspaces out in a block; returns its size.
   std::size_t carve(detail::Carver carver) {
-    const std::int64_t rows = plan.shape.batch * plan.shape.heads * mine.size();
-    states.output = carver.take<T>(rows * kernel.padded(plan.shape.head_dim));
-    states.maximum = carver.take<T>(rows);
-    states.sum = carver.take<T>(rows);
+    const std::int64_t count = plan.shape.batch * plan.shape.heads * mine.size();
+    states.output = carver.take<T>(count * kernel.padded(plan.shape.head_dim));
+    states.maximum = carver.take<T>(count);
+    states.sum = carver.take<T>(count);
     detail::Carver one;
     Workspace(one, kernel, sizes, plan.shape.head_dim, false);
     bytes_per_thread = one.used();
@@ -61,7 +62,7 @@ struct RingForward<Scalar>::Member {
       const detail::TokenRun& run = mine.runs[index < first ? 0 : 1];
       const ForwardTask task = tasks.task(run, index < first ? index : index - first);
       const std::int64_t row =
-          (task.item * plan.shape.heads + task.head_begin) * mine.size() + task.begin + run.number_shift;
+          (task.item * plan.shape.heads + task.head_begin) * mine.size() + mine.rows(task.begin);
       RowStates<T> task_states = states;
       task_states.output += row * kernel.padded(plan.shape.head_dim);
       task_states.maximum += row;
@@ -80,6 +81,7 @@ struct RingForward<Scalar>::Member {
   int threads;
   Progress progress;
   detail::MemberTokens mine;
+  detail::TokenRows rows;  // of the tensors
   ForwardSizes sizes;
   ForwardTasks tasks;
   ForwardPass<Scalar> pass;
@@ -100,7 +102,7 @@ RingForward<Scalar>::~RingForward() = default;
 template <class Scalar>
 void RingForward<Scalar>::meet_own_keys() {
   Member& member = *member_;
-  const OwnKeys<const Scalar> keys(member.tensors.k, member.tensors.v, member.mine);
+  const OwnKeys<const Scalar> keys(member.tensors.k, member.tensors.v, member.mine, member.rows);
   member.for_each_task([&](const ForwardTask& task, const auto& states, auto& work) {
     member.pass.reset(task, states);
     member.pass.absorb_zero_keys(task, states, work);

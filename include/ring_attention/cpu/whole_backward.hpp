@@ -49,9 +49,9 @@ class WholeBackward {
       : plan_(plan),
         kernel_(kernel),
         tensors_(tensors),
-        queries_{tensors.q, tensors.grad_out, tensors.lse},
+        queries_{tensors, {}},
         threads_(threads),
-        whole_{0, plan.shape.tokens, 0, 0},
+        whole_{0, plan.shape.tokens},
         sizes_(sizes),
         sum_rows_(std::clamp<std::int64_t>(sizes.sum_rows, 1, plan.shape.tokens)) {
     const CallShape& shape = plan.shape;
@@ -85,14 +85,14 @@ class WholeBackward {
 
   void run(const GradientViews<Scalar>& grads) {
     if (!plan_.detached_mix) {
-      row_deltas(plan_, kernel_, whole_, queries_, tensors_.out, tensors_.grad_lse, delta_, threads_);
+      row_deltas(plan_, kernel_, whole_, queries_, delta_, threads_);
     }
     if constexpr (sums_apart) {
       if (!at_once()) {
         for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) compute_deltas(branch);
       }
       for (std::int64_t begin = 0; begin < plan_.shape.tokens; begin += sum_rows_) {
-        run_chunk(grads, {begin, (std::min)(begin + sum_rows_, plan_.shape.tokens), 0, 0});
+        run_chunk(grads, {begin, (std::min)(begin + sum_rows_, plan_.shape.tokens)});
       }
     } else {
       // Units add to the caller's tensors.
@@ -101,7 +101,7 @@ class WholeBackward {
       clear_rows(grads.v, threads_);
       for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
         compute_deltas(branch);
-        accumulate(branch, grads.q, whole_, grads.k, grads.v);
+        accumulate(branch, {grads.q, {}}, whole_, grads.k, grads.v);
       }
     }
   }
@@ -129,12 +129,11 @@ class WholeBackward {
     BackwardTargets<T> targets;
     targets.probability = probability_;
     targets.weighted = delta_;
-    detail::fill_zeros(targets.probability.row(branch, 0, 0, 0), numbers, threads_);
-    detail::fill_zeros(targets.weighted.row(branch, 0, 0, 0), numbers, threads_);
+    detail::fill_zeros(probability_.data, numbers, threads_);
+    detail::fill_zeros(delta_.data, numbers, threads_);
     seed_mix_statistics(plan_, branch, whole_, queries_, targets.probability);
     run_units(units(branch, BackwardSide::queries), 1, whole_, targets, {}, {});
-    branch_deltas<T>(plan_, branch, whole_, targets.probability, targets.weighted, tensors_.grad_lse, delta_,
-                     threads_);
+    branch_deltas(plan_, branch, whole_, queries_, probability_, delta_, delta_, threads_);
   }
 
   /// Sums the gradients of one run up in the accumulator type, then rounds them.
@@ -149,32 +148,33 @@ class WholeBackward {
     };
     const TensorView<T> grad_k = zeros(shape.kv_heads);
     const TensorView<T> grad_v = zeros(shape.kv_heads);
-    TensorView<T> grad_q = at_once() ? zeros(shape.heads) : TensorView<T>();
+    const detail::TokenRows rows = detail::rows_from(run.begin);
+    detail::MemberView<T> grad_q{at_once() ? zeros(shape.heads) : TensorView<T>(), rows};
     for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
       if (at_once()) compute_deltas(branch);
       accumulate(branch, grad_q, run, grad_k, grad_v);
     }
-    round_gradients<Scalar, T>(kernel_, grad_k, run.begin, run, grads.k, threads_);
-    round_gradients<Scalar, T>(kernel_, grad_v, run.begin, run, grads.v, threads_);
+    round_gradients<Scalar, T>(kernel_, {grad_k, rows}, run, {grads.k, {}}, threads_);
+    round_gradients<Scalar, T>(kernel_, {grad_v, rows}, run, {grads.v, {}}, threads_);
     if (!at_once()) {
       next = sums_;
-      grad_q = zeros(shape.heads);
+      grad_q.view = zeros(shape.heads);
       for (std::size_t branch = 0; branch < plan_.branch_count(); ++branch) {
         accumulate_queries(branch, grad_q, run);
       }
     }
-    round_gradients<Scalar, T>(kernel_, grad_q, run.begin, run, grads.q, threads_);
+    round_gradients<Scalar, T>(kernel_, grad_q, run, {grads.q, {}}, threads_);
   }
 
   /// Gradients that one branch gives the keys of a run from all queries and, where grad_q has data, the
   /// queries.
-  void accumulate(std::size_t branch, const TensorView<T>& grad_q, const detail::TokenRun& keys,
+  void accumulate(std::size_t branch, const detail::MemberView<T>& grad_q, const detail::TokenRun& keys,
                   const TensorView<T>& grad_k, const TensorView<T>& grad_v) {
     BackwardTargets<T> targets;
     targets.grad_keys = true;
     targets.grad_q = grad_q;
     // Without gradients of queries, units may share query rows.
-    const bool both = grad_q.data() != nullptr;
+    const bool both = static_cast<bool>(grad_q);
     auto listed = units(branch, both ? BackwardSide::both : BackwardSide::keys);
     listed = kept(listed, [&keys](const BackwardUnit& unit) {
       return unit.key_begin < keys.end && unit.key_end > keys.begin;
@@ -182,11 +182,11 @@ class WholeBackward {
     run_units(listed, both ? parts_of_units(plan_, listed, threads_) : 1, keys, targets, grad_k, grad_v);
   }
 
-  /// Gradients that one branch gives the queries of a run, which are rows 0 and on of grad_q.
-  void accumulate_queries(std::size_t branch, const TensorView<T>& grad_q, const detail::TokenRun& run) {
+  /// Gradients that one branch gives the queries of a run, which are the rows of grad_q.
+  void accumulate_queries(std::size_t branch, const detail::MemberView<T>& grad_q,
+                          const detail::TokenRun& run) {
     BackwardTargets<T> targets;
     targets.grad_q = grad_q;
-    targets.grad_q_shift = -run.begin;
     auto listed = units(branch, BackwardSide::queries);
     for (BackwardUnit& unit : listed) {
       unit.query_begin = (std::max)(unit.query_begin, run.begin);
@@ -212,8 +212,7 @@ class WholeBackward {
                  const TensorView<T>& grad_v) {
     const BackwardPass<Scalar> pass(plan_, kernel_, queries_, delta_, sizes_);
     const RunKeys of_run{{tensors_.k, tensors_.v, {}}, keys};
-    // Row 0 of the gradients is that of the run's first token.
-    const KeyTensors<T> gradients{grad_k, grad_v, {.shift = -keys.begin}};
+    const KeyTensors<T> gradients{grad_k, grad_v, detail::rows_from(keys.begin)};
     run_in_turns(listed, parts, turns_, threads_, [&](const BackwardUnit& piece, int worker) {
       detail::Carver carver = workspaces_.of(worker);
       BackwardWorkspace<Scalar> work(carver, kernel_, sizes_, plan_.shape);

@@ -56,7 +56,7 @@ std::size_t forward_whole(const AttentionPlan& plan, const detail::ForwardTensor
 
   // All shards but the last are equally long: a task is found by division.
   const auto run_of = [&shards](std::int64_t shard) {
-    return detail::TokenRun{shards.begin(shard), shards.end(shard), 0, 0};
+    return detail::TokenRun{shards.begin(shard), shards.end(shard)};
   };
   const std::int64_t per_shard = tasks.count(run_of(0));
   // The last shard, which may be short, comes first.
