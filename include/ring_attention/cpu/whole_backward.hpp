@@ -129,8 +129,8 @@ class WholeBackward {
     BackwardTargets<T> targets;
     targets.probability = probability_;
     targets.weighted = delta_;
-    detail::fill_zeros(probability_.data, numbers, threads_);
-    detail::fill_zeros(delta_.data, numbers, threads_);
+    detail::fill_zeros(&probability_.at(branch, 0, 0, 0), numbers, threads_);
+    detail::fill_zeros(&delta_.at(branch, 0, 0, 0), numbers, threads_);
     seed_mix_statistics(plan_, branch, whole_, queries_, targets.probability);
     run_units(units(branch, BackwardSide::queries), 1, whole_, targets, {}, {});
     branch_deltas(plan_, branch, whole_, queries_, probability_, delta_, delta_, threads_);
