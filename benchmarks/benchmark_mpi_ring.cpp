@@ -34,17 +34,14 @@ On the first 1, 2, 4 ... ranks of the job, and on all, one forward pass in float
   weak/longnet             24,576 tokens per rank
 and, on all ranks, patterns-per-node: time of the first lookups and memory of the nodes, where the ranks of a node share
 patterns and where every rank computes them.
-In each round it times, in turn, the call; its computing alone (the exchange is turned off: messages are taken from a
-buffer of the rank's own); and its messages alone (those of the call, moved in the same order between buffers).
+In each round it times, in turn, the call; its computing alone (over a ring in which nothing moves); and its messages
+alone (as many bytes, moved in the same order between buffers).
 
   --quick          one head in place of 4, dense-4096, 5 rounds
   --filter TEXT    only cases whose name contains TEXT; of several texts, separated by commas, every one. Names are as
                    strong/longnet-49152x4/ranks2
-  --list           print the names and end
   --rounds N       default 9
   --threads N      threads of a rank (default 1)
-  --layout LAYOUT  contiguous (default) or zigzag
-  --causal         keys after the query are hidden
   --no-shared-memory
                    messages between ranks of a machine go through MPI, too
   --json FILE      where the results go (default: benchmark_mpi_ring_results-<UTC time>.json beside this program)
@@ -59,29 +56,17 @@ rank must send what the plan says, and no more than promised. Exit status 0 only
 )";
 
 struct Settings {
-  bool list = false, quick = false, shared_memory = true;
+  bool quick = false, shared_memory = true;
   int rounds = 9, threads = 1;
-  ra::ShardLayout layout = ra::ShardLayout::contiguous;
-  bool causal = false;
   NameFilter selects;
 };
 
 /// Throws command_line::Error.
 Settings parse(const command_line::Arguments& arguments) {
-  Settings settings{.list = arguments.has("--list"),
-                    .quick = arguments.has("--quick"),
-                    .shared_memory = !arguments.has("--no-shared-memory"),
-                    .rounds = arguments.has("--quick") ? 5 : 9,
-                    .causal = arguments.has("--causal"),
-                    .selects = NameFilter(arguments.text("--filter"))};
-  settings.rounds = arguments.number<int>("--rounds").value_or(settings.rounds);
-  settings.threads = arguments.number<int>("--threads").value_or(settings.threads);
-  if (settings.rounds < 1) throw command_line::Error("--rounds must be positive");
-  if (settings.threads < 1) throw command_line::Error("--threads must be positive");
-  arguments.choose<ra::ShardLayout>(
-      "--layout", {{"contiguous", ra::ShardLayout::contiguous}, {"zigzag", ra::ShardLayout::zigzag}},
-      settings.layout);
-  return settings;
+  const bool quick = arguments.has("--quick");
+  return {quick, !arguments.has("--no-shared-memory"),
+          arguments.positive<int>("--rounds").value_or(quick ? 5 : 9),
+          arguments.positive<int>("--threads").value_or(1), NameFilter(arguments.text("--filter"))};
 }
 
 /// Every case for a job of `world` ranks that the filters let through.
@@ -90,9 +75,7 @@ std::vector<RingCase> make_cases(const Settings& settings, int world) {
   std::vector<RingCase> cases;
   const auto add_series = [&](const std::string& series, const auto& problem_of) {
     for (int ranks = 1;; ranks = std::min(2 * ranks, world)) {
-      Configuration problem = problem_of(ranks);
-      problem.config.shard_layout = settings.layout;
-      problem.config.causal = settings.causal;
+      const Configuration problem = problem_of(ranks);
       const std::string name = series + "/" + problem.name + "/ranks" + std::to_string(ranks);
       if (settings.selects(name)) cases.push_back({name, series, ranks, problem});
       if (ranks == world) return;
@@ -126,12 +109,7 @@ nlohmann::json measure(const RingCase& what, const MpiGroup& group, const Settin
 int run(const Settings& settings, int rank, int world, const std::string& json, const std::string& command) {
   const std::vector<RingCase> cases = make_cases(settings, world);
   const bool patterns = settings.selects("patterns-per-node"), prints = rank == 0;
-  if (settings.list) {
-    for (const RingCase& what : cases) std::printf("%s", prints ? (what.name + "\n").c_str() : "");
-    if (prints && patterns) std::printf("patterns-per-node\n");
-    return EXIT_SUCCESS;
-  }
-  if (cases.empty() && !patterns) throw command_line::Error("no case matches --filter (see --list)");
+  if (cases.empty() && !patterns) throw command_line::Error("no case matches --filter");
   nlohmann::json results = describe_run();
   const std::filesystem::path path = results_path(json, results["timestamp"]);
   char library[MPI_MAX_LIBRARY_VERSION_STRING] = {};
@@ -142,8 +120,6 @@ int run(const Settings& settings, int rank, int world, const std::string& json, 
   results["command"] = command;
   results["settings"] = {{"rounds", settings.rounds},
                          {"threads_per_rank", settings.threads},
-                         {"layout", settings.layout == ra::ShardLayout::zigzag ? "zigzag" : "contiguous"},
-                         {"causal", settings.causal},
                          {"shared_memory", settings.shared_memory},
                          {"scalar", "float"},
                          {"class", "RingDistributedDilatedAttention"}};
@@ -178,9 +154,8 @@ int main(int argc, char** argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &world);
   try {
-    const command_line::Arguments arguments(
-        argc, argv, {"--filter", "--rounds", "--threads", "--layout", "--json"},
-        {"--quick", "--list", "--causal", "--no-shared-memory", "--help", "-h"});
+    const command_line::Arguments arguments(argc, argv, {"--filter", "--rounds", "--threads", "--json"},
+                                            {"--quick", "--no-shared-memory", "--help", "-h"});
     if (arguments.has("--help") || arguments.has("-h")) {
       if (rank == 0) std::fputs(help_text, stdout);
       status = EXIT_SUCCESS;

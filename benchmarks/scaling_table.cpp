@@ -1,12 +1,12 @@
 // Prints, as Markdown, what a forward pass of LongNet over a ring of 8 to 4,096 ranks would take by the cost
 // model of docs/guides/SCALING.md. `--help` lists the options.
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <ring_attention/config.hpp>
 #include <string>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../examples/support/command_line.hpp"
@@ -15,7 +15,6 @@
 namespace {
 
 namespace ra = ring_attention;
-using benchmarks::ModelledTime;
 using benchmarks::RingModel;
 
 constexpr const char* help_text =
@@ -49,32 +48,24 @@ constexpr Network networks[] = {
 /// What the command line says; throws command_line::Error.
 struct Options {
   explicit Options(const command_line::Arguments& arguments) {
-    const auto read = [&arguments]<class Number>(const char* name, Number& target) {
-      if constexpr (std::is_same_v<Number, std::vector<std::int64_t>>) {
-        if (arguments.has(name)) target = arguments.list(name);
-        for (const std::int64_t value : target) require_positive(name, value);
-      } else {
-        target = arguments.number<Number>(name).value_or(target);
-        require_positive(name, target);
+    const auto list = [&arguments](const char* name, std::vector<std::int64_t>& target) {
+      if (arguments.has(name)) target = arguments.list(name);
+      for (const std::int64_t value : target) {
+        if (value < 1) throw command_line::Error(std::string(name) + ": numbers must be positive");
       }
     };
-    read("--heads", heads);
-    read("--head-dim", head_dim);
-    read("--scalar-bytes", scalar_bytes);
-    read("--gflops", gflops);
-    read("--planning-us", planning_us);
-    read("--packing-gb", packing_gb);
-    read("--tokens", tokens);
-    read("--ranks", ranks);
+    list("--tokens", tokens);
+    list("--ranks", ranks);
+    heads = arguments.positive<std::int64_t>("--heads").value_or(16);
+    head_dim = arguments.positive<std::int64_t>("--head-dim").value_or(64);
+    scalar_bytes = arguments.positive<std::int64_t>("--scalar-bytes").value_or(4);
+    gflops = arguments.positive<double>("--gflops").value_or(3200);
+    planning_us = arguments.positive<double>("--planning-us").value_or(15);
+    packing_gb = arguments.positive<double>("--packing-gb").value_or(10);
   }
 
-  template <class Number>
-  static void require_positive(const std::string& name, Number value) {
-    if (!(value > 0)) throw command_line::Error(name + " must be positive");
-  }
-
-  std::int64_t heads = 16, head_dim = 64, scalar_bytes = 4;
-  double gflops = 3200, planning_us = 15, packing_gb = 10;
+  std::int64_t heads = 0, head_dim = 0, scalar_bytes = 0;
+  double gflops = 0, planning_us = 0, packing_gb = 0;
   std::vector<std::int64_t> tokens{1'000'000, 10'000'000, 100'000'000, 1'000'000'000};
   std::vector<std::int64_t> ranks{8, 64, 512, 4096};
 };
@@ -90,17 +81,17 @@ ra::AttentionConfig longnet_up_to(std::int64_t tokens) {
   }
 }
 
+std::string formatted(const char* form, double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, form, value);
+  return text;
+}
+
 /// Three digits and a unit: "12.3 ms" of 0.0123 and units of thousands.
 std::string with_unit(double value, const std::vector<const char*>& units) {
   std::size_t unit = 0;
   for (; value >= 999.5 && unit + 1 < units.size(); ++unit) value /= 1000;
-  char text[32];
-  std::snprintf(text, sizeof text,
-                value >= 99.95   ? "%.0f %s"
-                : value >= 9.995 ? "%.1f %s"
-                                 : "%.2f %s",
-                value, units[unit]);
-  return text;
+  return formatted(value >= 99.95 ? "%.0f " : value >= 9.995 ? "%.1f " : "%.2f ", value) + units[unit];
 }
 std::string seconds(double value) { return with_unit(value * 1e6, {"us", "ms", "s", "ks"}); }
 std::string bytes(double value) { return with_unit(value * 1e-3, {"kB", "MB", "GB", "TB"}); }
@@ -113,41 +104,40 @@ std::string grouped(std::int64_t value) {
 
 void print_line(const Options& options, std::int64_t tokens, std::int64_t ranks) {
   const RingModel model(longnet_up_to(tokens), tokens, options.heads, ranks);
-  const std::int64_t rank = model.busiest_sender();
+  // The rank that sends the most; of a large ring, of 64 that are spread evenly.
+  std::int64_t rank = 0;
+  std::vector<benchmarks::RingStep> steps;
+  double rows = -1;
+  for (std::int64_t i = 0, tried = std::min<std::int64_t>(ranks, 64); i < tried; ++i) {
+    const std::int64_t candidate = i * ranks / tried;
+    std::vector<benchmarks::RingStep> found = model.steps(candidate);
+    double sent = 0;
+    for (const benchmarks::RingStep& step : found) sent += step.rows_sent;
+    if (sent <= rows) continue;
+    rows = sent;
+    rank = candidate;
+    steps = std::move(found);
+  }
   const auto row_bytes = static_cast<double>(options.heads * options.head_dim * options.scalar_bytes);
   const auto shard = static_cast<double>(model.shard_size(rank));
-  const benchmarks::RingTraffic traffic = model.traffic(rank);
-  const double sent = 2.0 * static_cast<double>(options.head_dim * options.scalar_bytes) * traffic.rows;
+  const double sent = 2.0 * static_cast<double>(options.head_dim * options.scalar_bytes) * rows;
   const double dense = 2.0 * row_bytes * shard * static_cast<double>(ranks - 1);
-  char part[32];
-  std::snprintf(part, sizeof part, "%.2g %%", dense > 0 ? 100 * sent / dense : 0.0);
+  const auto messages = std::ranges::count_if(steps, [](const auto& step) { return step.rows_sent > 0; });
   std::string line = "| " + grouped(tokens) + " | " + grouped(ranks) + " | " + bytes(4 * row_bytes * shard) +
-                     " | " + bytes(sent) + " | " + part + " | " + grouped(std::llround(traffic.messages)) +
+                     " | " + bytes(sent) + " | " +
+                     formatted("%.2g %%", dense > 0 ? 100 * sent / dense : 0.0) + " | " + grouped(messages) +
                      " |";
-  bool first = true;
+  double computing = 0;
+  std::string ratios;
   for (const Network& network : networks) {
-    const ModelledTime time =
-        benchmarks::model_forward(model, rank, ranks, options.head_dim, options.scalar_bytes,
+    const benchmarks::ModelledTime time =
+        benchmarks::model_forward(steps, options.head_dim, options.scalar_bytes,
                                   {options.gflops * 1e9, network.bits_per_second / 8, network.message_seconds,
                                    options.planning_us * 1e-6, options.packing_gb * 1e9});
-    if (first) line += " " + seconds(time.compute_seconds) + " |";
-    first = false;
-    char ratio[32];
-    std::snprintf(ratio, sizeof ratio, "%.2f", time.seconds / time.compute_seconds);
-    line += std::string(" ") + ratio + " |";
+    computing = time.compute_seconds;
+    ratios += formatted(" %.2f |", time.seconds / computing);
   }
-  std::printf("%s\n", line.c_str());
-}
-
-void print_table(const Options& options) {
-  std::printf("| tokens | ranks | tensors / rank | sent / rank | of dense | messages | computing |");
-  for (const Network& network : networks) std::printf(" %s |", network.name);
-  std::printf("\n|---:|---:|---:|---:|---:|---:|---:|");
-  for (std::size_t i = 0; i < std::size(networks); ++i) std::printf("---:|");
-  std::printf("\n");
-  for (const std::int64_t tokens : options.tokens) {
-    for (const std::int64_t ranks : options.ranks) print_line(options, tokens, ranks);
-  }
+  std::printf("%s %s |%s\n", line.c_str(), seconds(computing).c_str(), ratios.c_str());
 }
 
 }  // namespace
@@ -160,8 +150,14 @@ int main(int argc, char** argv) {
                                             {"--help", "-h"});
     if (arguments.has("--help") || arguments.has("-h")) {
       std::fputs(help_text, stdout);
-    } else {
-      print_table(Options(arguments));
+      return 0;
+    }
+    const Options options(arguments);
+    std::printf("| tokens | ranks | tensors / rank | sent / rank | of dense | messages | computing |");
+    for (const Network& network : networks) std::printf(" %s |", network.name);
+    std::printf("\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+    for (const std::int64_t tokens : options.tokens) {
+      for (const std::int64_t ranks : options.ranks) print_line(options, tokens, ranks);
     }
     return 0;
   } catch (const std::exception& error) {

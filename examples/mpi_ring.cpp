@@ -45,20 +45,24 @@ class ReportingRing : public ra::MpiCommunicator {
   Clock::time_point start_ = Clock::now();
 };
 
+void require_success(int code, const char* call) {
+  if (code != MPI_SUCCESS) throw std::runtime_error(std::string(call) + " failed");
+}
+
 template <class Number>
 Number over_ranks(Number value, MPI_Datatype type, MPI_Op operation) {
   Number result{};
-  ra::detail::check_mpi(MPI_Allreduce(&value, &result, 1, type, operation, MPI_COMM_WORLD), "MPI_Allreduce");
+  require_success(MPI_Allreduce(&value, &result, 1, type, operation, MPI_COMM_WORLD), "MPI_Allreduce");
   return result;
 }
 
 int ranks_of_node() {
   MPI_Comm node = MPI_COMM_NULL;
-  ra::detail::check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
-                        "MPI_Comm_split_type");
+  require_success(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
+                  "MPI_Comm_split_type");
   int ranks = 1;
-  ra::detail::check_mpi(MPI_Comm_size(node, &ranks), "MPI_Comm_size");
-  ra::detail::check_mpi(MPI_Comm_free(&node), "MPI_Comm_free");
+  require_success(MPI_Comm_size(node, &ranks), "MPI_Comm_size");
+  require_success(MPI_Comm_free(&node), "MPI_Comm_free");
   return ranks;
 }
 
@@ -80,8 +84,8 @@ void describe(const MpiRingOptions& options, int ranks) {
 /// True where every checked row of every rank is right.
 bool run(const MpiRingOptions& options) {
   const int node_ranks = ranks_of_node();
-  ra::set_num_threads(options.threads > 0 ? options.threads
-                                          : std::max(1, ra::detail::available_cores() / node_ranks));
+  // Until it is set, the number of threads is that of the cores that this process may use.
+  ra::set_num_threads(options.threads > 0 ? options.threads : std::max(1, ra::num_threads() / node_ranks));
   ReportingRing ring(MPI_COMM_WORLD);
   if (ring.rank() == 0) describe(options, ring.size());
   const ra::RingDistributedDilatedAttention<float, ReportingRing> attention(options.config, ring);
@@ -94,7 +98,7 @@ bool run(const MpiRingOptions& options) {
   const ra::Tensor<float> v =
       examples::make_shard(examples::Operand::value, ranges, options.heads, options.head_dim);
 
-  ra::detail::check_mpi(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier");
+  require_success(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier");
   const auto start = Clock::now();
   const ra::Tensor<float> out = attention.forward(q, k, v, options.tokens);
   const double seconds = over_ranks(seconds_since(start), MPI_DOUBLE, MPI_MAX);

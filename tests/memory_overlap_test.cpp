@@ -1,5 +1,6 @@
 // Whether views share memory, against a count of every byte.
 #include <cstdint>
+#include <limits>
 #include <ring_attention/memory_overlap.hpp>
 #include <set>
 #include <vector>
@@ -103,6 +104,33 @@ TEST_CASE("empty views and axes of extent 1 overlap nothing", "[tensor]") {
   CHECK(!ra::detail::views_overlap(empty, row));
   CHECK(!ra::detail::views_overlap(row, ra::TensorView<float>()));
   CHECK(ra::detail::views_overlap(row, row));
+}
+
+TEST_CASE("strides that no memory has are overlaps, and no distance overflows", "[tensor]") {
+  std::vector<double> memory(64);
+  constexpr std::int64_t longest = std::numeric_limits<std::int64_t>::max();
+  const ra::TensorView<double> row(memory.data(), {1, 1, 1, 8});
+  // Times 8 bytes the first comes to 2^64 and 64 bytes.
+  for (const std::int64_t stride :
+       {(std::int64_t{1} << 61) + 8, std::int64_t{1} << 60, longest, -longest - 1}) {
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      ra::Shape shape{1, 1, 1, 8};
+      ra::Strides strides{8, 8, 8};
+      strides[axis] = stride;
+      INFO("axis " << axis << ", stride " << stride);
+      const ra::TensorView<double> without_meaning(memory.data() + 16, shape, strides);
+      CHECK(!ra::detail::rows_overlap(without_meaning));
+      CHECK(!ra::detail::views_overlap(without_meaning, row));
+      shape[axis] = 3;
+      const ra::TensorView<double> view(memory.data() + 16, shape, strides);
+      CHECK(ra::detail::rows_overlap(view));
+      CHECK(ra::detail::views_overlap(view, row));
+      CHECK(ra::detail::views_overlap(row, view));
+    }
+  }
+  const ra::TensorView<double> large(memory.data(), {1, 1, 1, longest / 8});
+  CHECK(ra::detail::views_overlap(large, row));
+  CHECK(!ra::detail::rows_overlap(large));
 }
 
 TEST_CASE("views of large tensors are compared in no time", "[tensor]") {

@@ -40,6 +40,7 @@ endfunction()
 
 add_project_test(package.install "${PROJECT_SOURCE_DIR}" "${CMAKE_CXX_COMPILER}"
                  OPTIONS "-DCMAKE_INSTALL_PREFIX=${prefix}" -DRING_ATTENTION_BUILD_TESTS=OFF
+                         -DRING_ATTENTION_BUILD_COMPILED=ON
                          -DRING_ATTENTION_BUILD_BENCHMARKS=OFF -DRING_ATTENTION_BUILD_EXAMPLES=OFF
                  RUN --build-target install)
 set_tests_properties(package.install PROPERTIES FIXTURES_SETUP installed)
@@ -75,6 +76,11 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
     set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed)
   endforeach()
 
+  set(name "package.consumer.compiled.${compiler_name}")
+  add_project_test("${name}" "${CMAKE_CURRENT_LIST_DIR}/consumer" "${compiler}" OPTIONS -DCOMPONENT=compiled
+                   RUN --test-command "${scratch}/${name}/consumer")
+  set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed)
+
   set(name "package.shared_library.${compiler_name}")
   add_project_test("${name}" "${CMAKE_CURRENT_LIST_DIR}/shared_library" "${compiler}"
                    RUN --test-command "${CMAKE_CTEST_COMMAND}" --output-on-failure)
@@ -88,6 +94,16 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
            COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/compile/compile_time.sh" 10 4.5
                    "${CMAKE_CURRENT_LIST_DIR}/compile/probe.cpp" "${CMAKE_CURRENT_LIST_DIR}/compile/one_unit.cpp"
                    "${compiler}" -std=c++20 -O2
+                   "-I$<JOIN:$<TARGET_PROPERTY:ring_attention,INTERFACE_INCLUDE_DIRECTORIES>,;-I>"
+                   "-I$<JOIN:$<TARGET_PROPERTY:Eigen3::Eigen,INTERFACE_INCLUDE_DIRECTORIES>,;-I>"
+           COMMAND_EXPAND_LISTS)
+  set_tests_properties("${name}" PROPERTIES LABELS package)
+  # Beside the compiled library a unit reads declarations alone: half of what the probe takes.
+  set(name "compile.declarations_within_2.5_s.${compiler_name}")
+  add_test(NAME "${name}"
+           COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/compile/compile_time.sh" 2.5 4.5
+                   "${CMAKE_CURRENT_LIST_DIR}/compile/probe.cpp" "${CMAKE_CURRENT_LIST_DIR}/compile/one_unit.cpp"
+                   "${compiler}" -std=c++20 -O2 -DRING_ATTENTION_COMPILED
                    "-I$<JOIN:$<TARGET_PROPERTY:ring_attention,INTERFACE_INCLUDE_DIRECTORIES>,;-I>"
                    "-I$<JOIN:$<TARGET_PROPERTY:Eigen3::Eigen,INTERFACE_INCLUDE_DIRECTORIES>,;-I>"
            COMMAND_EXPAND_LISTS)

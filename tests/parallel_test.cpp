@@ -1,3 +1,4 @@
+// suites: compilers
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -240,6 +241,14 @@ std::vector<ra::engine::BackwardUnit> long_units(std::size_t count) {
   return std::vector<ra::engine::BackwardUnit>(count, {0, 0, 0, 0, 0, 1000, 0, 1000});
 }
 
+template <class Body>
+void run_in_turns(const std::vector<ra::engine::BackwardUnit>& units, std::int64_t parts, int threads,
+                  const Body& body) {
+  std::vector<std::atomic<int>> turns(2 * units.size() * static_cast<std::size_t>(parts));
+  for (auto& turn : turns) turn = 7;  // from a call before
+  ra::engine::run_in_turns(units, parts, turns.data(), threads, body);
+}
+
 }  // namespace
 
 TEST_CASE("pieces of backward meet every pair of parts once, in one order for each part", "[parallel]") {
@@ -251,7 +260,7 @@ TEST_CASE("pieces of backward meet every pair of parts once, in one order for ea
           of_keys = of_queries;
       auto units = long_units(3);
       for (std::size_t i = 0; i < units.size(); ++i) units[i].item = static_cast<std::int64_t>(i);
-      ra::engine::run_in_turns(units, parts, threads, [&](const ra::engine::BackwardUnit& piece, int) {
+      run_in_turns(units, parts, threads, [&](const ra::engine::BackwardUnit& piece, int) {
         const std::int64_t query = (piece.query_begin * parts + 999) / 1000,
                            key = (piece.key_begin * parts + 999) / 1000;
         of_queries[static_cast<std::size_t>(piece.item * parts + query)].push_back(key);
@@ -275,7 +284,7 @@ TEST_CASE("a piece of backward that throws ends the loop, whoever waits for it",
     std::atomic<int> pieces{0};
     std::string told;
     try {
-      ra::engine::run_in_turns(units, 16, 16, [&](const ra::engine::BackwardUnit&, int) {
+      run_in_turns(units, 16, 16, [&](const ra::engine::BackwardUnit&, int) {
         if (++pieces == failing) throw std::runtime_error("piece");
       });
     } catch (const std::runtime_error& error) {
@@ -289,7 +298,7 @@ TEST_CASE("pieces of backward may run in many callers at once and hold loops", "
   std::atomic<int> bodies{0};
   test::run_together(6, [&](int) {
     for (int repetition = 0; repetition < 10; ++repetition) {
-      ra::engine::run_in_turns(long_units(3), 8, 9, [&](const ra::engine::BackwardUnit&, int) {
+      run_in_turns(long_units(3), 8, 9, [&](const ra::engine::BackwardUnit&, int) {
         ra::detail::parallel_for(4, 3, [&](std::int64_t, int) { ++bodies; });
       });
     }

@@ -155,18 +155,16 @@ inline void compare_with_one_rank(nlohmann::json& line, const nlohmann::json& me
     if (what.series != "weak" && one["problem"] != what.problem.name) continue;
     const double part = one["part_of_peak"]["median"];
     line["gain_over_peak_gain"] = line["part_of_peak"]["median"].get<double>() / part;
-    const ra::AttentionConfig& config = what.problem.config;
-    if (config.causal || config.shard_layout != ra::ShardLayout::contiguous) continue;
     const double most_bytes = std::ranges::max(line["bytes_sent_by_rank"].get<std::vector<double>>());
     const RankSpeed speed{
         part * line["peak_gflops"].get<double>() * 1e9 / what.ranks,
         std::max(most_bytes, 1.0) / line["communicate_alone_seconds"]["median"].get<double>(), 0.0};
-    const RingModel model(config, what.problem.tokens, what.problem.heads, what.ranks);
+    const RingModel model(what.problem.config, what.problem.tokens, what.problem.heads, what.ranks);
     double longest = 0.0;
     for (std::int64_t rank = 0; rank < what.ranks; ++rank) {
-      longest = std::max(longest, model_forward(model, rank, what.ranks, what.problem.head_dims.front(),
-                                                sizeof(float), speed)
-                                      .seconds);
+      const auto steps = model.steps(rank);
+      longest = std::max(longest,
+                         model_forward(steps, what.problem.head_dims.front(), sizeof(float), speed).seconds);
     }
     line["seconds_over_modelled"] = line["seconds"]["median"].get<double>() / longest;
   }

@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "../support/row_blocks.hpp"
 #include "linear.hpp"
 #include "matrix.hpp"
 #include "pointwise.hpp"
 #include "position_table.hpp"
-#include "row_blocks.hpp"
 #include "tiles.hpp"
 #include "weights.hpp"
 
@@ -71,7 +71,7 @@ class SlideEncoder {
   Matrix<float> embed(const Tiles& tiles) const {
     Matrix<float> state(tiles.count() + 1, config_.embed);
     state.row(0) = Eigen::Map<const Eigen::RowVectorXf>(class_token_.data(), config_.embed);
-    for_each_block(tiles.count(), block_rows, ra::num_threads(), [&] {
+    examples::for_each_block(tiles.count(), block_rows, ra::num_threads(), [&] {
       return [&, positions = PositionTable(config_.embed),
               features = Matrix<float>(block_rows, config_.in_chans),
               rounded = Matrix<Scalar>()](std::int64_t first, std::int64_t count) mutable {
@@ -134,7 +134,7 @@ class SlideEncoder {
   void project(const EncoderLayer<Scalar>& layer, const Matrix<float>& state, Workspace& workspace) const {
     const std::int64_t embed = config_.embed;
     Eigen::Map<Matrix<Scalar>> qkv(workspace.qkv.data(), state.rows(), 3 * embed);
-    for_each_block(state.rows(), block_rows, ra::num_threads(), [&] {
+    examples::for_each_block(state.rows(), block_rows, ra::num_threads(), [&] {
       return [&, normed = Matrix<Scalar>(block_rows, embed), projected = Matrix<float>(block_rows, embed)](
                  std::int64_t first, std::int64_t count) mutable {
         layer.attention_norm(state.middleRows(first, count), normed.topRows(count));
@@ -166,7 +166,7 @@ class SlideEncoder {
                     const Workspace& workspace) const {
     const std::int64_t embed = config_.embed;
     const Eigen::Map<const Matrix<Scalar>> attended(workspace.attended.data(), state.rows(), embed);
-    for_each_block(state.rows(), block_rows, ra::num_threads(), [&] {
+    examples::for_each_block(state.rows(), block_rows, ra::num_threads(), [&] {
       return [&, narrow = Matrix<Scalar>(block_rows, embed), wide = Matrix<Scalar>(block_rows, config_.ffn),
               hidden = Matrix<float>(block_rows, config_.ffn),
               change = Matrix<float>(block_rows, embed)](std::int64_t first, std::int64_t count) mutable {

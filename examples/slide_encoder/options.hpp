@@ -66,10 +66,7 @@ inline Options parse_options(int argc, const char* const* argv) {
   options.all_layers = arguments.has("--all-layers");
   arguments.choose<Pooling>("--pool", {{"cls", Pooling::cls}, {"mean", Pooling::mean}}, options.pooling);
   arguments.choose<bool>("--scalar", {{"float", false}, {"bfloat16", true}}, options.bfloat16);
-  options.threads = arguments.number<int>("--threads").value_or(0);
-  if (arguments.has("--threads") && options.threads < 1) {
-    throw command_line::Error("--threads = " + arguments.text("--threads") + ": must be positive");
-  }
+  options.threads = arguments.positive<int>("--threads").value_or(0);
   options.synthetic_tiles = arguments.number<std::int64_t>("--synthetic-full").value_or(0);
   if (synthetic && (options.synthetic_tiles < 1 || options.synthetic_tiles > 1'000'000)) {
     throw command_line::Error("--synthetic-full = " + arguments.text("--synthetic-full") +

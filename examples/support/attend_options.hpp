@@ -87,7 +87,7 @@ inline AttendOptions parse_attend_options(int argc, const char* const* argv) {
   options.compare = arguments.text("--compare");
   options.tolerance = arguments.number<double>("--tolerance");
   options.lengths = arguments.list("--lengths");
-  options.threads = arguments.number<int>("--threads").value_or(0);
+  options.threads = arguments.positive<int>("--threads").value_or(0);
   arguments.choose<std::optional<ScalarName>>("--scalar",
                                               {{"float", ScalarName::float32},
                                                {"double", ScalarName::float64},
@@ -129,9 +129,6 @@ inline AttendOptions parse_attend_options(int argc, const char* const* argv) {
   }
   if (arguments.has("--causal") && arguments.has("--no-causal")) {
     throw command_line::Error("--causal and --no-causal exclude each other");
-  }
-  if (arguments.has("--threads") && options.threads < 1) {
-    throw command_line::Error("--threads = " + arguments.text("--threads") + ": must be positive");
   }
   return options;
 }

@@ -95,6 +95,14 @@ class Arguments {
     return parse_number<Number>(name, values_.at(name));
   }
 
+  /// Throws Error for a number that is not positive, too.
+  template <class Number>
+  std::optional<Number> positive(const std::string& name) const {
+    const std::optional<Number> value = number<Number>(name);
+    if (value && !(*value > Number(0))) throw Error(name + " = " + text(name) + ": must be positive");
+    return value;
+  }
+
   /// Overwrites `target` where the argument was given.
   template <class Value>
   void choose(const std::string& name, std::initializer_list<std::pair<std::string_view, Value>> choices,

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/error.hpp>
 
 #include "command_line.hpp"
 
@@ -54,16 +53,14 @@ inline MpiRingOptions parse_mpi_ring_options(int argc, const char* const* argv) 
                                           {"--causal", "--help", "-h"});
   MpiRingOptions options;
   options.help = arguments.has("--help") || arguments.has("-h");
-  const auto read_positive = [&arguments]<class Number>(const char* name, Number& target) {
-    target = arguments.number<Number>(name).value_or(target);
-    if (arguments.has(name)) ra::detail::require_positive(name, target);
-  };
-  read_positive("--tokens", options.tokens);
-  read_positive("--heads", options.heads);
-  read_positive("--head-dim", options.head_dim);
-  read_positive("--threads", options.threads);
+  options.tokens = arguments.positive<std::int64_t>("--tokens").value_or(options.tokens);
+  options.heads = arguments.positive<std::int64_t>("--heads").value_or(options.heads);
+  options.head_dim = arguments.positive<std::int64_t>("--head-dim").value_or(options.head_dim);
+  options.threads = arguments.positive<int>("--threads").value_or(options.threads);
   options.samples = arguments.number<std::int64_t>("--samples").value_or(options.samples);
-  if (options.samples < 0) ra::detail::throw_invalid("--samples", options.samples, "must not be negative");
+  if (options.samples < 0) {
+    throw command_line::Error("--samples = " + arguments.text("--samples") + ": must not be negative");
+  }
 
   ra::AttentionConfig& config = options.config;
   arguments.choose<ra::AttentionConfig>(

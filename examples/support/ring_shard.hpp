@@ -13,6 +13,7 @@
 
 #include "counter_rows.hpp"
 #include "direct_row.hpp"
+#include "row_blocks.hpp"
 
 namespace examples {
 
@@ -26,12 +27,15 @@ inline ring_attention::Tensor<float> make_shard(Operand operand, const TokenRang
   ring_attention::Tensor<float> shard(1, rows, heads, head_dim);
   std::int64_t first_row = 0;
   for (const auto& [begin, end] : ranges) {
-    const auto fill = [&, row = first_row, token = begin](std::int64_t i, int) {
-      for (std::int64_t head = 0; head < heads; ++head) {
-        fill_counter_row(operand, token + i, head, head_dim, shard.view().row(0, row + i, head));
-      }
-    };
-    ring_attention::detail::parallel_for(end - begin, fill);
+    for_each_block(end - begin, 256, ring_attention::num_threads(), [&, row = first_row, token = begin] {
+      return [&, row, token](std::int64_t first, std::int64_t count) {
+        for (std::int64_t i = first; i < first + count; ++i) {
+          for (std::int64_t head = 0; head < heads; ++head) {
+            fill_counter_row(operand, token + i, head, head_dim, shard.view().row(0, row + i, head));
+          }
+        }
+      };
+    });
     first_row += end - begin;
   }
   return shard;

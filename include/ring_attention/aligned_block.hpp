@@ -22,6 +22,7 @@ class Block {
     }
     return memory_.get();
   }
+  std::byte* data() const { return memory_.get(); }
   std::size_t size() const { return size_; }
 
  private:

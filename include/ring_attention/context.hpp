@@ -16,6 +16,9 @@ struct TileKernel;
 }  // namespace RING_ATTENTION_CODE_NAMESPACE
 
 inline namespace RING_ATTENTION_NAMESPACE {
+
+class Workspace;
+
 namespace detail {
 
 /// Its address tells the type of a kernel whose type was left behind.
@@ -60,6 +63,10 @@ class KernelChoice {
 struct Context {
   int threads = 0;           ///< the caller's included; 0: num_threads(). TrueRing's members are not counted
   KernelChoice kernel = {};  ///< by default what set_kernel chose, else the best
+  /// What the call works in and leaves for the next one; null: memory of its own, which goes when it ends, or
+  /// that which a Production object keeps. Rings (TrueRing, classes over a communicator) do not use it: what
+  /// their members need lasts as long as the call.
+  Workspace* workspace = nullptr;
 };
 
 namespace detail {

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>
 #include <utility>
@@ -21,14 +22,17 @@ class StepSums {
 
   /// `size` times any number from `least` to `most`.
   void add(std::int64_t size, std::int64_t least, std::int64_t most) {
+    if (size == 0) return;
     if (size < 0) {
       size = -size;
       least = -std::exchange(most, -least);
     }
-    if (size == 0 || least == most) {
-      fixed_ += size * least;
+    const std::int64_t largest = (std::max)(-least, most);
+    if (largest > (farthest - reach_) / size) {
+      too_far_ = true;
       return;
     }
+    reach_ += size * largest;
     Step* const end = steps_.data() + count_;
     Step* const place = std::find_if(steps_.data(), end, [size](const Step& s) { return s.size <= size; });
     if (place != end && place->size == size) {
@@ -42,13 +46,19 @@ class StepSums {
   }
 
   /// Whether a sum lies in [low, high]. Steps of ordinary layouts are nested and leave one or two multiples
-  /// of each to try. Where the search does not end soon, the answer is yes.
+  /// of each to try. Where the search does not end soon, or the steps reach further than memory does, the
+  /// answer is yes.
   bool any_in(std::int64_t low, std::int64_t high) const {
+    if (too_far_) return true;
+    if (fixed_ > 2 * farthest || fixed_ < -2 * farthest) return false;
     int tries = 1 << 16;
-    return any_in(0, low - fixed_, high - fixed_, tries);
+    return any_in(0, (std::max)(low, -farthest) - fixed_, (std::min)(high, farthest) - fixed_, tries);
   }
 
  private:
+  /// In bytes: beyond any address space, and so far below 2^63 that no sum of distances overflows.
+  static constexpr std::int64_t farthest = std::int64_t{1} << 59;
+
   struct Step {
     std::int64_t size = 0;  // positive
     std::int64_t least = 0;
@@ -75,6 +85,8 @@ class StepSums {
   static std::int64_t floor_div(std::int64_t a, std::int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
 
   std::int64_t fixed_;
+  std::int64_t reach_ = 0;  // the largest sum of steps, and more than the opposite of the smallest
+  bool too_far_ = false;
   std::array<Step, 6> steps_{};  // the largest first
   std::size_t count_ = 0;
 };
@@ -87,7 +99,10 @@ std::int64_t row_bytes(const TensorView<T>& view) {
 /// Bytes between neighbours along an axis; the stride of an axis of extent 1 means nothing.
 template <class T>
 std::int64_t step_bytes(const TensorView<T>& view, std::size_t axis) {
-  return view.shape()[axis] > 1 ? view.strides()[axis] * static_cast<std::int64_t>(sizeof(T)) : 0;
+  if (view.shape()[axis] <= 1) return 0;
+  constexpr auto element = static_cast<std::int64_t>(sizeof(T));
+  constexpr std::int64_t longest = (std::numeric_limits<std::int64_t>::max)() / element;
+  return std::clamp(view.strides()[axis], -longest, longest) * element;
 }
 
 /// Whether two different rows of a view share memory.
@@ -112,7 +127,8 @@ bool rows_overlap(const TensorView<T>& view) {
 template <class A, class B>
 bool views_overlap(const TensorView<A>& a, const TensorView<B>& b) {
   if (a.size() == 0 || b.size() == 0) return false;
-  StepSums distances(reinterpret_cast<std::intptr_t>(a.data()) - reinterpret_cast<std::intptr_t>(b.data()));
+  StepSums distances(static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(a.data()) -
+                                               reinterpret_cast<std::uintptr_t>(b.data())));
   for (std::size_t axis = 0; axis < 3; ++axis) {
     distances.add(step_bytes(a, axis), 0, a.shape()[axis] - 1);
     distances.add(step_bytes(b, axis), 1 - b.shape()[axis], 0);

@@ -7,7 +7,6 @@
 
 #include <ring_attention/requirements.hpp>
 // First, because an older compiler may lack headers that others include.
-#include <ring_attention/attention/block_probabilities.hpp>
 #include <ring_attention/attention/block_sparse_ring_dilated_attention.hpp>
 #include <ring_attention/attention/block_sparse_ring_distributed_dilated_attention.hpp>
 #include <ring_attention/attention/production_options.hpp>
@@ -15,8 +14,9 @@
 #include <ring_attention/attention/ring_dilated_attention_v2.hpp>
 #include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
 #include <ring_attention/attention/true_ring_dilated_attention.hpp>
+#include <ring_attention/block_probabilities.hpp>
 #include <ring_attention/config.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
@@ -28,3 +28,4 @@
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>
+#include <ring_attention/workspace.hpp>

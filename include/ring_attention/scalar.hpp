@@ -1,9 +1,19 @@
 // Which element types tensors may have, and the type that sums of each are kept in.
 #pragma once
 
-#include <Eigen/Core>
 #include <concepts>
 #include <ring_attention/version.hpp>
+
+#if RING_ATTENTION_DEFINES_ENGINE
+#include <Eigen/Core>
+#else
+// Only who uses tensors of them needs Eigen, whose headers take a third of a unit's time beside the compiled
+// library.
+namespace Eigen {
+struct half;
+struct bfloat16;
+}  // namespace Eigen
+#endif
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {

@@ -13,7 +13,10 @@
 /// Code whose machine instructions depend on compiler flags lives in this one: a unit built for AVX-512 and a
 /// unit built for plain x86-64 then never share a function, whichever copy the linker keeps. Nor does a unit
 /// with RING_ATTENTION_PORTABLE, which knows fewer kernels.
-#if defined(RING_ATTENTION_PORTABLE)
+#if defined(RING_ATTENTION_COMPILED)
+/// Units that use the compiled library share its code, whatever their flags.
+#define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_2_compiled
+#elif defined(RING_ATTENTION_PORTABLE)
 #define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_2_portable_##INSTRUCTIONS
 #else
 #define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_2_##INSTRUCTIONS
@@ -26,6 +29,18 @@
 #define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(avx)
 #else
 #define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(generic)
+#endif
+
+/// 1 where units define the engine themselves, as they do unless it is compiled: RING_ATTENTION_COMPILED is
+/// defined for units that use ring_attention::compiled, RING_ATTENTION_COMPILING for its own.
+#if !defined(RING_ATTENTION_COMPILED)
+#define RING_ATTENTION_DEFINES_ENGINE 1
+#define RING_ATTENTION_INLINE inline
+#elif defined(RING_ATTENTION_COMPILING)
+#define RING_ATTENTION_DEFINES_ENGINE 1
+#define RING_ATTENTION_INLINE __attribute__((used)) inline
+#else
+#define RING_ATTENTION_DEFINES_ENGINE 0
 #endif
 
 /// Symbols that shared libraries do not hide even where they hide the others.

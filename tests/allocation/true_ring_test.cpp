@@ -1,13 +1,23 @@
-// Memory of one member of TrueRingDilatedAttention, and what an allocation that fails on a member does.
+// Memory of one member of a ring, and what an allocation that fails on a member does.
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <new>
+#include <optional>
+#include <ring_attention/attention/block_sparse_ring_distributed_dilated_attention.hpp>
+#include <ring_attention/attention/ring_distributed_dilated_attention.hpp>
 #include <ring_attention/attention/true_ring_dilated_attention.hpp>
+#include <ring_attention/ring/thread_communicator.hpp>
+#include <thread>
+#include <utility>
 
 #include "allocation/counting.hpp"
 #include "support/catch.hpp"
 #include "support/tensors.hpp"
+#include "support/threads.hpp"
 
 namespace {
 
@@ -42,6 +52,48 @@ void check_halves(const ra::AttentionConfig& config, const test::CallInputs<Scal
   CHECK(eight.backward < four.backward * 0.5 * 1.15);
   CHECK(eight.backward > four.backward * 0.5 * 0.85);
 }
+
+/// Runs body(communicator) for the two members of a ring, of which the second gets no block of `limit` bytes
+/// or more: both must throw, and the first not because it waited in vain.
+template <class Body>
+void check_second_without_memory(std::size_t limit, const Body& body) {
+  INFO("limit " << limit);
+  ra::ThreadRing ring(2, {.timeout = std::chrono::seconds(60)});
+  std::array<std::exception_ptr, 2> errors;
+  const auto run = [&](int rank) {
+    ra::ThreadCommunicator communicator(ring, rank);
+    try {
+      body(communicator);
+    } catch (...) {
+      errors[static_cast<std::size_t>(rank)] = std::current_exception();
+    }
+  };
+  std::atomic<bool> refusing{false};
+  std::thread second([&] {
+    while (!refusing) std::this_thread::yield();
+    run(1);
+  });
+  {
+    const test::RefuseAllocations refuse(limit, /*on_other_threads_only=*/true);
+    refusing = true;
+    run(0);
+    second.join();
+  }
+  CHECK(errors[1] != nullptr);
+  REQUIRE(errors[0] != nullptr);
+  try {
+    std::rethrow_exception(errors[0]);
+  } catch (const ra::PeerLost& lost) {
+    FAIL_CHECK(lost.what());
+  } catch (const std::exception&) {
+    // Which one depends on what there was no memory for.
+  }
+}
+
+/// Its text needs no memory, unless it is copied.
+struct WordyError : std::exception {
+  const char* what() const noexcept override { return "a text that is too long to lie within a std::string"; }
+};
 
 }  // namespace
 
@@ -96,4 +148,50 @@ TEST_CASE("an allocation that fails on one member ends the call on all", "[alloc
     CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(60));
   }
   CHECK(test::bitwise_equal(attention.forward(in.q, in.k, in.v), expected.out));
+}
+
+TEST_CASE("a member without memory for its own fields tells the others", "[allocation][ring]") {
+  using Attention = ra::RingDistributedDilatedAttention<float, ra::ThreadCommunicator>;
+  using BlockSparse = ra::BlockSparseRingDistributedDilatedAttention<float, ra::ThreadCommunicator>;
+  ra::AttentionConfig config;
+  config.segment_lengths = {64};
+  config.dilation_rates = {1};
+  ra::BlockSparseConfig sparse{.pattern = ra::BlockPattern::custom, .block_size = 16};
+  for (std::int64_t i = 0; i < 100; ++i) sparse.blocks.push_back({i % 4, i / 4 % 4});
+  const ra::Tensor<float> shard(1, 32, 1, 8);
+  for (const std::size_t limit : {std::size_t{16}, std::size_t{64}, std::size_t{256}, std::size_t{350}}) {
+    // Made here, where there is memory: arguments are the caller's.
+    std::array<std::pair<ra::AttentionConfig, ra::BlockSparseConfig>, 2> arguments{std::pair{config, sparse},
+                                                                                   std::pair{config, sparse}};
+    check_second_without_memory(limit, [&](ra::ThreadCommunicator& communicator) {
+      const Attention attention(std::move(arguments[static_cast<std::size_t>(communicator.rank())].first),
+                                communicator);
+    });
+    arguments[0].first = arguments[1].first = config;
+    check_second_without_memory(limit, [&](ra::ThreadCommunicator& communicator) {
+      auto& [own, own_sparse] = arguments[static_cast<std::size_t>(communicator.rank())];
+      const BlockSparse attention(std::move(own), std::move(own_sparse), communicator);
+    });
+
+    ra::ThreadRing ring(2, {.timeout = std::chrono::seconds(60)});
+    std::array<std::optional<ra::ThreadCommunicator>, 2> communicators;
+    std::array<std::optional<Attention>, 2> members;
+    test::run_together(2, [&](int rank) {
+      const auto i = static_cast<std::size_t>(rank);
+      communicators[i].emplace(ring, rank);
+      members[i].emplace(config, *communicators[i]);
+    });
+    check_second_without_memory(limit, [&](ra::ThreadCommunicator& communicator) {
+      members[static_cast<std::size_t>(communicator.rank())]->forward(shard, shard, shard, 64);
+    });
+  }
+}
+
+TEST_CASE("a member without memory for the reason still tells that it failed", "[allocation][ring]") {
+  check_second_without_memory(16, [](ra::ThreadCommunicator& communicator) {
+    ra::detail::tell_failure(communicator, [&] {
+      if (communicator.rank() == 1) throw WordyError();
+      (void)communicator.all_gather({});
+    });
+  });
 }

@@ -1,3 +1,5 @@
+// suites: compilers
+// unit: members
 // BlockSparseRingDistributedDilatedAttention: against the oracle, what travels, what is refused.
 #include <chrono>
 #include <cstddef>

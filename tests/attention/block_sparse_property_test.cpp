@@ -1,3 +1,5 @@
+// suites: instructions
+// unit: blocks
 // Random block-sparse calls, forward and backward, against the float64 oracle.
 #include <cstdint>
 #include <cstdlib>

@@ -1,3 +1,4 @@
+// unit: blocks
 // Block-sparse attention beyond random cases: cache policies, errors, probabilities, edges.
 #include <algorithm>
 #include <array>

@@ -1,3 +1,5 @@
+// suites: instructions
+// unit: random
 // Random configurations of every class with Eigen::bfloat16.
 #include "support/check_classes.hpp"
 

@@ -1,3 +1,4 @@
+// unit: random
 // Random configurations of every class with Eigen::half.
 #include "support/check_classes.hpp"
 

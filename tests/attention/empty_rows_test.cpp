@@ -1,3 +1,4 @@
+// unit: values
 // Rows without keys, rows with zero keys only, empty tensors, sequences shorter than the ring, huge
 // parameters.
 #include <cmath>

@@ -1,3 +1,4 @@
+// unit: values
 // Scores of +-10,000: nothing overflows, within a chunk or where chunks, branches and zero keys merge.
 #include <cmath>
 #include <cstdint>

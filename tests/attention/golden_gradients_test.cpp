@@ -1,3 +1,5 @@
+// suites: instructions
+// unit: values
 // Gradients of every class against the reference gradients in tests/data, at several ring sizes.
 #include <cstdint>
 #include <ring_attention/attention/ring_dilated_attention_production.hpp>

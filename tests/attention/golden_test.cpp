@@ -1,3 +1,4 @@
+// unit: values
 // Forward against the reference outputs in tests/data, at several ring sizes and with every cache policy.
 #include "support/golden.hpp"
 

@@ -1,3 +1,4 @@
+// unit: values
 // Sequences near 5,000 tokens, where many tiles, segments and chunks take part, checked on sampled rows.
 #include <algorithm>
 #include <cstddef>

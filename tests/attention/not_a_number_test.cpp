@@ -1,3 +1,4 @@
+// unit: values
 // NaN in an input reaches the rows that see it and no other row, but for values behind a causal mask.
 #include <cmath>
 #include <cstdint>

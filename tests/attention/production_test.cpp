@@ -1,3 +1,4 @@
+// suites: compilers
 // What RingDilatedAttentionProduction adds to V2: workspace limits, the finite check, counters.
 #include <algorithm>
 #include <array>

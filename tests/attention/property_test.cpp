@@ -1,3 +1,5 @@
+// suites: instructions
+// unit: random
 // Random configurations of forward against the float64 oracle.
 #include <cstdint>
 #include <cstdlib>

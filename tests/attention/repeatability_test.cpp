@@ -1,3 +1,5 @@
+// suites: instructions
+// unit: values
 // The same call gives the same bits: again, through every overload, with any number of threads, from many
 // threads at once; and it prints nothing.
 #include <array>

@@ -30,6 +30,11 @@ find_program(RING_ATTENTION_NVCC nvcc PATHS /usr/local/cuda/bin)
 add_test(NAME compile.cuda_unit
          COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/cuda_unit.sh" "${RING_ATTENTION_NVCC}"
                  "${CMAKE_CURRENT_LIST_DIR}/four_scalars.cpp" "${scratch}/cuda_unit" ${check_flags})
+# Plans are data that any backend reads: no Eigen, which is not found here.
+add_test(NAME compile.plan_alone
+         COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/plan_alone.sh" "${PROJECT_SOURCE_DIR}/include" "${scratch}/plan_alone"
+                 "${CMAKE_CXX_COMPILER}" "${RING_ATTENTION_NVCC}")
+set_tests_properties(compile.plan_alone PROPERTIES LABELS package)
 find_program(RING_ATTENTION_AARCH64_COMPILER aarch64-linux-gnu-g++)
 find_program(RING_ATTENTION_AARCH64_EMULATOR NAMES qemu-aarch64-static qemu-aarch64)
 add_test(NAME compile.aarch64

@@ -14,8 +14,8 @@ check "the program prints a table" test "$(wc -l <printed)" -ge 18
 check "the table of $page is the program's output" diff in_page printed
 
 runs 0 "usage: scaling_table" --help
-runs 1 "scaling_table: --gflops must be positive" --gflops 0
-runs 1 "scaling_table: --ranks must be positive" --ranks 8,0
+runs 1 "scaling_table: --gflops = 0: must be positive" --gflops 0
+runs 1 "scaling_table: --ranks: numbers must be positive" --ranks 8,0
 runs 1 'scaling_table: --tokens = "1M": must be an integer' --tokens 1M
 runs 1 'scaling_table: unknown argument "--nodes"' --nodes 3
 # Half the rate, twice the time; the message counts stay.

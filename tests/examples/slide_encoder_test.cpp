@@ -1,3 +1,4 @@
+// suites: vector-instructions
 // The slide encoder of the examples: every stage against GigaPath's own code in float64, and files it must
 // refuse.
 #include <algorithm>

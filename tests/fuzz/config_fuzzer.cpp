@@ -151,8 +151,7 @@ test::RandomCase draw_call(FuzzedDataProvider& draw, const ra::AttentionConfig& 
 /// Every token belongs to one shard, however long the sequence and however large the ring.
 void check_shards(const ra::AttentionConfig& config, std::int64_t tokens) {
   for (const std::int64_t member : {std::int64_t{0}, config.ring_size / 2, config.ring_size - 1}) {
-    const auto shard =
-        ra::detail::member_tokens(tokens, config.ring_size, config.shard_layout, member, false);
+    const auto shard = ra::detail::member_tokens(tokens, config.ring_size, config.shard_layout, member);
     for (const auto& run : shard.runs) {
       require(0 <= run.begin && run.begin <= run.end && run.end <= tokens, "a shard lies in the sequence");
     }

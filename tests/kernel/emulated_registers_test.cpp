@@ -1,3 +1,4 @@
+// suites: instructions
 // The emulation of tile registers itself: what it computes, and that it notices wrong use.
 #include <cstdint>
 #include <string>

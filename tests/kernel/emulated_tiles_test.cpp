@@ -1,3 +1,4 @@
+// suites: instructions
 // The kernel for AMX with tile registers that are emulated, through the checks of every other kernel. What it
 // has beside them needs AVX512-BF16.
 #include "support/emulated_tiles.hpp"

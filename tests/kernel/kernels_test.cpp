@@ -1,3 +1,4 @@
+// suites: instructions
 // Every kernel that this processor runs, through the same checks against the float64 oracle; and how one is
 // chosen.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// suites: instructions
 // A build with RING_ATTENTION_PORTABLE, which is what a compiler for another processor makes of the library.
 #include <ring_attention/ring_attention.hpp>
 #include <string>

@@ -1,3 +1,4 @@
+// suites: compilers
 #include <algorithm>
 #include <cstring>
 #include <map>

@@ -1,3 +1,4 @@
+// suites: compilers
 #include <atomic>
 #include <cstdint>
 #include <memory>

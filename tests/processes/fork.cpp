@@ -55,6 +55,7 @@ struct Library {
   LocalAttention local{test::small_config(2)};
   CachedAttention cached{test::small_config(2), ra::use_pattern_cache(*cache)};
   Service service{test::small_config(2)};
+  ra::Workspace workspace;
   TrueRing ring{test::small_config(3)};
   std::unique_ptr<ra::ThreadRing> members = std::make_unique<ra::ThreadRing>(2);
   ra::Tensor<float> out = attention.forward(in.q, in.k, in.v), ring_out = ring.forward(in.q, in.k, in.v);
@@ -67,6 +68,10 @@ class Others {
   explicit Others(Library& library) {
     keep_calling(0, [&library] { library.attention.forward(library.in.q, library.in.k, library.in.v); });
     keep_calling(0, [&library] { library.service.forward(library.in.q, library.in.k, library.in.v); });
+    keep_calling(0, [&library] {
+      library.attention.forward({.workspace = &library.workspace}, library.in.q, library.in.k, library.in.v);
+      library.workspace.release();  // so that it grows in every call
+    });
     for (int i = 0; i < 2; ++i) {  // one computes, the other waits for it
       keep_calling(1, [&library] {
         library.cache->find_or_compute(asked_key, make_slowly);
@@ -131,6 +136,10 @@ int use_library(Library& library, int threads) {
   if (!test::threads_meet(threads)) return 12;
   if (!right(library.service.forward(in.q, in.k, in.v))) return 13;
   if (!right(library.service.forward(in.q, in.k, in.v))) return 14;
+  const ra::Context context{.workspace = &library.workspace};
+  if (!right(library.attention.forward(context, in.q, in.k, in.v))) return 23;
+  if (!right(library.attention.forward(context, in.q, in.k, in.v))) return 24;
+  library.workspace.release();
   if (!right(library.local.forward(in.q, in.k, in.v))) return 15;
   if (!right(library.cached.forward(in.q, in.k, in.v))) return 16;
   if (*library.cache->find_or_compute(asked_key, ra::make_dilated_indices) != *library.pattern) return 17;

@@ -29,10 +29,14 @@ inline std::set<pid_t> tasks() {
 /// The signals that a thread blocks, signal 1 in the lowest bit; nothing if the thread is gone.
 inline std::optional<std::uint64_t> blocked_signals(pid_t task) {
   std::ifstream status("/proc/self/task/" + std::to_string(task) + "/status");
-  const std::string name = "SigBlk:";
+  const auto value_of = [](const std::string& line, const std::string& name) -> const char* {
+    return line.compare(0, name.size(), name) == 0 ? line.c_str() + name.size() : nullptr;
+  };
   for (std::string line; std::getline(status, line);) {
-    if (line.compare(0, name.size(), name) == 0)
-      return std::strtoull(line.c_str() + name.size(), nullptr, 16);
+    // Of a thread that is being taken down Linux reports no threads and no signals.
+    const char* const threads = value_of(line, "Threads:");
+    if (threads != nullptr && std::strtol(threads, nullptr, 10) == 0) return std::nullopt;
+    if (const char* const blocked = value_of(line, "SigBlk:")) return std::strtoull(blocked, nullptr, 16);
   }
   return std::nullopt;
 }

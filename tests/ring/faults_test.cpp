@@ -1,3 +1,5 @@
+// suites: compilers
+// unit: members
 // Members that throw, or never answer: every member learns of it within the timeout.
 #include <atomic>
 #include <chrono>

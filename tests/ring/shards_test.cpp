@@ -18,7 +18,7 @@ using Ranges = std::vector<ra::TokenRange>;
 /// The runs of a member that hold tokens.
 Ranges runs_of(std::int64_t n, std::int64_t ring_size, ra::ShardLayout layout, std::int64_t member) {
   Ranges ranges;
-  for (const auto& run : ra::detail::member_tokens(n, ring_size, layout, member, false).runs) {
+  for (const auto& run : ra::detail::member_tokens(n, ring_size, layout, member).runs) {
     if (run.size() > 0) ranges.emplace_back(run.begin, run.end);
   }
   return ranges;

@@ -8,7 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <ring_attention/cpu/ring_forward.hpp>
+#include <ring_attention/cpu/key_exchange.hpp>
 #include <ring_attention/pattern/make_indices.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <span>
@@ -158,17 +158,17 @@ Times exchange(int members, std::int64_t span) {
   ra::AttentionConfig config;
   config.segment_lengths = {span * shard};
   config.dilation_rates = {1};
+  config.ring_size = members;
   const ra::CallShape shape{1, members * shard, 1, 1, 2};
   const ra::AttentionPlan plan = ra::detail::plan_call(config, shape, {}, ra::make_indices).plan;
-  const ra::engine::RingPlace place{&plan, ra::ShardLayout::contiguous, false, 1};
   LendingRing ring{members, {}, {}, {}};
   std::vector<Times> times(static_cast<std::size_t>(members));
   test::run_together(members, [&](int rank) {
     ClockedMember member(ring, rank);
     ra::Tensor<float> k(1, shard, 1, 2), v(1, shard, 1, 2);
     ra::engine::exchange_keys<ra::engine::look_ahead, float>(
-        place, member, 0, std::as_const(k).view(), std::as_const(v).view(),
-        [](int, const auto&, const auto&, const auto&) {});
+        {&plan, ra::ShardLayout::contiguous, rank, false}, member, 0, std::as_const(k).view(),
+        std::as_const(v).view(), [](int, const auto&, const auto&) {});
     times[static_cast<std::size_t>(rank)] = {member.clock(), member.computed()};
   });
   Times result;

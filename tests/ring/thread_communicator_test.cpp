@@ -1,3 +1,5 @@
+// suites: compilers
+// unit: others
 // Messages and gatherings between threads.
 #include <chrono>
 #include <cstddef>

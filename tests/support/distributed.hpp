@@ -94,6 +94,21 @@ class OnThreads {
   int members_;
 };
 
+/// The one member of a ring of one, on the thread that calls.
+class OnOneThread {
+ public:
+  using Communicator = ra::AloneCommunicator;
+
+  int members() const { return 1; }
+  template <class Body>
+  void run(const Body& body) const {
+    Communicator communicator;
+    body(communicator);
+  }
+  template <class T>
+  void unite(const ra::TensorView<T>&) const {}
+};
+
 /// `Member` is made from its communicator, where `Place` runs it.
 template <class Scalar, class Member, class Place = OnThreads<>>
 class Members {

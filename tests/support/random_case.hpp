@@ -101,14 +101,24 @@ inline double work(const RandomCase& c) {
 
 }  // namespace detail
 
+/// A query that sees more keys than this meets them in several runs (`run_keys` of the engine).
+inline constexpr std::int64_t longest_run_of_keys = 512;
+
+/// Whether some queries of a case meet more keys than one run holds. 17 has no divisor in common with the
+/// rules' number, so that in time every combination has such cases.
+inline bool is_long(std::uint64_t seed) { return seed % 17 == 3; }
+
 /// Consecutive seeds go through all combinations of the rules.
 inline RandomCase make_random_case(std::uint64_t seed, double work_limit = 1.2e7) {
   Random random(seed);
   RandomCase c;
   c.seed = seed;
   set_rules(c.config, seed);
-  const std::int64_t n = detail::random_tokens(random);
-  const std::int64_t d = random.pick({1, 3, 8, 24, 40, 48, 64, 80, 96, 128, 256});
+  const bool long_case = is_long(seed);
+  const std::int64_t n =
+      long_case ? random.integer(longest_run_of_keys + 1, 1500) : detail::random_tokens(random);
+  const std::int64_t d =
+      long_case ? random.pick({1, 3, 8}) : random.pick({1, 3, 8, 24, 40, 48, 64, 80, 96, 128, 256});
   std::int64_t b = random.chance(0.02) ? 0 : random.pick({1, 1, 2, 3});
   std::int64_t h = random.pick({1, 2, 3, 4, 5, 6, 7, 8, 12, 16});
 
@@ -118,7 +128,14 @@ inline RandomCase make_random_case(std::uint64_t seed, double work_limit = 1.2e7
     c.config.segment_lengths.push_back(w);
     c.config.dilation_rates.push_back(detail::random_dilation_rate(random, std::min(w, n)));
   }
-  c.config.ring_size = random.chance(0.12) ? random.integer(n + 1, n + 20) : random.integer(1, 9);
+  if (long_case) {
+    const std::int64_t kept = random.integer(longest_run_of_keys + 1, n);
+    c.config.dilation_rates[0] = random.integer(1, n / kept);
+    c.config.segment_lengths[0] = kept * c.config.dilation_rates[0];
+  }
+  // Members may be threads: a ring that outnumbers its tokens has few of them.
+  c.config.ring_size =
+      !long_case && random.chance(0.12) ? random.integer(n + 1, n + 20) : random.integer(1, 9);
   c.config.shard_layout = random.pick({ra::ShardLayout::contiguous, ra::ShardLayout::zigzag});
   c.config.mix_gradient = random.pick({ra::MixGradient::exact, ra::MixGradient::detached});
   if (random.chance(0.3)) c.config.scale = random.pick({0.125, 0.5, 1.0, 2.0, 0.0, -0.1, -0.7});

@@ -87,7 +87,7 @@ def method(file):
     settings = file.data["settings"]
     return (
         f"`{settings['class']}`, {settings['scalar']}, {counted(settings['threads_per_rank'], 'thread')} per rank, "
-        f"{settings['layout']} shards{', causal' if settings['causal'] else ''}; ranks of a machine exchange "
+        "contiguous shards; ranks of a machine exchange "
         f"{'in shared memory' if settings['shared_memory'] else 'through MPI'}. In each round the call, its computing "
         "alone (exchange turned off) and its messages alone alternate; times are medians over "
         f"{counted(settings['rounds'], 'round')}, of the slowest rank."

@@ -3,15 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/attention/block_probabilities.hpp>
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/cpu/block_backward.hpp>
-#include <ring_attention/cpu/block_forward.hpp>
-#include <ring_attention/cpu/block_probability_pass.hpp>
+#include <ring_attention/block_probabilities.hpp>
+#include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
-#include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/plan/make_plan.hpp>
+#include <ring_attention/workspace.hpp>
 #include <utility>
-#include <vector>
+#
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -63,21 +62,10 @@ class BlockSparseRingDilatedAttention
     BlockSparseResult<Scalar> result{this->forward_with_lse(context, q, k, v, options), {}};
     const CallShape shape = detail::check_inputs(q, k, v);
     const detail::PlannedCall call = plan_blocks(shape, options.lengths);
-    const AttentionPlan& plan = call.plan;
     const auto execution = engine::execution_of<Scalar>(context);
-    BlockProbabilities<Scalar>& probabilities = result.probabilities;
-    probabilities.block_size = plan.block_size;
-    probabilities.coordinates = active_blocks(plan);
-    const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());
-    probabilities.values = Tensor<Accumulator>(count, plan.block_size, 1, plan.block_size);
-    const engine::BlockProbabilityPass<Scalar> pass(plan, q, k, result.result.lse, *execution.kernel);
-    const int threads = execution.threads;
-    std::vector<std::vector<Accumulator>> memory(static_cast<std::size_t>(threads));
-    detail::parallel_for(count, threads, [&](std::int64_t index, int worker) {
-      const BlockCoordinate& at = probabilities.coordinates[static_cast<std::size_t>(index)];
-      pass.run(at.item, at.head, at.query_block, at.key_block, &probabilities.values(index, 0, 0, 0),
-               memory[static_cast<std::size_t>(worker)]);
-    });
+    const detail::CallMemory memory(execution.workspace);
+    result.probabilities = engine::block_probabilities<Scalar>(
+        call.plan, {q, k, v, {}, result.result.lse.view()}, execution, *memory);
     return result;
   }
 
@@ -87,31 +75,17 @@ class BlockSparseRingDilatedAttention
                                    [this](const PatternKey& key) { return this->apply_dilation(key); });
   }
 
-  static std::vector<BlockCoordinate> active_blocks(const AttentionPlan& plan) {
-    std::vector<BlockCoordinate> coordinates;
-    if (plan.shape.tokens == 0) return coordinates;
-    for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-      const BlockLists& lists = plan.sequence_of(item).blocks;
-      for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
-        for (std::size_t block = 0; block < lists.count(); ++block) {
-          for (const std::int64_t key_block : lists.of(block)) {
-            coordinates.push_back({item, head, static_cast<std::int64_t>(block), key_block});
-          }
-        }
-      }
-    }
-    return coordinates;
-  }
-
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
-    engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution);
+    const detail::CallMemory memory(execution.workspace);
+    engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution, *memory);
   }
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
-    engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution);
+    const detail::CallMemory memory(execution.workspace);
+    engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution, *memory);
   }
 
   BlockSparseConfig sparse_;

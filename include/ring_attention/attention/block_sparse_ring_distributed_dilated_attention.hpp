@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <ring_attention/attention/shard_interface.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
-#include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/plan/make_plan.hpp>
 #include <utility>
 #include <vector>
 
@@ -29,9 +29,11 @@ class BlockSparseRingDistributedDilatedAttention
   BlockSparseRingDistributedDilatedAttention(AttentionConfig config, BlockSparseConfig sparse,
                                              Communicator& communicator,
                                              CachePolicy cache_policy = CachePolicy())
-      : Base(
-            std::move(config), communicator, std::move(cache_policy), [&sparse] { sparse.validate(); },
-            detail::agreement_fields(sparse)),
+      : Base(std::move(config), communicator, std::move(cache_policy),
+             [&sparse] {
+               sparse.validate();
+               return detail::agreement_fields(sparse);
+             }),
         sparse_(std::move(sparse)) {}
 
   /// The same with the default blocks.

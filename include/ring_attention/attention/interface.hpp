@@ -5,7 +5,7 @@
 #include <ring_attention/config.hpp>
 #include <ring_attention/cpu/backward_arguments.hpp>
 #include <ring_attention/cpu/forward_arguments.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>

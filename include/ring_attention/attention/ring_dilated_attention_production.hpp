@@ -8,15 +8,11 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <new>
-#include <optional>
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/attention/production_options.hpp>
-#include <ring_attention/cpu/finite_check.hpp>
-#include <ring_attention/cpu/whole_backward.hpp>
-#include <ring_attention/cpu/whole_forward.hpp>
-#include <ring_attention/cpu/workspace_limit.hpp>
+#include <ring_attention/cpu/whole.hpp>
 #include <ring_attention/threads/fork.hpp>
+#include <ring_attention/workspace.hpp>
 #include <utility>
 #include <vector>
 
@@ -25,17 +21,17 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// RingDilatedAttentionV2 for long-running services.
 ///
-/// - Forward works in a workspace that is kept: the second and later forward of a shape into the caller's
-///   tensors allocates no memory at all (with a cache policy that keeps patterns). Other `lengths` make a new
+/// - Calls work in memory that is kept: the second and later forward or backward of a shape into the caller's
+///   tensors allocates nothing at all (with a cache policy that keeps patterns). Other `lengths` make a new
 ///   plan, as another shape does. Eight idle workspaces are kept at most, those used last; a shape has
-///   several where its calls overlap. Backward gives its memory back when it ends.
-/// - `workspace_limit_bytes` bounds all that a call allocates beside inputs, outputs, its plan and lists of
-///   work: the workspaces of its threads and, in backward, one number per row and head and the sums of 16-bit
-///   gradients, which are kept in float for a shard or fewer rows at a time. Where mixing weights are
+///   several where its calls overlap. In a Context with a workspace, calls work in that one.
+/// - `workspace_limit_bytes` bounds all that a call allocates beside inputs, outputs and its plan: the
+///   workspaces of its threads and, in backward, a list of work, one number per row and head and the sums of
+///   16-bit gradients, which are kept in float for a shard or fewer rows at a time. Where mixing weights are
 ///   detached, two numbers or, beside sums of fewer rows than all, one per branch and one more. The limit is
-///   honoured by smaller chunks; one below what the shape needs is refused, when it is first called, with
-///   std::invalid_argument that names the minimum. Where memory runs out, chunks shrink; OutOfWorkspace at
-///   the end, before anything is computed.
+///   honoured by smaller chunks; one below what the shape needs is refused with std::invalid_argument that
+///   names the minimum. Where memory runs out, chunks shrink, for that call; OutOfWorkspace at the end,
+///   before anything is computed.
 /// - `check_finite` refuses inputs with infinities or NaN and names the first.
 /// - Backward recomputes probabilities: nothing but out and lse is kept.
 /// - counters() can be read at any time.
@@ -47,7 +43,6 @@ class RingDilatedAttentionProduction
     : public WholeTensorAttention<RingDilatedAttentionProduction<Scalar, CachePolicy>, Scalar, CachePolicy> {
   using Base = WholeTensorAttention<RingDilatedAttentionProduction, Scalar, CachePolicy>;
   friend Base;
-  using T = accumulator_t<Scalar>;
 
  public:
   /// Throws std::invalid_argument for a configuration that breaks a rule.
@@ -83,10 +78,7 @@ class RingDilatedAttentionProduction
   struct Slot {
     detail::PlannedCall call;
     std::vector<std::int64_t> lengths;
-    int threads = 0;
-    const engine::TileKernel<Scalar>* kernel = nullptr;
-    engine::Fit<engine::ForwardSizes> fit;
-    engine::WholeWorkspace workspace;
+    detail::Block memory;
   };
 
   struct Shared {
@@ -164,49 +156,39 @@ class RingDilatedAttentionProduction
 
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
-    const Clock clock(*shared_);
-    const Lease slot(*shared_, shape, options.lengths);
-    refresh_plan(*slot, shape, options.lengths);
-    if (options_.check_finite) check_finite(slot->call.plan, tensors, execution.threads);
-    if (shape.batch > 0 && shape.tokens > 0) {
-      reserve(*slot, execution);
-      engine::forward_whole<Scalar>(slot->call.plan, tensors, *slot->kernel, slot->fit.sizes,
-                                    slot->fit.threads, slot->workspace);
-      note_workspace(slot->workspace.size());
-    }
-    ++shared_->forward_calls;
-    shared_->tokens += static_cast<std::uint64_t>(shape.batch * shape.tokens);
+    const auto compute = [&](const AttentionPlan& plan, detail::Block& memory) {
+      if (options_.check_finite) check_finite(plan, tensors, execution.threads);
+      return engine::forward_whole(plan, tensors, execution, options_.workspace_limit_bytes, memory);
+    };
+    run(shape, options.lengths, execution.workspace, shared_->forward_calls, compute);
   }
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
-    const Clock clock(*shared_);
-    const Lease slot(*shared_, shape, options.lengths);
-    refresh_plan(*slot, shape, options.lengths);
-    if (options_.check_finite) {
-      check_finite(slot->call.plan, tensors, execution.threads);
-      engine::require_finite<Scalar>("grad_out", tensors.grad_out, slot->call.plan, execution.threads);
-    }
-    if (shape.batch > 0 && shape.tokens > 0) {
-      const engine::TileKernel<Scalar>& kernel = *execution.kernel;
-      const auto bytes = [&](const engine::BackwardSizes& sizes, int threads) {
-        return engine::WholeBackward<Scalar>::bytes(kernel, slot->call.plan, sizes, threads);
-      };
-      const auto fast = engine::fast_backward_sizes<Scalar>(slot->call.plan);
-      auto fitted = engine::fit(fast, execution.threads, options_.workspace_limit_bytes, bytes);
-      std::optional<engine::WholeBackward<Scalar>> backward;
-      while (!backward) {
-        try {
-          backward.emplace(slot->call.plan, tensors, kernel, fitted.sizes, fitted.threads);
-        } catch (const std::bad_alloc&) {
-          fitted = smaller(fitted, fast, bytes);
-        }
+    const auto compute = [&](const AttentionPlan& plan, detail::Block& memory) {
+      if (options_.check_finite) {
+        check_finite(plan, tensors, execution.threads);
+        engine::require_finite<Scalar>("grad_out", tensors.grad_out, plan, execution.threads);
       }
-      note_workspace(fitted.bytes);
-      backward->run(grads);
+      return engine::backward_whole(plan, tensors, grads, execution, options_.workspace_limit_bytes, memory);
+    };
+    run(shape, options.lengths, execution.workspace, shared_->backward_calls, compute);
+  }
+
+  /// One call: compute(plan, memory) returns how much of the memory it used.
+  template <class Compute>
+  void run(const CallShape& shape, const std::vector<std::int64_t>& lengths, Workspace* workspace,
+           std::atomic<std::uint64_t>& calls, const Compute& compute) const {
+    const Clock clock(*shared_);
+    const Lease slot(*shared_, shape, lengths);
+    const detail::CallMemory memory(workspace, slot->memory);
+    refresh_plan(*slot, shape, lengths);
+    const std::size_t bytes = compute(slot->call.plan, *memory);
+    std::uint64_t seen = shared_->workspace_bytes;
+    while (bytes > seen && !shared_->workspace_bytes.compare_exchange_weak(seen, bytes)) {
     }
-    ++shared_->backward_calls;
+    ++calls;
     shared_->tokens += static_cast<std::uint64_t>(shape.batch * shape.tokens);
   }
 
@@ -224,7 +206,6 @@ class RingDilatedAttentionProduction
       return;
     }
     call = {};  // where anything below throws, the slot is empty
-    slot.threads = 0;
     slot.lengths = lengths;
     call = detail::plan_call(this->config(), shape, lengths, counted);
   }
@@ -234,48 +215,6 @@ class RingDilatedAttentionProduction
     engine::require_finite<Scalar>("q", tensors.q, plan, threads);
     engine::require_finite<Scalar>("k", tensors.k, plan, threads);
     engine::require_finite<Scalar>("v", tensors.v, plan, threads);
-  }
-
-  /// Finds sizes within the limit and memory for them; where memory runs out, sizes of half as much.
-  void reserve(Slot& slot, const engine::Execution<Scalar>& execution) const {
-    const int threads = execution.threads;
-    const engine::TileKernel<Scalar>& kernel = *execution.kernel;
-    if (slot.threads == threads && slot.kernel == &kernel) return;
-    slot.threads = 0;  // where memory runs out, nothing fits
-    const CallShape& shape = slot.call.plan.shape;
-    const detail::SequenceRuns shards(shape.tokens, slot.call.plan.ring_size);
-    const auto bytes_per_thread = [&](const engine::ForwardSizes& sizes) {
-      return engine::WholeWorkspace::bytes_per_thread(kernel, sizes, shape.head_dim);
-    };
-    const auto bytes = [&](const engine::ForwardSizes& sizes, int sharing) {
-      return bytes_per_thread(sizes) * static_cast<std::size_t>(sharing);
-    };
-    const auto fast = engine::fast_forward_sizes<T>(slot.call.plan, shards.run_length, threads);
-    slot.fit = engine::fit(fast, threads, options_.workspace_limit_bytes, bytes);
-    for (;;) {
-      try {
-        slot.workspace.reserve(bytes_per_thread(slot.fit.sizes), slot.fit.threads);
-        slot.threads = threads;
-        slot.kernel = &kernel;
-        return;
-      } catch (const std::bad_alloc&) {
-        slot.fit = smaller(slot.fit, fast, bytes);
-      }
-    }
-  }
-
-  /// Half of what could not be allocated; OutOfWorkspace where that was the least.
-  template <class Sizes, class Bytes>
-  static engine::Fit<Sizes> smaller(const engine::Fit<Sizes>& failed, const Sizes& fast, const Bytes& bytes) {
-    const std::size_t least = bytes(engine::smallest(fast), 1);
-    if (failed.bytes <= least) throw OutOfWorkspace(least);
-    return engine::fit(fast, failed.threads, (std::max)(least, failed.bytes / 2), bytes);
-  }
-
-  void note_workspace(std::size_t bytes) const {
-    std::uint64_t seen = shared_->workspace_bytes;
-    while (bytes > seen && !shared_->workspace_bytes.compare_exchange_weak(seen, bytes)) {
-    }
   }
 
   ProductionOptions options_;

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/cpu/whole_backward.hpp>
-#include <ring_attention/cpu/whole_forward.hpp>
+#include <ring_attention/cpu/whole.hpp>
+#include <ring_attention/workspace.hpp>
 #include <utility>
 
 namespace ring_attention {
@@ -14,8 +14,9 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 /// Keys are visited shard by shard, `config.ring_size` of them, and merged by an online softmax, so that
 /// working memory beyond inputs and outputs is O(n / ring_size), in backward plus one number per row and head
 /// (two where mixing weights are detached; of 16-bit scalars then one per branch and one more). The result
-/// does not depend on the ring size up to rounding. Immutable after construction; safe to call from several
-/// threads at once. Calls: see WholeTensorAttention.
+/// does not depend on the ring size up to rounding. Where memory runs out, smaller chunks take less;
+/// OutOfWorkspace at the end, before anything is computed. Immutable after construction; safe to call from
+/// several threads at once. Calls: see WholeTensorAttention.
 template <typename Scalar, typename CachePolicy = use_pattern_cache>
 class RingDilatedAttentionV2
     : public WholeTensorAttention<RingDilatedAttentionV2<Scalar, CachePolicy>, Scalar, CachePolicy> {
@@ -30,13 +31,17 @@ class RingDilatedAttentionV2
  private:
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
-    engine::forward_whole(this->plan_call(shape, options.lengths).plan, tensors, execution);
+    const detail::CallMemory memory(execution.workspace);
+    engine::forward_whole(this->plan_call(shape, options.lengths).plan, tensors, execution, engine::no_limit,
+                          *memory);
   }
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
                     const engine::Execution<Scalar>& execution) const {
-    engine::backward_whole(this->plan_call(shape, options.lengths).plan, tensors, grads, execution);
+    const detail::CallMemory memory(execution.workspace);
+    engine::backward_whole(this->plan_call(shape, options.lengths).plan, tensors, grads, execution,
+                           engine::no_limit, *memory);
   }
 };
 

@@ -27,7 +27,8 @@ class RingDistributedDilatedAttention
   /// number, or 1 to leave it open. The communicator must outlive this object.
   RingDistributedDilatedAttention(AttentionConfig config, Communicator& communicator,
                                   CachePolicy cache_policy = CachePolicy())
-      : Base(std::move(config), communicator, std::move(cache_policy), [] {}, {}) {}
+      : Base(std::move(config), communicator, std::move(cache_policy),
+             [] { return detail::AgreementFields(); }) {}
 
   using Base::plan_report;
   /// The report for one head per branch.

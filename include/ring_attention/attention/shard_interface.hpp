@@ -6,9 +6,8 @@
 #include <exception>
 #include <ring_attention/attention/agreement_fields.hpp>
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/cpu/ring_backward.hpp>
-#include <ring_attention/cpu/ring_forward.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/cpu/key_exchange.hpp>
+#include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/plan_report.hpp>
@@ -67,7 +66,7 @@ class ShardAttention {
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return detail::report_plan(derived().plan_call(shape, {}).plan, config_.ring_size, config_.shard_layout);
+    return detail::report_plan(derived().plan_call(shape, {}).plan, config_.shard_layout);
   }
 
   /// Payload of all messages of this rank's successful calls, in bytes.
@@ -160,28 +159,25 @@ class ShardAttention {
   }
 
  protected:
-  /// `more_checks()` throws where something of the derived class is invalid, `more_fields` must be equal on
-  /// every rank.
-  template <class MoreChecks>
+  /// `more_fields()` throws where something of the derived class is invalid, else returns what must be equal
+  /// on every rank.
+  template <class MoreFields>
   ShardAttention(AttentionConfig config, Communicator& communicator, CachePolicy cache_policy,
-                 const MoreChecks& more_checks, const detail::AgreementFields& more_fields)
+                 const MoreFields& more_fields)
       : config_(std::move(config)), communicator_(&communicator), cache_policy_(std::move(cache_policy)) {
-    std::string error;
-    try {
+    detail::require_agreement(communicator, [&] {
       config_.validate();
       if (config_.ring_size != 1 && config_.ring_size != communicator.size()) {
         detail::throw_invalid("ring_size", config_.ring_size,
                               "must be 1 or the number of ranks, " + std::to_string(communicator.size()));
       }
-      more_checks();
-    } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
-      error = invalid.what();
-    }
-    detail::AgreementFields fields = detail::agreement_fields(config_);
-    fields.insert(fields.begin(), {"attention", Derived::attention_kind});
-    fields.insert(fields.end(), more_fields.begin(), more_fields.end());
-    detail::require_agreement(communicator, fields, error);
-    agreed_ = detail::summary_of(Derived::attention_kind, fields);
+      const detail::AgreementFields more = more_fields();
+      detail::AgreementFields fields = detail::agreement_fields(config_);
+      fields.insert(fields.begin(), {"attention", Derived::attention_kind});
+      fields.insert(fields.end(), more.begin(), more.end());
+      agreed_ = detail::summary_of(Derived::attention_kind, fields);
+      return fields;
+    });
     config_.ring_size = communicator.size();
   }
 
@@ -229,8 +225,7 @@ class ShardAttention {
       const detail::ForwardTensors<Scalar> tensors = make();
       if (shape.batch == 0 || shape.tokens == 0) return;
       const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
-      bytes_sent_ += engine::forward_ring<Scalar>(place(call.plan, execution.threads), *communicator_,
-                                                  tensors, *execution.kernel);
+      bytes_sent_ += engine::forward_ring(place(call.plan), *communicator_, tensors, execution);
     });
   }
 
@@ -248,9 +243,7 @@ class ShardAttention {
       const GradientViews<Scalar> grads = make();
       if (shape.batch == 0 || shape.tokens == 0) return;
       const detail::PlannedCall call = derived().plan_call(shape, options.lengths);
-      bytes_sent_ += engine::RingBackward<Scalar, Communicator>(place(call.plan, execution.threads),
-                                                                *communicator_, tensors, *execution.kernel)
-                         .run(grads);
+      bytes_sent_ += engine::backward_ring(place(call.plan), *communicator_, tensors, grads, execution);
     });
   }
 
@@ -260,12 +253,11 @@ class ShardAttention {
                   const Input& q, const Input& k, const Input& v, std::int64_t total,
                   const std::vector<std::int64_t>& lengths, const MoreChecks& more_checks) const {
     CallShape shape;
-    std::string error;
-    try {
+    detail::require_agreement(*communicator_, [&] {
       if (total < 0) detail::throw_invalid("total_sequence_length", total, "must not be negative");
       shape = detail::check_inputs(q, k, v);
       const std::int64_t own =
-          detail::member_tokens(total, config_.ring_size, config_.shard_layout, communicator_->rank(), false)
+          detail::member_tokens(total, config_.ring_size, config_.shard_layout, communicator_->rank())
               .size();
       if (shape.tokens != own) {
         detail::throw_invalid("q shape", to_string(q.shape()),
@@ -280,21 +272,19 @@ class ShardAttention {
       derived().check_call(shape);
       execution = engine::execution_of<Scalar>(context);
       detail::require_threads(*communicator_, execution.threads);
-    } catch (const std::exception& invalid) {  // whatever it is, the others must hear of it
-      error = invalid.what();
-    }
-    detail::AgreementFields fields = detail::agreement_fields(shape, total, lengths);
-    // First: ranks that call different objects should read that, not in what else their calls differ.
-    fields.insert(fields.begin(), {"configuration of the called object", agreed_});
-    fields.emplace_back("call", call);
-    fields.emplace_back("Scalar",
-                        std::to_string(sizeof(Scalar)) + (std::is_same_v<Scalar, Eigen::half> ? "h" : ""));
-    detail::require_agreement(*communicator_, fields, error);
+      detail::AgreementFields fields = detail::agreement_fields(shape, total, lengths);
+      // First: ranks that call different objects should read that, not in what else their calls differ.
+      fields.insert(fields.begin(), {"configuration of the called object", agreed_});
+      fields.emplace_back("call", call);
+      fields.emplace_back("Scalar",
+                          std::to_string(sizeof(Scalar)) + (std::is_same_v<Scalar, Eigen::half> ? "h" : ""));
+      return fields;
+    });
     return shape;
   }
 
-  engine::RingPlace place(const AttentionPlan& plan, int threads) const {
-    return {&plan, config_.shard_layout, /*whole_tensors=*/false, threads};
+  engine::RingPlace place(const AttentionPlan& plan) const {
+    return {&plan, config_.shard_layout, communicator_->rank(), /*whole_tensors=*/false};
   }
 
   const Derived& derived() const { return static_cast<const Derived&>(*this); }

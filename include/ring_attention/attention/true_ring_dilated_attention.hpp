@@ -5,9 +5,8 @@
 #include <cstdint>
 #include <exception>
 #include <ring_attention/attention/interface.hpp>
-#include <ring_attention/cpu/ring_backward.hpp>
-#include <ring_attention/cpu/ring_forward.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/cpu/key_exchange.hpp>
+#include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/plan/plan_report.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
 #include <ring_attention/threads/worker_thread.hpp>
@@ -53,8 +52,7 @@ class TrueRingDilatedAttention
   PlanReport plan_report(std::int64_t total_sequence_length, std::int64_t heads,
                          std::int64_t kv_heads) const {
     const CallShape shape = detail::report_shape(total_sequence_length, heads, kv_heads);
-    return detail::report_plan(this->plan_call(shape, {}).plan, this->config().ring_size,
-                               this->config().shard_layout);
+    return detail::report_plan(this->plan_call(shape, {}).plan, this->config().shard_layout);
   }
   /// The report for one head per branch.
   PlanReport plan_report(std::int64_t total_sequence_length) const {
@@ -67,8 +65,9 @@ class TrueRingDilatedAttention
                    const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const detail::PlannedCall call = this->plan_call(shape, options.lengths);
+    const engine::Execution<Scalar> member{execution.kernel, 1};  // every member is one thread
     run_members([&](ThreadCommunicator& communicator) {
-      engine::forward_ring(place(call.plan), communicator, tensors, *execution.kernel);
+      engine::forward_ring(place(call.plan, communicator.rank()), communicator, tensors, member);
     });
   }
 
@@ -77,15 +76,14 @@ class TrueRingDilatedAttention
                     const engine::Execution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const detail::PlannedCall call = this->plan_call(shape, options.lengths);
+    const engine::Execution<Scalar> member{execution.kernel, 1};  // every member is one thread
     run_members([&](ThreadCommunicator& communicator) {
-      engine::RingBackward<Scalar, ThreadCommunicator>(place(call.plan), communicator, tensors,
-                                                       *execution.kernel)
-          .run(grads);
+      engine::backward_ring(place(call.plan, communicator.rank()), communicator, tensors, grads, member);
     });
   }
 
-  engine::RingPlace place(const AttentionPlan& plan) const {
-    return {&plan, this->config().shard_layout, /*whole_tensors=*/true, /*threads=*/1};
+  engine::RingPlace place(const AttentionPlan& plan, int rank) const {
+    return {&plan, this->config().shard_layout, rank, /*whole_tensors=*/true};
   }
 
   /// Runs every member to its end; throws what the first member to fail threw.
@@ -106,7 +104,8 @@ class TrueRingDilatedAttention
       detail::JoinedThreads threads;
       threads.reserve(static_cast<std::size_t>(size - 1));
       const auto give_up = [&ring](const char* why) {  // members that run wait for those that do not
-        ThreadCommunicator(ring, 0).fail(why);
+        ThreadCommunicator communicator(ring, 0);
+        detail::give_up(communicator, why, Failure::error);
       };
       try {
         for (int rank = 1; rank < size; ++rank) threads.start([&run, rank] { run(rank); });

@@ -28,13 +28,12 @@ namespace engine {
 /// Gradients to compute, and where they go. What is null or false is left out.
 template <class T>
 struct BackwardTargets {
-  TensorView<T> grad_q;                 // summed up
-  std::int64_t grad_q_shift = 0;        // row of grad_q = number of the row + this
+  detail::MemberView<T> grad_q;         // summed up
   bool grad_keys = false;               // into the pieces' rows
   RowNumbers<T> probability, weighted;  // per branch: sums of P and of P * dP
 
   GradientsWanted wanted() const {
-    return {grad_q.data() != nullptr, grad_keys, probability.data != nullptr};
+    return {static_cast<bool>(grad_q), grad_keys, probability.data != nullptr};
   }
 };
 
@@ -49,11 +48,11 @@ class BackwardPass {
                const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, const BackwardSizes& sizes)
       : plan_(plan), kernel_(kernel), tiles_(plan, kernel, queries, delta), sizes_(sizes) {}
 
-  /// Runs a unit over the queries of a member's run. source.pieces(unit, meeting) gives the pieces of the
-  /// meeting's keys that are at hand.
-  template <class Source>
+  /// Runs a unit over the queries of a member's run and the keys that are at hand: keys.places(...) walks
+  /// those of a meeting, keys.at(...) says where they lie, and gradients.at(...) where their gradients do.
+  template <class Keys, class Gradients>
   void run(const BackwardUnit& unit, const detail::TokenRun& run, const BackwardTargets<T>& targets,
-           Workspace& work, const Source& source) const {
+           Workspace& work, const Keys& keys, const Gradients& gradients) const {
     const SequencePlan& sequence = plan_.sequence_of(unit.item);
     const BranchPlan& branch = sequence.branches[unit.branch];
     const std::int64_t group = plan_.shape.heads / plan_.shape.kv_heads;
@@ -66,10 +65,13 @@ class BackwardPass {
                                  (std::min)(unit.query_end, run.end));
     while (segments.next()) {
       meeting.segment = *segments;
-      const QuerySet set{unit.item,     work.heads,      meeting.head_count, meeting.segment.queries,
-                         run.row_shift, run.number_shift};
-      auto pieces = source.pieces(unit, meeting);
-      for (GradientPiece<Scalar> piece; pieces.next(piece);) meet(unit, set, piece, targets, work);
+      const QuerySet set{unit.item, work.heads, meeting.head_count, meeting.segment.queries};
+      auto places = keys.places(unit.item, unit.kv_head, meeting, unit.key_begin, unit.key_end);
+      for (detail::KeyPlace place; places.next(place);) {
+        GradientPiece<Scalar> piece{piece_of<Scalar>(keys, place, unit.item, unit.kv_head), {}};
+        if (targets.grad_keys) piece.gradients = gradients.at(place, unit.item, unit.kv_head);
+        meet(unit, set, piece, targets, work);
+      }
     }
   }
 
@@ -96,8 +98,8 @@ class BackwardPass {
     tiles_.pack(run, run.tokens.count, 0, targets.wanted(), work);
     tiles_.accumulate(loaded, run.tokens, 0, targets.wanted(), work);
     if (!targets.grad_keys) return;
-    const Rows<T> grad_keys = keys.grad_keys.skip(begin);
-    const Rows<T> grad_values = keys.grad_values.skip(begin);
+    const Rows<T> grad_keys = keys.gradients.keys.skip(begin);
+    const Rows<T> grad_values = keys.gradients.values.skip(begin);
     for (std::int64_t i = 0; i < run.tokens.count; ++i) {
       kernel_.add_row(tiles_.grad_key(i, work), tiles_.scale(), plan_.shape.head_dim, grad_keys[i]);
       kernel_.add_row(tiles_.grad_value(i, work), T{1}, plan_.shape.head_dim, grad_values[i]);
@@ -108,14 +110,14 @@ class BackwardPass {
              const BackwardTargets<T>& targets, const Workspace& work) const {
     for (std::int64_t local = 0; local < loaded.entries; ++local) {
       const std::int64_t head = set.head(first + local);
-      const std::int64_t row = set.token(first + local) + set.number_shift;
-      if (targets.grad_q.data() != nullptr) {
+      const std::int64_t token = set.token(first + local);
+      if (targets.grad_q) {
         kernel_.add_row(tiles_.grad_query(loaded, local, work), tiles_.scale(), plan_.shape.head_dim,
-                        targets.grad_q.row(set.item, row + targets.grad_q_shift, head));
+                        targets.grad_q.row(set.item, token, head));
       }
       if (targets.probability.data != nullptr) {
-        *targets.probability.row(unit.branch, set.item, head, row) += work.probability[local];
-        *targets.weighted.row(unit.branch, set.item, head, row) += work.weighted[local];
+        targets.probability.at(unit.branch, set.item, head, token) += work.probability[local];
+        targets.weighted.at(unit.branch, set.item, head, token) += work.weighted[local];
       }
     }
   }

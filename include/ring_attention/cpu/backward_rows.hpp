@@ -15,7 +15,6 @@
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -34,26 +33,26 @@ void for_each_row_block(std::int64_t batch, std::int64_t heads, const detail::To
   });
 }
 
-/// delta = sum_d dO O - d(lse) for every local row with keys; rows without keys or past the item's length: 0.
+/// delta = sum_d dO O - d(lse) for every row of a run with keys; rows without keys or past the item's length:
+/// 0.
 template <class Scalar>
 void row_deltas(const AttentionPlan& plan, const TileKernel<Scalar>& kernel, const detail::TokenRun& run,
-                const BackwardQueries<Scalar>& queries, const TensorView<const Scalar>& out,
-                const TensorView<const accumulator_t<Scalar>>& grad_lse,
-                const RowNumbers<accumulator_t<Scalar>>& delta, int threads) {
+                const BackwardQueries<Scalar>& queries, const RowNumbers<accumulator_t<Scalar>>& delta,
+                int threads) {
   using T = accumulator_t<Scalar>;
+  const detail::BackwardTensors<Scalar>& tensors = queries.tensors;
   const auto compute = [&](std::int64_t item, std::int64_t head, std::int64_t begin, std::int64_t end) {
     const std::int64_t valid = (std::min)(end, plan.sequence_of(item).length);
     for (std::int64_t token = begin; token < end; ++token) {
-      const std::int64_t row = token + run.row_shift;
+      const std::int64_t row = queries.rows(token);
       T sum{0};
-      if (token < valid && *queries.lse.row(item, head, row) != -std::numeric_limits<T>::infinity()) {
-        const Scalar* a = queries.grad_out.row(item, row, head);
-        const Scalar* b = out.row(item, row, head);
+      if (token < valid && *tensors.lse.row(item, head, row) != -std::numeric_limits<T>::infinity()) {
         // Summed as dO.v is, from which it is taken: rows with one dominant key cancel best so.
-        sum = kernel.dot(a, b, plan.shape.head_dim);
-        if (grad_lse.data() != nullptr) sum -= *grad_lse.row(item, head, row);
+        sum = kernel.dot(tensors.grad_out.row(item, row, head), tensors.out.row(item, row, head),
+                         plan.shape.head_dim);
+        if (tensors.grad_lse.data() != nullptr) sum -= *tensors.grad_lse.row(item, head, row);
       }
-      *delta.row(0, item, head, token + run.number_shift) = sum;
+      delta.at(0, item, head, token) = sum;
     }
   };
   for_each_row_block(plan.shape.batch, plan.shape.heads, run, threads, compute);
@@ -61,65 +60,45 @@ void row_deltas(const AttentionPlan& plan, const TileKernel<Scalar>& kernel, con
 
 /// Sets a branch's sums of probabilities, which are 0, to what its zero keys contribute, z * exp(0 - lse).
 template <class Scalar>
-void seed_mix_statistics(const AttentionPlan& plan, std::size_t branch_index, const detail::TokenRun& run,
+void seed_mix_statistics(const AttentionPlan& plan, std::size_t branch, const detail::TokenRun& run,
                          const BackwardQueries<Scalar>& queries,
                          const RowNumbers<accumulator_t<Scalar>>& probability) {
   using T = accumulator_t<Scalar>;
   if (!plan.zero_keys) return;
-  std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads));
   for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
-    detail::MeetingWalk meetings(plan, item, 0, plan.shape.heads, run.begin, run.end, heads.data());
-    while (meetings.next()) {
-      const detail::Segment& segment = meetings->segment;
-      if (meetings->branch != branch_index || segment.zero_keys == 0) continue;
-      for (std::int64_t i = 0; i < meetings->head_count; ++i) {
+    for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
+      std::int64_t only = 0;
+      detail::MeetingWalk meetings(plan, item, head, head + 1, run.begin, run.end, &only);
+      while (meetings.next()) {
+        const detail::Segment& segment = meetings->segment;
+        if (meetings->branch != branch || segment.zero_keys == 0) continue;
         for (std::int64_t q = 0; q < segment.queries.count; ++q) {
           const std::int64_t token = segment.queries[q];
-          *probability.row(branch_index, item, meetings->heads[i], token + run.number_shift) =
+          probability.at(branch, item, head, token) =
               static_cast<T>(segment.zero_keys) *
-              std::exp(-*queries.lse.row(item, meetings->heads[i], token + run.row_shift));
+              std::exp(-*queries.tensors.lse.row(item, head, queries.rows(token)));
         }
       }
     }
   }
 }
 
-/// The same for all branches.
-template <class Scalar>
-void seed_mix_statistics(const AttentionPlan& plan, const detail::TokenRun& run,
-                         const BackwardQueries<Scalar>& queries,
-                         const RowNumbers<accumulator_t<Scalar>>& probability) {
-  for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
-    seed_mix_statistics(plan, branch, run, queries, probability);
-  }
-}
-
 /// Turns a branch's statistics into its delta: sum(P dP) / sum(P) is sum_d dO O of the branch's own output.
 /// The gradient of the log-sum-exp is taken off as in row_deltas. `delta` may be `weighted`.
-template <class T>
+template <class Scalar, class T>
 void branch_deltas(const AttentionPlan& plan, std::size_t branch, const detail::TokenRun& run,
-                   const RowNumbers<T>& probability, const RowNumbers<T>& weighted,
-                   const TensorView<const T>& grad_lse, const RowNumbers<T>& delta, int threads) {
+                   const BackwardQueries<Scalar>& queries, const RowNumbers<T>& probability,
+                   const RowNumbers<T>& weighted, const RowNumbers<T>& delta, int threads) {
+  const TensorView<const T>& grad_lse = queries.tensors.grad_lse;
   const auto divide = [&](std::int64_t item, std::int64_t head, std::int64_t begin, std::int64_t end) {
     for (std::int64_t token = begin; token < end; ++token) {
-      const std::int64_t number = token + run.number_shift;
-      const T sum = *probability.row(branch, item, head, number);
-      T value = sum != T{0} ? *weighted.row(branch, item, head, number) / sum : T{0};
-      if (grad_lse.data() != nullptr) value -= *grad_lse.row(item, head, token + run.row_shift);
-      *delta.row(branch, item, head, number) = value;
+      const T sum = probability.at(branch, item, head, token);
+      T value = sum != T{0} ? weighted.at(branch, item, head, token) / sum : T{0};
+      if (grad_lse.data() != nullptr) value -= *grad_lse.row(item, head, queries.rows(token));
+      delta.at(branch, item, head, token) = value;
     }
   };
   for_each_row_block(plan.shape.batch, plan.shape.heads, run, threads, divide);
-}
-
-/// The same for all branches.
-template <class T>
-void branch_deltas(const AttentionPlan& plan, const detail::TokenRun& run, const RowNumbers<T>& probability,
-                   const RowNumbers<T>& weighted, const TensorView<const T>& grad_lse,
-                   const RowNumbers<T>& delta, int threads) {
-  for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
-    branch_deltas(plan, branch, run, probability, weighted, grad_lse, delta, threads);
-  }
 }
 
 /// Zeros in every row of a tensor, on all threads.
@@ -132,21 +111,18 @@ void clear_rows(const TensorView<Scalar>& view, int threads) {
       std::fill_n(view.row(item, token, head), head_dim, Scalar(0));
     }
   };
-  for_each_row_block(batch, heads, {0, tokens, 0, 0}, threads, clear);
+  for_each_row_block(batch, heads, {0, tokens}, threads, clear);
 }
 
-/// Rounds the accumulated gradients of a run to the scalar type. Row 0 of `from` has the number
-/// `first_number`.
+/// Rounds the accumulated gradients of a run to the scalar type.
 template <class Scalar, class T>
-void round_gradients(const TileKernel<Scalar>& kernel, const TensorView<const T>& from,
-                     std::int64_t first_number, const detail::TokenRun& run, const TensorView<Scalar>& to,
-                     int threads) {
-  const auto [batch, rows, heads, head_dim] = from.shape();
+void round_gradients(const TileKernel<Scalar>& kernel, const detail::MemberView<T>& from,
+                     const detail::TokenRun& run, const detail::MemberView<Scalar>& to, int threads) {
+  const auto [batch, rows, heads, head_dim] = to.view.shape();
   const auto round = [&, count = head_dim](std::int64_t item, std::int64_t head, std::int64_t begin,
                                            std::int64_t end) {
     for (std::int64_t token = begin; token < end; ++token) {
-      kernel.round_row(from.row(item, token + run.number_shift - first_number, head), T{1}, count,
-                       to.row(item, token + run.row_shift, head));
+      kernel.round_row(from.row(item, token, head), T{1}, count, to.row(item, token, head));
     }
   };
   for_each_row_block(batch, heads, run, threads, round);

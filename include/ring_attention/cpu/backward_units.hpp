@@ -6,9 +6,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/meetings.hpp>
 #include <ring_attention/plan/plan.hpp>
+#include <span>
 #include <vector>
 
 namespace ring_attention {
@@ -26,13 +28,13 @@ struct BackwardUnit {
 /// Which gradients a pass computes; decides along which side units may be cut.
 enum class BackwardSide { both, queries, keys };
 
-/// Work of branch `branch` on tokens [0, length) of every item, as units that share no gradient row.
-inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::size_t branch_index,
-                                                BackwardSide side, int threads) {
+/// Lists the work of a branch on tokens [0, length) of every item, as units that share no gradient row;
+/// returns how many there are. Without memory to write to it only counts.
+inline std::size_t list_units(const AttentionPlan& plan, std::size_t branch_index, BackwardSide side,
+                              int threads, BackwardUnit* units) {
   constexpr std::int64_t least_tokens = 2048;
-  std::vector<BackwardUnit> units;
-  std::vector<std::int64_t> heads(static_cast<std::size_t>(plan.shape.heads / plan.shape.kv_heads));
-  const auto group = static_cast<std::int64_t>(heads.size());
+  const std::int64_t group = plan.shape.heads / plan.shape.kv_heads;
+  std::size_t count = 0;
   for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
     const SequencePlan& sequence = plan.sequence_of(item);
     if (branch_index >= sequence.branches.size()) continue;
@@ -48,8 +50,11 @@ inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::
                           (std::min)(least_tokens, 64 * (std::min)(branch.dilation_rate, least_tokens))});
     for (std::int64_t kv_head = 0; kv_head < plan.shape.kv_heads; ++kv_head) {
       for (std::size_t offset = 0; offset < branch.offsets.size(); ++offset) {
-        if (detail::heads_with_offset(branch, offset, kv_head * group, (kv_head + 1) * group, heads.data()) ==
-            0) {
+        if (detail::heads_with_offset(branch, offset, kv_head * group, (kv_head + 1) * group, nullptr) == 0) {
+          continue;
+        }
+        if (units == nullptr) {
+          count += static_cast<std::size_t>(detail::ceil_div(sequence.length, block));
           continue;
         }
         for (std::int64_t begin = 0; begin < sequence.length; begin += block) {
@@ -60,17 +65,25 @@ inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::
             unit.query_begin = begin / w * w;
             unit.query_end = (std::min)(sequence.length, detail::ceil_div(end, w) * w);
           }
-          units.push_back(unit);
+          units[count++] = unit;
         }
       }
     }
   }
+  return count;
+}
+
+/// The same with memory of its own.
+inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::size_t branch,
+                                                BackwardSide side, int threads) {
+  std::vector<BackwardUnit> units(list_units(plan, branch, side, threads, nullptr));
+  list_units(plan, branch, side, threads, units.data());
   return units;
 }
 
 /// Into how many parts to cut queries and keys of units that have both gradients, so that all threads find
 /// work.
-inline std::int64_t parts_of_units(const AttentionPlan& plan, const std::vector<BackwardUnit>& units,
+inline std::int64_t parts_of_units(const AttentionPlan& plan, std::span<const BackwardUnit> units,
                                    int threads) {
   if (threads == 1 || units.empty()) return 1;
   std::int64_t rows = 0;  // of the longest unit
@@ -88,6 +101,12 @@ inline std::int64_t parts_of_units(const AttentionPlan& plan, const std::vector<
     while (count * parts < aim.pieces_per_thread * threads && rows >= 2 * parts * aim.least_rows) parts *= 2;
   }
   return parts;
+}
+
+/// How many turn counters run_in_turns needs for `units` units and as many parts as parts_of_units gives.
+inline std::int64_t turns_of_units(std::int64_t units, int threads) {
+  constexpr std::int64_t most_per_thread = 16;  // twice the pieces that parts_of_units aims at
+  return 2 * (std::max)(units, threads == 1 ? std::int64_t{0} : most_per_thread * threads);
 }
 
 /// The right to add to a part of the gradients: parts are handed on in the order of the rounds.
@@ -112,11 +131,14 @@ class Turn {
 /// `parts` x `parts` pieces. In each of `parts` rounds every part of the queries meets another part of the
 /// keys, so that the pieces of a round share no row either; rows that several rounds add to are summed up in
 /// their order, whatever the threads do. A piece waits only for pieces that were handed out before it.
+/// `turns` is memory for 2 * units * parts counters.
 template <class Body>
-void run_in_turns(const std::vector<BackwardUnit>& units, std::int64_t parts, int threads, const Body& body) {
+void run_in_turns(std::span<const BackwardUnit> units, std::int64_t parts, std::atomic<int>* turns,
+                  int threads, const Body& body) {
   const std::int64_t per_round = static_cast<std::int64_t>(units.size()) * parts;
-  std::vector<std::atomic<int>> query_turns(static_cast<std::size_t>(per_round));
-  std::vector<std::atomic<int>> key_turns(static_cast<std::size_t>(per_round));
+  std::uninitialized_value_construct_n(turns, 2 * per_round);
+  std::atomic<int>* const query_turns = turns;
+  std::atomic<int>* const key_turns = turns + per_round;
   detail::parallel_for(per_round * parts, threads, [&](std::int64_t index, int worker) {
     const std::int64_t round = index / per_round;
     const std::int64_t first = index % per_round / parts * parts;
@@ -134,8 +156,8 @@ void run_in_turns(const std::vector<BackwardUnit>& units, std::int64_t parts, in
     piece.query_end = cut(whole.query_begin, whole.query_end, query_part + 1);
     piece.key_begin = cut(whole.key_begin, whole.key_end, key_part);
     piece.key_end = cut(whole.key_begin, whole.key_end, key_part + 1);
-    const Turn of_queries(query_turns[static_cast<std::size_t>(first + query_part)], static_cast<int>(round));
-    const Turn of_keys(key_turns[static_cast<std::size_t>(first + key_part)], static_cast<int>(round));
+    const Turn of_queries(query_turns[first + query_part], static_cast<int>(round));
+    const Turn of_keys(key_turns[first + key_part], static_cast<int>(round));
     body(piece, worker);
   });
 }

@@ -8,17 +8,21 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <numeric>
+#include <ring_attention/aligned_block.hpp>
+#include <ring_attention/cpu/block_tasks.hpp>
+#include <ring_attention/cpu/blocks.hpp>
+#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/forward_pass.hpp>
 #include <ring_attention/cpu/query_tiles.hpp>
 #include <ring_attention/cpu/workspace.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
-#include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
-#include <vector>
+#include <span>
+#include <type_traits>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -53,18 +57,18 @@ class BlockForward {
         tasks_(plan.shape, slots_, rows_, threads),
         pass_(plan, tensors, kernel) {}
 
-  void run() const {
+  void run(detail::Block& memory) const {
+    const auto lay_out = [this](detail::Carver& carver) {
+      return detail::ThreadParts(carver, threads_, [this](detail::Carver& part) { Workspace(part, *this); });
+    };
     detail::Carver count;
-    Workspace counted(count, *this);
-    detail::Block memory;
-    std::byte* const begin = memory.reserve(count.used() * static_cast<std::size_t>(threads_));
-    std::vector<Workspace> workspaces;
-    for (int i = 0; i < threads_; ++i) {
-      detail::Carver carver(begin + count.used() * static_cast<std::size_t>(i));
-      workspaces.emplace_back(carver, *this);
-    }
+    lay_out(count);
+    detail::Carver carver(memory.reserve(count.used()));
+    const detail::ThreadParts parts = lay_out(carver);
     detail::parallel_for(tasks_.count(), threads_, [&](std::int64_t index, int worker) {
-      attend(tasks_.task(index), workspaces[static_cast<std::size_t>(worker)]);
+      detail::Carver part = parts.of(worker);
+      Workspace work(part, *this);
+      attend(tasks_.task(index), work);
     });
   }
 
@@ -73,22 +77,28 @@ class BlockForward {
   struct Workspace {
     Workspace(detail::Carver& carver, const BlockForward& call)
         : buffers(carver, call.kernel_, {0, run_keys, call.plan_.shape.head_dim}) {
-      const auto slot_count = static_cast<std::size_t>(call.tasks_.slots_per_task());
+      const std::int64_t slot_count = call.tasks_.slots_per_task();
       const std::int64_t entries = call.group_ * call.slots_.rows();
-      for (std::size_t i = 0; i < slot_count; ++i) tiles.emplace_back(carver, entries, buffers);
-      const std::int64_t rows = entries * call.tasks_.slots_per_task();
+      tiles = carver.take<Tiles>(slot_count);
+      for (std::int64_t i = 0; i < slot_count; ++i) {
+        const Tiles laid_out(carver, entries, buffers);
+        if (tiles != nullptr) std::construct_at(tiles + i, laid_out);
+      }
+      const std::int64_t rows = entries * slot_count;
       states.output = carver.take<T>(rows * call.kernel_.padded(call.plan_.shape.head_dim));
       states.maximum = carver.take<T>(rows);
       states.sum = carver.take<T>(rows);
-      heads.resize(static_cast<std::size_t>(call.group_));
-      cursors.resize(slot_count);
+      heads = carver.take<std::int64_t>(call.group_);
+      cursors = carver.take<detail::ListCursor>(slot_count);
     }
 
+    static_assert(std::is_trivially_destructible_v<Tiles>);
+
     KeyBuffers<Scalar> buffers;
-    std::vector<Tiles> tiles;
+    Tiles* tiles;
     RowStates<T> states;
-    std::vector<std::int64_t> heads;
-    std::vector<detail::ListCursor> cursors;
+    std::int64_t* heads;
+    detail::ListCursor* cursors;
   };
 
   void attend(const detail::SlotTask& slot_run, Workspace& work) const {
@@ -99,23 +109,24 @@ class BlockForward {
     states.first_head = task.head_begin;
     states.first_token = task.begin;
     pass_.reset(task, states);
-    std::iota(work.heads.begin(), work.heads.end(), task.head_begin);
+    std::iota(work.heads, work.heads + group_, task.head_begin);
     const auto query_set = [&](std::int64_t slot) {
-      return QuerySet{slot_run.item, work.heads.data(), group_, slots_.tokens(slot, length), 0, 0};
+      return QuerySet{slot_run.item, work.heads, group_, slots_.tokens(slot, length)};
     };
 
     const BlockLists& lists = plan_.sequence_of(slot_run.item).blocks;
-    const std::span cursors(work.cursors.data(), static_cast<std::size_t>(slot_run.end - slot_run.begin));
+    const std::span cursors(work.cursors, static_cast<std::size_t>(slot_run.end - slot_run.begin));
     for (std::size_t i = 0; i < cursors.size(); ++i) {
       const QuerySet set = query_set(slot_run.begin + static_cast<std::int64_t>(i));
       cursors[i] = {};
       if (set.tokens.count == 0) continue;
       cursors[i] = detail::cursor_of(lists, slots_.block(slot_run.begin + static_cast<std::int64_t>(i)));
-      work.tiles[i].load(set, tensors_.q, plan_.scale, states);
+      work.tiles[i].load(set, {tensors_.q, {}}, plan_.scale, states);
     }
+    const KeyTensors<const Scalar> all_keys{tensors_.k, tensors_.v, {}};
     for (detail::ListWalk runs(cursors); runs.next();) {
       const Progression tokens = detail::block_tokens(runs.begin(), runs.end(), plan_.block_size, length);
-      const KeyPiece<Scalar> keys = piece_of(tensors_, tokens, 0, slot_run.item, slot_run.kv_head);
+      const KeyPiece<Scalar> keys = piece_of<Scalar>(all_keys, {tokens}, slot_run.item, slot_run.kv_head);
       for (std::int64_t begin = 0; begin < tokens.count; begin += run_keys) {
         const auto run = keys.sub(begin, (std::min)(begin + run_keys, tokens.count));
         const PackedKeys packed = work.buffers.pack(run);
@@ -153,11 +164,12 @@ class BlockForward {
   ForwardPass<Scalar> pass_;
 };
 
+/// Executes a block-sparse plan in `memory`, which it makes larger if need be.
 template <class Scalar>
 void forward_blocks(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-                    const Execution<Scalar>& execution) {
+                    const Execution<Scalar>& execution, detail::Block& memory) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
-  BlockForward<Scalar>(plan, tensors, *execution.kernel, execution.threads).run();
+  BlockForward<Scalar>(plan, tensors, *execution.kernel, execution.threads).run(memory);
 }
 
 }  // namespace engine

@@ -1,4 +1,4 @@
-// Probabilities of active blocks, recomputed from the log-sum-exp.
+// Probabilities of active blocks.
 #pragma once
 
 #include <algorithm>
@@ -6,15 +6,13 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
-#include <ring_attention/cpu/block_forward.hpp>
-#include <ring_attention/kernel/dispatch.hpp>
+#include <ring_attention/cpu/block_tasks.hpp>
+#include <ring_attention/cpu/blocks.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
-#include <ring_attention/plan/block_plan.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -30,9 +28,16 @@ class BlockProbabilityPass {
                        const TileKernel<Scalar>& kernel)
       : plan_(plan), kernel_(kernel), q_(q), k_(k), lse_(lse), head_dim_(plan.shape.head_dim) {}
 
-  /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros.
+  /// How many numbers a thread works in.
+  std::int64_t numbers() const {
+    const std::int64_t most = kernel_.max_queries();
+    return (most + kernel_.key_block) * head_dim_ + most + kernel_.backward_scratch;
+  }
+
+  /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros. `memory` holds
+  /// numbers().
   void run(std::int64_t item, std::int64_t head, std::int64_t query_block, std::int64_t key_block, T* values,
-           std::vector<T>& memory) const {
+           T* memory) const {
     const std::int64_t length = plan_.sequence_of(item).length;
     const auto tokens = [&](std::int64_t block) {
       return detail::block_tokens(block, block + 1, plan_.block_size, length);
@@ -41,9 +46,7 @@ class BlockProbabilityPass {
     const Progression keys = tokens(key_block);
     const std::int64_t kv_head = head / (plan_.shape.heads / plan_.shape.kv_heads);
     const std::int64_t most = kernel_.max_queries();
-    memory.resize(
-        static_cast<std::size_t>((most + kernel_.key_block) * head_dim_ + most + kernel_.backward_scratch));
-    T* const query = memory.data();
+    T* const query = memory;
     T* const packed = query + most * head_dim_;
     T* const row_lse = packed + kernel_.key_block * head_dim_;
     T* const scores = row_lse + most;
@@ -92,6 +95,43 @@ class BlockProbabilityPass {
   TensorView<const T> lse_;
   std::int64_t head_dim_;
 };
+
+/// Active blocks by item, head, query block and key block.
+inline std::vector<BlockCoordinate> active_blocks(const AttentionPlan& plan) {
+  std::vector<BlockCoordinate> coordinates;
+  if (plan.shape.tokens == 0) return coordinates;
+  for (std::int64_t item = 0; item < plan.shape.batch; ++item) {
+    const BlockLists& lists = plan.sequence_of(item).blocks;
+    for (std::int64_t head = 0; head < plan.shape.heads; ++head) {
+      for (std::size_t block = 0; block < lists.count(); ++block) {
+        for (const std::int64_t key_block : lists.of(block)) {
+          coordinates.push_back({item, head, static_cast<std::int64_t>(block), key_block});
+        }
+      }
+    }
+  }
+  return coordinates;
+}
+
+template <class Scalar>
+BlockProbabilities<Scalar> block_probabilities(const AttentionPlan& plan,
+                                               const detail::ForwardTensors<Scalar>& tensors,
+                                               const Execution<Scalar>& execution, detail::Block& memory) {
+  using T = accumulator_t<Scalar>;
+  BlockProbabilities<Scalar> probabilities{plan.block_size, active_blocks(plan), {}};
+  const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());
+  probabilities.values = Tensor<T>(count, plan.block_size, 1, plan.block_size);
+  const BlockProbabilityPass<Scalar> pass(plan, tensors.q, tensors.k, tensors.lse, *execution.kernel);
+  const std::int64_t numbers = pass.numbers();
+  const auto bytes = static_cast<std::size_t>(numbers * execution.threads) * sizeof(T);
+  T* const work = reinterpret_cast<T*>(memory.reserve(bytes));
+  detail::parallel_for(count, execution.threads, [&](std::int64_t index, int worker) {
+    const BlockCoordinate& at = probabilities.coordinates[static_cast<std::size_t>(index)];
+    pass.run(at.item, at.head, at.query_block, at.key_block, &probabilities.values(index, 0, 0, 0),
+             work + numbers * worker);
+  });
+  return probabilities;
+}
 
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

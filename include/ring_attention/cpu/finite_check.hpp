@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <ring_attention/cpu/whole.hpp>
 #include <ring_attention/error.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/plan.hpp>
@@ -16,8 +17,6 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// Throws std::invalid_argument with the position of the first such element among the valid rows, in
-/// row-major order.
 template <class Scalar>
 void require_finite(std::string_view name, const TensorView<const Scalar>& view, const AttentionPlan& plan,
                     int threads) {

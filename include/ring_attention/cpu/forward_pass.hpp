@@ -56,9 +56,10 @@ class ForwardPass {
 
  public:
   ForwardPass(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-              const TileKernel<Scalar>& kernel)
+              const TileKernel<Scalar>& kernel, const detail::TokenRows& rows = {})
       : plan_(plan),
         tensors_(tensors),
+        rows_(rows),
         kernel_(kernel),
         head_dim_(plan.shape.head_dim),
         padded_dim_(kernel.padded(plan.shape.head_dim)) {}
@@ -83,19 +84,19 @@ class ForwardPass {
     }
   }
 
-  /// Attends a task's rows to the keys that a source holds: source.pieces(task, meeting) gives the pieces of
-  /// the meeting's keys that are at hand.
-  template <class Source>
-  void attend(const ForwardTask& task, const RowStates<T>& states, Workspace& work,
-              const Source& source) const {
+  /// Attends a task's rows to the keys that are at hand: keys.places(...) walks those of a meeting, and
+  /// keys.at(...) says where they lie.
+  template <class Keys>
+  void attend(const ForwardTask& task, const RowStates<T>& states, Workspace& work, const Keys& keys) const {
     for (auto meetings = meetings_of(task, work); meetings.next();) {
       const QuerySet set = query_set(task, *meetings);
       bool loaded = false;
-      auto pieces = source.pieces(task, *meetings);
-      for (KeyPiece<Scalar> piece; pieces.next(piece);) {
+      auto places = keys.places(task.item, task.kv_head, *meetings, 0, meetings->segment.end);
+      for (detail::KeyPlace place; places.next(place);) {
+        KeyPiece<Scalar> piece = piece_of<Scalar>(keys, place, task.item, task.kv_head);
         if (plan_.causal) piece.tokens.count = piece.tokens.count_below(set.tokens.last() + 1);
         if (piece.tokens.count == 0) continue;
-        if (!loaded) work.tiles.load(set, tensors_.q, plan_.scale, states);
+        if (!loaded) work.tiles.load(set, {tensors_.q, rows_}, plan_.scale, states);
         loaded = true;
         work.tiles.attend(piece, plan_.causal);
       }
@@ -108,7 +109,7 @@ class ForwardPass {
   void finish(const ForwardTask& task, const RowStates<T>& states) const {
     for (std::int64_t head = task.head_begin; head < task.head_end; ++head) {
       for (std::int64_t token = task.begin; token < task.end; ++token) {
-        Scalar* out = tensors_.out.row(task.item, token + task.row_shift, head);
+        Scalar* out = tensors_.out.row(task.item, rows_(token), head);
         T lse = -std::numeric_limits<T>::infinity();
         const std::int64_t row = states.row(head, token);
         if (token < task.valid_end && states.sum[row] != T{0}) {
@@ -117,7 +118,7 @@ class ForwardPass {
         } else {
           std::fill_n(out, head_dim_, Scalar(0));
         }
-        if (tensors_.lse.data() != nullptr) *tensors_.lse.row(task.item, head, token + task.row_shift) = lse;
+        if (tensors_.lse.data() != nullptr) *tensors_.lse.row(task.item, head, rows_(token)) = lse;
       }
     }
   }
@@ -128,7 +129,7 @@ class ForwardPass {
   }
 
   static QuerySet query_set(const ForwardTask& task, const detail::Meeting& meeting) {
-    return {task.item, meeting.heads, meeting.head_count, meeting.segment.queries, task.row_shift, 0};
+    return {task.item, meeting.heads, meeting.head_count, meeting.segment.queries};
   }
 
   /// Merges the state m = 0, l = z, O = 0: z keys of score 0 and value 0 (torchscale's padding, never in
@@ -145,6 +146,7 @@ class ForwardPass {
 
   const AttentionPlan& plan_;
   const detail::ForwardTensors<Scalar>& tensors_;
+  detail::TokenRows rows_;  // of the tensors
   const TileKernel<Scalar>& kernel_;
   std::int64_t head_dim_;
   std::int64_t padded_dim_;

@@ -61,7 +61,6 @@ struct ForwardTask {
   std::int64_t item, kv_head, head_begin, head_end;
   std::int64_t begin, end;  // tokens
   std::int64_t valid_end;   // rows from here on lie past the item's length
-  std::int64_t row_shift;   // row of the member's tensors = token + row_shift
 };
 
 /// Numbers the tasks of a call over the token runs that a member owns: items x key/value heads x parts of a
@@ -90,7 +89,6 @@ class ForwardTasks {
     task.begin = run.begin + block * sizes_.rows_per_task;
     task.end = (std::min)(task.begin + sizes_.rows_per_task, run.end);
     task.valid_end = std::clamp(plan_->sequence_of(task.item).length, task.begin, task.end);
-    task.row_shift = run.row_shift;
     return task;
   }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <ring_attention/cpu/backward_arguments.hpp>
 #include <ring_attention/cpu/query_tiles.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
@@ -20,30 +21,32 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// What a member's queries bring to backward.
+/// Tensors of a backward call, and which of their rows holds a token.
 template <class Scalar>
 struct BackwardQueries {
-  TensorView<const Scalar> q, grad_out;
-  TensorView<const accumulator_t<Scalar>> lse;
+  const detail::BackwardTensors<Scalar>& tensors;
+  detail::TokenRows rows;
 };
 
 /// Keys, values and the rows that their gradients are added to.
 template <class Scalar>
 struct GradientPiece {
   KeyPiece<Scalar> piece;
-  Rows<accumulator_t<Scalar>> grad_keys, grad_values;
+  KeyRows<accumulator_t<Scalar>> gradients;
 };
 
-/// One number per local query row and head, [item][head][row], for one branch or for all.
+/// One number for every token of a member and every head, for one branch or for all.
 template <class T>
 struct RowNumbers {
-  T* data = nullptr;
+  T* data = nullptr;  // [batch item][head][row]
   std::int64_t heads = 0;
-  std::int64_t rows = 0;
+  std::int64_t count = 0;          // rows
   std::int64_t branch_stride = 0;  // 0: the branches share their numbers
+  detail::TokenRows rows = {};
 
-  T* row(std::size_t branch, std::int64_t item, std::int64_t head, std::int64_t row) const {
-    return data + static_cast<std::int64_t>(branch) * branch_stride + (item * heads + head) * rows + row;
+  T& at(std::size_t branch, std::int64_t item, std::int64_t head, std::int64_t token) const {
+    return data[static_cast<std::int64_t>(branch) * branch_stride + (item * heads + head) * count +
+                rows(token)];
   }
 };
 
@@ -152,14 +155,15 @@ class GradientTiles {
         const std::int64_t entry = first + (std::min)(local, loaded.entries - 1);
         const std::int64_t head = work.query_head[begin + local] = set.head(entry);
         const std::int64_t token = work.query_token[begin + local] = set.token(entry);
-        const std::int64_t row = token + set.row_shift;
-        const T lse = *queries_.lse.row(set.item, head, row);
+        const std::int64_t row = queries_.rows(token);
+        const detail::BackwardTensors<Scalar>& from = queries_.tensors;
+        const T lse = *from.lse.row(set.item, head, row);
         // A row without keys has no gradient, whatever its dO holds.
         const bool filled = local < loaded.entries && lse != -std::numeric_limits<T>::infinity();
-        work.query_row[lane] = filled ? queries_.q.row(set.item, row, head) : nullptr;
-        work.grad_row[lane] = filled ? queries_.grad_out.row(set.item, row, head) : nullptr;
+        work.query_row[lane] = filled ? from.q.row(set.item, row, head) : nullptr;
+        work.grad_row[lane] = filled ? from.grad_out.row(set.item, row, head) : nullptr;
         to.lse[lane] = filled ? lse * std::numbers::log2e_v<T> : std::numeric_limits<T>::infinity();
-        to.delta[lane] = filled ? *delta_.row(branch, set.item, head, token + set.number_shift) : T{0};
+        to.delta[lane] = filled ? delta_.at(branch, set.item, head, token) : T{0};
       }
       kernel_.load_gradients(work.query_row, work.grad_row, head_dim_, query_scale_, to);
     }

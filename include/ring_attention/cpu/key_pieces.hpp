@@ -7,6 +7,7 @@
 #include <ring_attention/pattern/progression.hpp>
 #include <ring_attention/plan/meetings.hpp>
 #include <ring_attention/plan/shards.hpp>
+#include <ring_attention/plan/transfer.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>
 
@@ -26,21 +27,34 @@ struct KeyPiece {
   }
 };
 
-/// Rows of tokens in a tensor whose row r holds token r - row_shift.
+/// Rows of keys and of values, or of their gradients.
 template <class Element>
-Rows<Element> rows_of(const TensorView<Element>& tensor, const Progression& tokens, std::int64_t row_shift,
-                      std::int64_t item, std::int64_t head) {
-  if (tokens.count == 0) return {};
-  return {tensor.row(item, tokens.first + row_shift, head), tensor.strides()[1] * tokens.stride};
-}
+struct KeyRows {
+  Rows<Element> keys, values;
+};
 
-/// Keys and values of whole tensors, or of a member's own run.
-template <class Tensors>
-auto piece_of(const Tensors& tensors, const Progression& tokens, std::int64_t row_shift, std::int64_t item,
-              std::int64_t kv_head) {
-  using Scalar = typename decltype(tensors.k)::value_type;
-  return KeyPiece<Scalar>{tokens, rows_of(tensors.k, tokens, row_shift, item, kv_head),
-                          rows_of(tensors.v, tokens, row_shift, item, kv_head)};
+/// Keys and values, or their gradients, in tensors.
+template <class Element>
+struct KeyTensors {
+  TensorView<Element> keys, values;
+  detail::TokenRows rows;
+
+  /// The rows of a place; all of its tokens lie in one run.
+  KeyRows<Element> at(const detail::KeyPlace& place, std::int64_t item, std::int64_t kv_head) const {
+    const Progression& tokens = place.tokens;
+    if (tokens.count == 0) return {};
+    const std::int64_t first = rows(tokens.first);
+    return {{keys.row(item, first, kv_head), keys.strides()[1] * tokens.stride},
+            {values.row(item, first, kv_head), values.strides()[1] * tokens.stride}};
+  }
+};
+
+/// The keys of a place; `keys.at(...)` says where they lie.
+template <class Scalar, class Keys>
+KeyPiece<Scalar> piece_of(const Keys& keys, const detail::KeyPlace& place, std::int64_t item,
+                          std::int64_t kv_head) {
+  const KeyRows<const Scalar> rows = keys.at(place, item, kv_head);
+  return {place.tokens, rows.keys, rows.values};
 }
 
 /// Runs of tokens that a member owns, in order.
@@ -72,7 +86,7 @@ class RingOrder {
   bool next(detail::TokenRun& run) {
     if (step_ == count_) return false;
     const std::int64_t source = first_ + (shard_ - first_ - step_++ + count_) % count_;
-    run = {shards_->begin(source), shards_->end(source), 0, 0};
+    run = {shards_->begin(source), shards_->end(source)};
     return true;
   }
 
@@ -99,46 +113,44 @@ class OneRun {
   bool taken_ = false;
 };
 
-/// The keys of a segment that lie in runs of a member's own tensors and among the tokens [begin, end).
-template <class Scalar, class Runs>
-class LocalPieces {
+/// Where runs of a member's tensors hold the keys of a segment that lie among the tokens [begin, end).
+template <class Runs>
+class LocalPlaces {
  public:
-  LocalPieces(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
-              const detail::Segment& segment, std::int64_t item, std::int64_t kv_head, const Runs& runs,
-              std::int64_t begin, std::int64_t end)
-      : k_(&k),
-        v_(&v),
-        segment_(&segment),
-        item_(item),
-        kv_head_(kv_head),
-        runs_(runs),
-        begin_(begin),
-        end_(end) {}
-  LocalPieces(const TensorView<const Scalar>& k, const TensorView<const Scalar>& v,
-              const detail::Segment& segment, std::int64_t item, std::int64_t kv_head, const Runs& runs)
-      : LocalPieces(k, v, segment, item, kv_head, runs, segment.begin, segment.end) {}
+  LocalPlaces(const detail::Segment& segment, const Runs& runs, std::int64_t begin, std::int64_t end)
+      : segment_(&segment), runs_(runs), begin_(begin), end_(end) {}
 
-  bool next(KeyPiece<Scalar>& piece) {
+  bool next(detail::KeyPlace& place) {
+    detail::TokenRun run;
     while (!keys_.next()) {
-      if (!runs_.next(run_)) return false;
-      const std::int64_t begin = (std::max)(run_.begin, begin_);
-      keys_ = detail::KeyRunWalk(*segment_, begin, (std::max)(begin, (std::min)(run_.end, end_)));
+      if (!runs_.next(run)) return false;
+      const std::int64_t begin = (std::max)(run.begin, begin_);
+      keys_ = detail::KeyRunWalk(*segment_, begin, (std::max)(begin, (std::min)(run.end, end_)));
     }
-    piece = {*keys_, rows_of(*k_, *keys_, run_.row_shift, item_, kv_head_),
-             rows_of(*v_, *keys_, run_.row_shift, item_, kv_head_)};
+    place = {*keys_, 0};
     return true;
   }
-  /// The run that the last piece lies in.
-  const detail::TokenRun& run() const { return run_; }
 
  private:
-  const TensorView<const Scalar>*k_, *v_;
   const detail::Segment* segment_;
-  std::int64_t item_, kv_head_;
   Runs runs_;
   std::int64_t begin_, end_;
-  detail::TokenRun run_;
   detail::KeyRunWalk keys_;
+};
+
+/// Keys of a member's own runs.
+template <class Element>
+struct OwnKeys : KeyTensors<Element> {
+  OwnKeys(const TensorView<Element>& k, const TensorView<Element>& v, const detail::MemberTokens& tokens,
+          const detail::TokenRows& of_tensors)
+      : KeyTensors<Element>{k, v, of_tensors}, mine(&tokens) {}
+
+  LocalPlaces<MemberRuns> places(std::int64_t, std::int64_t, const detail::Meeting& meeting,
+                                 std::int64_t begin, std::int64_t end) const {
+    return {meeting.segment, MemberRuns(*mine), begin, end};
+  }
+
+  const detail::MemberTokens* mine;
 };
 
 }  // namespace engine

@@ -7,6 +7,7 @@
 #include <limits>
 #include <numbers>
 #include <ring_attention/cpu/key_pieces.hpp>
+#include <ring_attention/cpu/member_view.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
@@ -39,8 +40,6 @@ struct QuerySet {
   const std::int64_t* heads = nullptr;
   std::int64_t head_count = 0;
   Progression tokens;
-  std::int64_t row_shift = 0;     // row of the caller's tensors = token + row_shift
-  std::int64_t number_shift = 0;  // row of arrays of numbers = token + number_shift
 
   std::int64_t entries() const { return head_count * tokens.count; }
   std::int64_t head(std::int64_t entry) const { return heads[entry / tokens.count]; }
@@ -107,7 +106,7 @@ class QueryTiles {
   }
 
   /// Loads queries and their state. `scale` is that of the scores.
-  void load(const QuerySet& set, const TensorView<const Scalar>& q, double scale,
+  void load(const QuerySet& set, const detail::MemberView<const Scalar>& q, double scale,
             const RowStates<T>& states) {
     scale_ = static_cast<T>(scale * std::numbers::log2e);
     count_ = detail::ceil_div(set.entries(), most_);
@@ -120,7 +119,7 @@ class QueryTiles {
         const bool filled = entry < entries_;
         const std::int64_t token = token_[entry] = set.token(filled ? entry : entries_ - 1);
         const std::int64_t head = head_[entry] = set.head(filled ? entry : entries_ - 1);
-        buffers_.queries[lane] = filled ? q.row(set.item, token + set.row_shift, head) : nullptr;
+        buffers_.queries[lane] = filled ? q.row(set.item, token, head) : nullptr;
         buffers_.rows[lane] = filled ? states.row(head, token) : -1;
       }
       kernel_.load_queries(buffers_.queries, buffers_.head_dim, to, scale_);

@@ -1,4 +1,4 @@
-// Working memory: one aligned block per thread, carved into typed arrays of sizes known beforehand.
+// Working memory: one aligned block, carved into typed arrays of sizes known beforehand.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +29,25 @@ class Carver {
  private:
   std::byte* block_;
   std::size_t used_ = 0;
+};
+
+/// A part of a block for each thread; lay_out(carver) carves what one needs.
+class ThreadParts {
+ public:
+  ThreadParts() = default;
+  template <class LayOut>
+  ThreadParts(Carver& carver, int threads, const LayOut& lay_out) {
+    Carver one;
+    lay_out(one);
+    bytes_ = one.used();
+    begin_ = carver.take<std::byte>(static_cast<std::int64_t>(bytes_) * threads);
+  }
+
+  Carver of(int thread) const { return Carver(begin_ + bytes_ * static_cast<std::size_t>(thread)); }
+
+ private:
+  std::byte* begin_ = nullptr;
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace detail

@@ -1,15 +1,17 @@
-// Fits a call's working memory into a limit by smaller blocks and shorter runs of keys, then by fewer
-// threads.
+// Fits a call's working memory into a limit, or into what can be had, by smaller blocks and shorter runs of
+// keys, then by fewer threads.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/cpu/backward_pass.hpp>
-#include <ring_attention/cpu/forward_pass.hpp>
-#include <ring_attention/cpu/whole_backward.hpp>
-#include <ring_attention/cpu/whole_forward.hpp>
+#include <new>
+#include <ring_attention/aligned_block.hpp>
+#include <ring_attention/cpu/forward_tasks.hpp>
+#include <ring_attention/cpu/gradient_tiles.hpp>
+#include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/error.hpp>
+#include <ring_attention/workspace.hpp>
 #include <string>
 
 namespace ring_attention {
@@ -54,21 +56,39 @@ Sizes smallest(Sizes sizes) {
   return sizes;
 }
 
-/// The largest sizes whose memory stays within the limit, on as many threads as the smallest would allow;
-/// bytes(sizes, threads) is what a call would allocate. Throws std::invalid_argument that names the least
-/// memory that would do.
-template <class Sizes, class Bytes>
-Fit<Sizes> fit(const Sizes& sizes, int threads, std::size_t limit, const Bytes& bytes) {
-  const Sizes least = smallest(sizes);
-  if (bytes(least, 1) > limit) {
-    detail::throw_invalid(
-        "workspace_limit_bytes", std::to_string(limit),
-        "a call of this shape needs at least " + std::to_string(bytes(least, 1)) + " bytes");
+/// The largest sizes whose memory stays within the limit, on as many threads as the smallest would allow, and
+/// that memory. Where it runs out, sizes of half as much. lay_out(carver, sizes, threads) carves what a call
+/// needs. Throws std::invalid_argument for a limit below the least that would do, which it names, and
+/// OutOfWorkspace if not even that can be had.
+template <class Sizes, class LayOut>
+Fit<Sizes> fit_into(detail::Block& memory, const Sizes& fast, int threads, std::size_t limit,
+                    const LayOut& lay_out) {
+  const auto bytes = [&lay_out](const Sizes& sizes, int sharing) {
+    detail::Carver count;
+    lay_out(count, sizes, sharing);
+    return count.used();
+  };
+  for (Fit<Sizes> fitted{fast, threads, bytes(fast, threads)};;) {
+    if (fitted.bytes <= limit) {
+      try {
+        memory.reserve(fitted.bytes);
+        return fitted;
+      } catch (const std::bad_alloc&) {
+        const std::size_t least = bytes(smallest(fast), 1);
+        if (fitted.bytes <= least) throw OutOfWorkspace(least);
+        limit = (std::max)(least, fitted.bytes / 2);
+      }
+    }
+    const Sizes least = smallest(fast);
+    if (bytes(least, 1) > limit) {
+      detail::throw_invalid(
+          "workspace_limit_bytes", std::to_string(limit),
+          "a call of this shape needs at least " + std::to_string(bytes(least, 1)) + " bytes");
+    }
+    while (bytes(least, fitted.threads) > limit) --fitted.threads;
+    fitted = {fast, fitted.threads, bytes(fast, fitted.threads)};
+    while (fitted.bytes > limit && shrink(fitted.sizes)) fitted.bytes = bytes(fitted.sizes, fitted.threads);
   }
-  while (bytes(least, threads) > limit) --threads;
-  Fit<Sizes> fitted{sizes, threads, bytes(sizes, threads)};
-  while (fitted.bytes > limit && shrink(fitted.sizes)) fitted.bytes = bytes(fitted.sizes, threads);
-  return fitted;
 }
 
 }  // namespace engine

@@ -1,10 +1,10 @@
-// Which kernels this processor runs, and which of them is used.
+// How the kernel of a call is found: definitions of choice.hpp.
 #pragma once
 
 #include <atomic>
 #include <cstdlib>
-#include <ring_attention/context.hpp>
 #include <ring_attention/error.hpp>
+#include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/kernel/instruction_sets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
@@ -16,12 +16,6 @@
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
-
-/// The two passes of attention, which may have different kernels.
-enum class Direction {
-  forward,   ///< outputs and log-sum-exp
-  backward,  ///< gradients
-};
 
 namespace detail {
 
@@ -58,10 +52,7 @@ inline const char* find_kernel(std::string_view name) {
 
 }  // namespace engine
 
-/// Names of the kernels that this processor runs, the best first: of "amx_bf16", "avx512_bf16", "avx512",
-/// "avx2" and "generic". The name says which instructions serve; a scalar for which an instruction set has
-/// nothing of its own uses the next. Where there is AMX, Linux is asked for permission to use it, once.
-inline std::vector<std::string> available_kernels() {
+RING_ATTENTION_INLINE std::vector<std::string> available_kernels() {
   std::vector<std::string> names;
   engine::for_each_supported(engine::KnownInstructionSets{}, [&names](auto isa) {
     names.emplace_back(isa.name);
@@ -81,11 +72,7 @@ namespace engine {
 
 }  // namespace engine
 
-/// Chooses the kernel of all calls that begin from now on, in the whole process; an empty name: what
-/// RING_ATTENTION_KERNEL asks for, else the best one. Calls that are in progress keep theirs. Results of
-/// different kernels agree up to rounding. Throws std::invalid_argument for a name that available_kernels()
-/// does not list.
-inline void set_kernel(std::string_view name) {
+RING_ATTENTION_INLINE void set_kernel(std::string_view name) {
   const char* chosen = name.empty() ? nullptr : engine::find_kernel(name);
   if (chosen == nullptr && !name.empty()) engine::throw_unknown_kernel("kernel", name);
   detail::chosen_kernel() = chosen;
@@ -135,10 +122,6 @@ const TileKernel<Scalar>& active_kernel() {
 
 }  // namespace engine
 
-/// Name of the kernel that serves calls for a scalar whose context names none: what set_kernel chose, else
-/// what the environment variable RING_ATTENTION_KERNEL names, else the best one; or the next one, if that has
-/// nothing of its own for the scalar and direction. Throws std::invalid_argument if the environment variable
-/// names no kernel of this processor.
 template <class Scalar>
 std::string kernel_for(Direction direction) {
   const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
@@ -147,15 +130,6 @@ std::string kernel_for(Direction direction) {
 
 namespace engine {
 
-/// What a call computes with, from its context.
-template <class Scalar>
-struct Execution {
-  const TileKernel<Scalar>* kernel;
-  int threads;
-};
-
-/// Throws std::invalid_argument for a kernel that this processor does not run, or one of another scalar, and
-/// for a negative number of threads.
 template <class Scalar>
 Execution<Scalar> execution_of(const Context& context) {
   detail::check_context(context);
@@ -165,12 +139,12 @@ Execution<Scalar> execution_of(const Context& context) {
     if (own == nullptr) {
       detail::throw_invalid("context.kernel", "kernel of another scalar", "must be one of the call's scalar");
     }
-    return {own, threads};
+    return {own, threads, context.workspace};
   }
   const std::string& name = context.kernel.name();
-  if (name.empty()) return {&active_kernel<Scalar>(), threads};
+  if (name.empty()) return {&active_kernel<Scalar>(), threads, context.workspace};
   if (find_kernel(name) == nullptr) throw_unknown_kernel("context.kernel", name);
-  return {&kernel_of_name<Scalar>(name), threads};
+  return {&kernel_of_name<Scalar>(name), threads, context.workspace};
 }
 
 }  // namespace engine

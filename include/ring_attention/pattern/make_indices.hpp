@@ -9,9 +9,13 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 
 /// Computes the pattern of a key of any kind. Throws std::invalid_argument for a key that breaks a rule.
-inline std::shared_ptr<const DilatedIndices> make_indices(const PatternKey& key) {
+std::shared_ptr<const DilatedIndices> make_indices(const PatternKey& key);
+
+#if RING_ATTENTION_DEFINES_ENGINE
+RING_ATTENTION_INLINE std::shared_ptr<const DilatedIndices> make_indices(const PatternKey& key) {
   return key.kind == PatternKind::dilated ? make_dilated_indices(key) : make_block_indices(key);
 }
+#endif
 
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

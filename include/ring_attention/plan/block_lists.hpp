@@ -10,34 +10,25 @@
 #include <ring_attention/plan/plan.hpp>
 #include <span>
 #include <utility>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
-/// Lists with memory of their own.
-struct OwnedBlockLists {
-  std::vector<std::int64_t> begin, blocks;
-
-  BlockLists view() const { return {begin, blocks}; }
-};
-
-/// For each key block the query blocks that list it, ascending.
-inline OwnedBlockLists transpose_lists(const BlockLists& lists) {
-  OwnedBlockLists transposed{std::vector<std::int64_t>(lists.count() + 1),
-                             std::vector<std::int64_t>(lists.blocks.size())};
-  std::vector<std::int64_t>& begin = transposed.begin;
-  for (const std::int64_t k : lists.blocks) ++begin[static_cast<std::size_t>(k) + 1];
-  for (std::size_t k = 0; k < lists.count(); ++k) begin[k + 1] += begin[k];
-  std::vector<std::int64_t> next(begin.begin(), begin.end() - 1);
-  for (std::size_t q = 0; q < lists.count(); ++q) {
-    for (const std::int64_t k : lists.of(q)) {
-      transposed.blocks[static_cast<std::size_t>(next[static_cast<std::size_t>(k)]++)] =
-          static_cast<std::int64_t>(q);
-    }
+/// For each key block the query blocks that list it, ascending. `begin` is memory for one number more than
+/// there are lists, `blocks` for as many as all lists hold.
+inline BlockLists transpose_lists(const BlockLists& lists, std::int64_t* begin, std::int64_t* blocks) {
+  const std::size_t count = lists.count();
+  std::fill_n(begin, count + 1, std::int64_t{0});
+  for (const std::int64_t k : lists.blocks) ++begin[k + 1];
+  for (std::size_t k = 0; k < count; ++k) begin[k + 1] += begin[k];
+  // Filling moves each begin to the next one's, from where they are then moved back.
+  for (std::size_t q = 0; q < count; ++q) {
+    for (const std::int64_t k : lists.of(q)) blocks[begin[k]++] = static_cast<std::int64_t>(q);
   }
-  return transposed;
+  std::copy_backward(begin, begin + count, begin + count + 1);
+  begin[0] = 0;
+  return {{begin, count + 1}, {blocks, lists.blocks.size()}};
 }
 
 /// A place in an ascending list of blocks: the run of consecutive blocks that comes next.

@@ -1,23 +1,37 @@
 // From configuration, shape and lengths to a plan.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
 #include <cstdint>
 #include <ring_attention/config.hpp>
 #include <ring_attention/error.hpp>
+#include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
 #include <ring_attention/plan/plan.hpp>
+#include <ring_attention/version.hpp>
 #include <string>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
+
+/// How a call finds a pattern: by what an attention object does with its cache policy. Refers to a callable,
+/// which must live as long.
+class PatternLookup {
+ public:
+  template <class Lookup>
+  PatternLookup(const Lookup& lookup)  // NOLINT(google-explicit-constructor)
+      : object_(&lookup), call_([](const void* object, const PatternKey& key) -> PatternCache::Pattern {
+          return (*static_cast<const Lookup*>(object))(key);
+        }) {}
+
+  PatternCache::Pattern operator()(const PatternKey& key) const { return call_(object_, key); }
+
+ private:
+  const void* object_;
+  PatternCache::Pattern (*call_)(const void*, const PatternKey&);
+};
 
 /// A plan and the patterns that it was made from, which it may point into.
 struct PlannedCall {
@@ -26,66 +40,12 @@ struct PlannedCall {
   std::vector<PatternCache::Pattern> patterns;  ///< by key
 
   /// The pattern of a key, kept as long as this call.
-  template <class Lookup>
-  const DilatedIndices& take(const PatternKey& key, const Lookup& lookup) {
+  const DilatedIndices& take(const PatternKey& key, const PatternLookup& lookup) {
     keys.push_back(key);
     patterns.push_back(lookup(key));
     return *patterns.back();
   }
 };
-
-/// Heads [first, second) of a branch.
-inline std::pair<std::int64_t, std::int64_t> heads_of_branch(const AttentionConfig& config,
-                                                             std::int64_t heads, std::int64_t branch) {
-  if (config.head_partition == HeadPartition::shared) return {0, heads};
-  const auto branches = static_cast<std::int64_t>(config.segment_lengths.size());
-  const std::int64_t each = heads / branches;
-  const std::int64_t plain = branches - heads % branches;  // branches before the remainder's
-  const auto begin = [&](std::int64_t i) { return i * each + std::max<std::int64_t>(0, i - plain); };
-  return {begin(branch), begin(branch + 1)};
-}
-
-/// Residue class that a head keeps in a branch; j of LongNet eq. 11 and its published variants.
-inline std::int64_t offset_of_head(OffsetRule rule, std::int64_t branch, std::int64_t rate, std::int64_t head,
-                                   std::int64_t heads) {
-  switch (rule) {
-    case OffsetRule::by_branch:
-      return branch % rate;
-    case OffsetRule::by_head:
-      return head % rate;
-    case OffsetRule::by_head_block:
-      return head / ceil_div(heads, rate);
-  }
-  throw_invalid("offset_rule", static_cast<std::int64_t>(rule), "is not a value of OffsetRule");
-}
-
-template <class Lookup>
-SequencePlan plan_sequence(const AttentionConfig& config, std::int64_t heads, std::int64_t length,
-                           const Lookup& lookup, PlannedCall& call) {
-  SequencePlan sequence;
-  sequence.length = length;
-  if (length == 0) return sequence;
-  for (std::size_t i = 0; i < config.segment_lengths.size(); ++i) {
-    const auto branch_index = static_cast<std::int64_t>(i);
-    BranchPlan branch;
-    branch.segment_length = (std::min)(config.segment_lengths[i], length);
-    branch.dilation_rate = config.dilation_rates[i];
-    std::tie(branch.head_begin, branch.head_end) = heads_of_branch(config, heads, branch_index);
-    for (std::int64_t head = branch.head_begin; head < branch.head_end; ++head) {
-      const std::int64_t offset =
-          offset_of_head(config.offset_rule, branch_index, branch.dilation_rate, head, heads);
-      const auto known = std::find_if(branch.offsets.begin(), branch.offsets.end(),
-                                      [offset](const auto& entry) { return entry.offset == offset; });
-      branch.offset_of_head.push_back(static_cast<std::size_t>(known - branch.offsets.begin()));
-      if (known == branch.offsets.end()) {
-        const PatternKey key{length, {branch.segment_length}, {branch.dilation_rate}, offset};
-        branch.offsets.push_back({offset, call.take(key, lookup).progression()});
-      }
-    }
-    if (branch.head_begin < branch.head_end) sequence.branches.push_back(std::move(branch));
-  }
-  return sequence;
-}
 
 /// Throws std::invalid_argument for lengths that do not fit the shape.
 inline void check_lengths(const CallShape& shape, const std::vector<std::int64_t>& lengths) {
@@ -101,35 +61,20 @@ inline void check_lengths(const CallShape& shape, const std::vector<std::int64_t
   }
 }
 
-/// The plan of a call; lookup(key) finds a pattern, as the cache policy of an attention class does. Throws as
-/// check_lengths does. `config` and `shape` have been checked.
-template <class Lookup>
+/// The plan of a call. Throws as check_lengths does. `config` and `shape` have been checked.
 PlannedCall plan_call(const AttentionConfig& config, const CallShape& shape,
-                      const std::vector<std::int64_t>& lengths, const Lookup& lookup) {
-  check_lengths(shape, lengths);
-  PlannedCall call;
-  AttentionPlan& plan = call.plan;
-  plan.shape = shape;
-  plan.scale = config.scale.value_or(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
-  plan.causal = config.causal;
-  plan.query_rule = config.query_rule;
-  plan.zero_keys = config.padding_rule == PaddingRule::zero_attended && !config.causal;
-  plan.detached_mix = config.mix_gradient == MixGradient::detached &&
-                      config.head_partition == HeadPartition::shared && config.segment_lengths.size() > 1;
-  plan.ring_size = config.ring_size;
-  if (shape.tokens == 0) return call;  // nothing to compute, however many items there are
-  for (std::int64_t item = 0; item < shape.batch; ++item) {
-    const std::int64_t length = lengths.empty() ? shape.tokens : lengths[static_cast<std::size_t>(item)];
-    const auto known = std::find_if(plan.sequences.begin(), plan.sequences.end(),
-                                    [length](const auto& sequence) { return sequence.length == length; });
-    plan.sequence_of_item.push_back(static_cast<std::size_t>(known - plan.sequences.begin()));
-    if (known == plan.sequences.end()) {
-      plan.sequences.push_back(plan_sequence(config, shape.heads, length, lookup, call));
-    }
-  }
-  return call;
-}
+                      const std::vector<std::int64_t>& lengths, const PatternLookup& lookup);
+
+/// The plan of a block-sparse call: one branch of all heads, whose pattern lists the key blocks of each query
+/// block. Throws std::invalid_argument for lengths or listed blocks that do not fit the shape.
+PlannedCall plan_block_call(AttentionConfig config, const BlockSparseConfig& sparse, const CallShape& shape,
+                            const std::vector<std::int64_t>& lengths, const PatternLookup& lookup);
 
 }  // namespace detail
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention
+
+#if RING_ATTENTION_DEFINES_ENGINE
+#include <ring_attention/plan/block_plan.hpp>
+#include <ring_attention/plan/dilated_plan.hpp>
+#endif

@@ -89,13 +89,15 @@ class SegmentWalk {
 };
 
 /// Writes the heads of [head_begin, head_end) that keep an offset class of a branch; returns how many.
+/// Without memory to write to it only counts.
 inline std::int64_t heads_with_offset(const BranchPlan& branch, std::size_t offset, std::int64_t head_begin,
                                       std::int64_t head_end, std::int64_t* heads) {
   std::int64_t count = 0;
   for (std::int64_t head = (std::max)(head_begin, branch.head_begin);
        head < (std::min)(head_end, branch.head_end); ++head) {
-    if (branch.offset_of_head[static_cast<std::size_t>(head - branch.head_begin)] == offset)
-      heads[count++] = head;
+    if (branch.offset_of_head[static_cast<std::size_t>(head - branch.head_begin)] != offset) continue;
+    if (heads != nullptr) heads[count] = head;
+    ++count;
   }
   return count;
 }

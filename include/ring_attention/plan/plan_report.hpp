@@ -42,7 +42,7 @@ inline std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::in
   std::vector<std::vector<TokenRange>> ranges;
   for (std::int64_t member = 0; member < ring_size; ++member) {
     auto& own = ranges.emplace_back();
-    for (const detail::TokenRun& run : detail::member_tokens(n, ring_size, layout, member, false).runs) {
+    for (const detail::TokenRun& run : detail::member_tokens(n, ring_size, layout, member).runs) {
       if (run.size() > 0) own.emplace_back(run.begin, run.end);
     }
   }
@@ -88,7 +88,8 @@ inline double count_pairs(const AttentionPlan& plan, const TokenRun& run) {
   return pairs;
 }
 
-inline PlanReport report_plan(const AttentionPlan& plan, std::int64_t ring_size, ShardLayout layout) {
+inline PlanReport report_plan(const AttentionPlan& plan, ShardLayout layout) {
+  const std::int64_t ring_size = plan.ring_size;
   PlanReport report;
   const auto ranges = shard_ranges(plan.shape.tokens, ring_size, layout);
   double total = 0, largest = 0;
@@ -96,12 +97,11 @@ inline PlanReport report_plan(const AttentionPlan& plan, std::int64_t ring_size,
     MemberReport& own = report.members.emplace_back();
     own.tokens = ranges[static_cast<std::size_t>(member)];
     if (plan.shape.tokens == 0) continue;
-    const auto mine = member_tokens(plan.shape.tokens, ring_size, layout, member, false);
+    const auto mine = member_tokens(plan.shape.tokens, ring_size, layout, member);
     for (const TokenRun& run : mine.runs) own.pairs += count_pairs(plan, run);
     for (std::int64_t peer = 0; peer < ring_size; ++peer) {
       if (peer == member) continue;
-      own.rows_sent +=
-          Transfer(plan, mine, member_tokens(plan.shape.tokens, ring_size, layout, peer, false)).rows();
+      own.rows_sent += Transfer(plan, mine, member_tokens(plan.shape.tokens, ring_size, layout, peer)).rows();
     }
     total += own.pairs;
     largest = (std::max)(largest, own.pairs);

@@ -11,13 +11,10 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
-/// Tokens [begin, end). Their rows in the caller's tensors are `token + row_shift`; in arrays that hold a
-/// number per row of one member they are `token + number_shift`.
+/// Tokens [begin, end).
 struct TokenRun {
   std::int64_t begin = 0;
   std::int64_t end = 0;
-  std::int64_t row_shift = 0;
-  std::int64_t number_shift = 0;
   std::int64_t size() const { return end - begin; }
 };
 
@@ -38,15 +35,30 @@ struct SequenceRuns {
   std::int64_t run_length;
 };
 
-/// The runs of one ring member, ascending; either may be empty. Numbers count the member's rows from 0.
+/// Which row of a tensor holds a token. By default that of its number, as in whole tensors.
+struct TokenRows {
+  std::int64_t second = 0;        ///< where the second of two runs begins
+  std::int64_t first_shift = 0;   ///< from a token before it to its row
+  std::int64_t second_shift = 0;  ///< from there on
+
+  std::int64_t operator()(std::int64_t token) const {
+    return token + (token < second ? first_shift : second_shift);
+  }
+};
+
+/// Rows of a tensor whose first holds token `begin`.
+inline TokenRows rows_from(std::int64_t begin) { return {begin, -begin, -begin}; }
+
+/// The runs of one ring member, ascending; either may be empty.
 struct MemberTokens {
   TokenRun runs[2];
+  TokenRows rows;  ///< of tensors that hold the member's own tokens alone, in order
+
   std::int64_t size() const { return runs[0].size() + runs[1].size(); }
 };
 
-/// `whole`: the member's tensors hold the whole sequence; else its own rows in order.
 inline MemberTokens member_tokens(std::int64_t n, std::int64_t ring_size, ShardLayout layout,
-                                  std::int64_t member, bool whole) {
+                                  std::int64_t member) {
   const bool zigzag = layout == ShardLayout::zigzag;
   // Sums that overflow name runs past any sequence's end.
   constexpr std::int64_t most = (std::numeric_limits<std::int64_t>::max)();
@@ -54,15 +66,10 @@ inline MemberTokens member_tokens(std::int64_t n, std::int64_t ring_size, ShardL
     return run > most - ring_size ? most : run + ring_size;
   };
   const SequenceRuns sequence(n, zigzag ? plus_ring_size(ring_size) : ring_size);
-  MemberTokens tokens;
-  tokens.runs[0] = {sequence.begin(member), sequence.end(member), 0, -sequence.begin(member)};
+  const TokenRun first{sequence.begin(member), sequence.end(member)};
   const std::int64_t mirror = plus_ring_size(ring_size - 1 - member);
-  const std::int64_t second = zigzag ? sequence.begin(mirror) : n;
-  tokens.runs[1] = {second, zigzag ? sequence.end(mirror) : n, 0, tokens.runs[0].size() - second};
-  if (!whole) {
-    for (TokenRun& run : tokens.runs) run.row_shift = run.number_shift;
-  }
-  return tokens;
+  const TokenRun second = zigzag ? TokenRun{sequence.begin(mirror), sequence.end(mirror)} : TokenRun{n, n};
+  return {{first, second}, {second.begin, -first.begin, first.size() - second.begin}};
 }
 
 }  // namespace detail

@@ -17,6 +17,12 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
+/// Keys at equal distances, and the row of a message from which on they lie there.
+struct KeyPlace {
+  Progression tokens;
+  std::int64_t message_row = 0;
+};
+
 /// Key rows of one segment and offset class, or of consecutive listed blocks, that one run of the sender
 /// holds.
 struct TransferPiece {
@@ -26,20 +32,8 @@ struct TransferPiece {
   std::size_t offset;
   Progression tokens;
   std::int64_t first_row;  // in the message
-  std::int64_t row_shift;  // of the sender's run
-  std::int64_t number_shift;
 
-  std::int64_t last_token() const { return tokens.last(); }
   auto place() const { return std::tuple(item, branch, kv_head, offset); }
-
-  /// Its rows from token `first` to token `last`.
-  TransferPiece part(std::int64_t first, std::int64_t last) const {
-    TransferPiece piece = *this;
-    const std::int64_t skipped = tokens.count_below(first);
-    piece.tokens = tokens.sub(skipped, tokens.count_below(last + 1));
-    piece.first_row += skipped;
-    return piece;
-  }
 };
 
 /// The rows of one message in order; sender and receiver derive the same list from the plan.
@@ -60,7 +54,7 @@ class Transfer {
             if (heads_with_offset(branch, o, kv_head * group, (kv_head + 1) * group, heads.data()) == 0) {
               continue;
             }
-            add(plan, sequence, sender, receiver, {item, b, kv_head, o, {}, 0, 0, 0});
+            add(plan, sequence, sender, receiver, {item, b, kv_head, o, {}, 0});
           }
         }
       }
@@ -70,35 +64,37 @@ class Transfer {
   std::int64_t rows() const { return rows_; }
   const std::vector<TransferPiece>& pieces() const { return pieces_; }
 
-  /// The part of the message that holds one segment's keys of a batch item and key/value head.
-  class Pieces {
+  /// Where the message holds the keys of a meeting that lie among the tokens [begin, end).
+  class Places {
    public:
-    Pieces(const Transfer& transfer, std::int64_t item, std::size_t branch, std::int64_t kv_head,
-           std::size_t offset, const Segment& segment)
-        : transfer_(&transfer),
-          place_(item, branch, kv_head, offset),
-          keys_(segment, segment.begin, segment.end),
-          at_(transfer.pieces_.end()) {}
+    Places(const Transfer& transfer, std::int64_t item, std::int64_t kv_head, const Meeting& meeting,
+           std::int64_t begin, std::int64_t end)
+        : pieces_(transfer.pieces_),
+          of_meeting_(item, meeting.branch, kv_head, meeting.offset),
+          keys_(meeting.segment, (std::max)(begin, meeting.segment.begin),
+                (std::min)(end, meeting.segment.end)),
+          at_(pieces_.end()) {}
 
-    bool next(TransferPiece& piece) {
+    bool next(KeyPlace& place) {
       for (;;) {
-        if (at_ != transfer_->pieces_.end() && at_->place() == place_ &&
-            at_->tokens.first <= (*keys_).last()) {
-          piece = (at_++)->part((*keys_).first, (*keys_).last());
+        if (at_ != pieces_.end() && at_->place() == of_meeting_ && at_->tokens.first <= (*keys_).last()) {
+          const Progression& tokens = at_->tokens;
+          const std::int64_t skipped = tokens.count_below((*keys_).first);
+          place = {tokens.sub(skipped, tokens.count_below((*keys_).last() + 1)), at_->first_row + skipped};
+          ++at_;
           return true;
         }
         if (!keys_.next()) return false;
         const auto ends_before = [this](const TransferPiece& each, std::int64_t token) {
-          return each.place() < place_ || (each.place() == place_ && each.last_token() < token);
+          return each.place() < of_meeting_ || (each.place() == of_meeting_ && each.tokens.last() < token);
         };
-        at_ = std::lower_bound(transfer_->pieces_.begin(), transfer_->pieces_.end(), (*keys_).first,
-                               ends_before);
+        at_ = std::lower_bound(pieces_.begin(), pieces_.end(), (*keys_).first, ends_before);
       }
     }
 
    private:
-    const Transfer* transfer_;
-    std::tuple<std::int64_t, std::size_t, std::int64_t, std::size_t> place_;
+    const std::vector<TransferPiece>& pieces_;
+    std::tuple<std::int64_t, std::size_t, std::int64_t, std::size_t> of_meeting_;
     KeyRunWalk keys_;
     std::vector<TransferPiece>::const_iterator at_;
   };
@@ -137,8 +133,6 @@ class Transfer {
           const std::int64_t end = plan.causal ? (std::min)(run.end, last_query + 1) : run.end;
           for (KeyRunWalk keys(*segments, run.begin, end); keys.next();) {
             piece.tokens = *keys;
-            piece.row_shift = run.row_shift;
-            piece.number_shift = run.number_shift;
             wanted.push_back(piece);
           }
         }
@@ -157,14 +151,13 @@ class Transfer {
   }
 
   /// Several queries of a receiver ask for the same rows, which travel once. Adds `next`, which begins no
-  /// earlier, if the two overlap, or touch in one run; overlapping pieces keep rows of the same class.
+  /// earlier, if the two overlap or touch; overlapping pieces keep rows of the same class.
   static bool unite(TransferPiece& piece, const TransferPiece& next) {
     Progression& tokens = piece.tokens;
-    const bool touch = piece.row_shift == next.row_shift && piece.number_shift == next.number_shift &&
-                       next.tokens.first == tokens.last() + tokens.stride &&
+    const bool touch = next.tokens.first == tokens.last() + tokens.stride &&
                        (tokens.stride == next.tokens.stride || next.tokens.count == 1);
     if (!touch && next.tokens.first > tokens.last()) return false;
-    tokens.count = ((std::max)(tokens.last(), next.last_token()) - tokens.first) / tokens.stride + 1;
+    tokens.count = ((std::max)(tokens.last(), next.tokens.last()) - tokens.first) / tokens.stride + 1;
     return true;
   }
 

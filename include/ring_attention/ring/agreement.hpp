@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <cstring>
+#include <exception>
 #include <ring_attention/error.hpp>
 #include <ring_attention/ring/communicator.hpp>
 #include <span>
@@ -56,14 +56,20 @@ inline std::string find_disagreement(const std::vector<std::vector<std::byte>>& 
   return {};
 }
 
-/// Collective. `error` is the text of what this member found wrong with its own arguments, or empty. Throws
-/// std::invalid_argument on every member alike, which leaves the ring as it was: for the lowest rank with an
-/// error, else for the lowest rank that differs from rank 0, with the field and both values. A member that
-/// waits in vain tells the ring, so that one that comes late does not wait in turn.
-template <class Communicator>
-void require_agreement(Communicator& communicator, const AgreementFields& fields, const std::string& error) {
+/// Collective. `checked_fields()` checks this member's arguments and returns its fields. Throws
+/// std::invalid_argument on every member alike, which leaves the ring as it was: for the lowest rank where
+/// checked_fields() threw, whatever that was, else for the lowest rank that differs from rank 0, with the
+/// field and both values. A member that waits in vain tells the ring, so that one that comes late does not
+/// wait in turn; so does one that cannot even say what is wrong.
+template <class Communicator, class CheckedFields>
+void require_agreement(Communicator& communicator, const CheckedFields& checked_fields) {
   const std::string disagreement = tell_failure(communicator, [&] {
-    const std::string mine = std::string(error).append("\0", 1).append(packed(fields));
+    std::string mine(1, '\0');  // no error
+    try {
+      mine += packed(checked_fields());
+    } catch (const std::exception& invalid) {
+      mine.assign(invalid.what()).append(1, '\0');
+    }
     return find_disagreement(communicator.all_gather(std::as_bytes(std::span(mine))));
   });
   if (!disagreement.empty()) throw std::invalid_argument(disagreement);

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <exception>
+#include <new>
 #include <ring_attention/error.hpp>
 #include <ring_attention/version.hpp>
 #include <span>
@@ -148,6 +149,16 @@ void require_threads(Communicator& communicator, int threads) {
   if constexpr (requires { communicator.require_threads(threads); }) communicator.require_threads(threads);
 }
 
+/// Tells the other members; without a reason where there is no memory for it, since they wait.
+template <class Communicator>
+void give_up(Communicator& communicator, const char* reason, Failure failure) {
+  try {
+    communicator.fail(reason, failure);
+  } catch (const std::bad_alloc&) {
+    communicator.fail(std::string(), failure);
+  }
+}
+
 /// Returns what call() returns; where it throws, tells the other members.
 template <class Communicator, class Call>
 auto tell_failure(Communicator& communicator, const Call& call) {
@@ -156,13 +167,13 @@ auto tell_failure(Communicator& communicator, const Call& call) {
   } catch (const MemberFailed&) {
     throw;
   } catch (const PeerLost& error) {
-    communicator.fail(error.what(), Failure::peer_lost);
+    give_up(communicator, error.what(), Failure::peer_lost);
     throw;
   } catch (const std::exception& error) {
-    communicator.fail(error.what(), Failure::error);
+    give_up(communicator, error.what(), Failure::error);
     throw;
   } catch (...) {
-    communicator.fail("unknown exception", Failure::error);
+    give_up(communicator, "unknown exception", Failure::error);
     throw;
   }
 }

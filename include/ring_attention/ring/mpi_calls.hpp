@@ -16,7 +16,6 @@
 
 #include <memory>
 #include <new>
-#include <ring_attention/parallel.hpp>
 #include <ring_attention/version.hpp>
 #include <stdexcept>
 #include <string>
@@ -71,8 +70,8 @@ inline void require_mpi_level(int threads) {
     throw std::logic_error(
         "MPI was initialised with MPI_THREAD_SINGLE, which allows one thread, and attention uses " +
         std::to_string(threads) +
-        ": initialise it by MPI_Init_thread with MPI_THREAD_FUNNELED or more, or call "
-        "ring_attention::set_num_threads(1) first");
+        ": initialise it by MPI_Init_thread with MPI_THREAD_FUNNELED or more, or set context.threads or "
+        "ring_attention::set_num_threads to 1");
   }
   check_mpi(MPI_Is_thread_main(&main_thread), "MPI_Is_thread_main");
   if (level == MPI_THREAD_FUNNELED && main_thread == 0) {
@@ -82,15 +81,15 @@ inline void require_mpi_level(int threads) {
   }
 }
 
-/// Throws std::logic_error if MPI is not running, and as require_mpi_level for threads that compute from now
-/// on.
+/// Throws std::logic_error if MPI is not running, or does not allow that this thread calls it. How many
+/// threads compute is a matter of each call, where the ranks hear of it together.
 inline void require_mpi() {
   int initialized = 0, finalized = 0;
   check_mpi(MPI_Initialized(&initialized), "MPI_Initialized");
   check_mpi(MPI_Finalized(&finalized), "MPI_Finalized");
   if (initialized == 0) throw std::logic_error("MPI is not initialised: call MPI_Init_thread first");
   if (finalized != 0) throw std::logic_error("MPI is finalised already");
-  require_mpi_level(num_threads());
+  require_mpi_level(1);
 }
 
 }  // namespace detail

@@ -47,7 +47,7 @@ struct MpiOptions {
 /// nine in backward.
 ///
 /// MPI makes progress while this thread waits, and where the engine calls `progress` between two tiles; no
-/// thread is added, so that MPI_THREAD_FUNNELED is enough, and MPI_THREAD_SINGLE while num_threads() is 1.
+/// thread is added, so that MPI_THREAD_FUNNELED is enough, and MPI_THREAD_SINGLE for calls of one thread.
 /// One thread uses the object, the one that may call MPI.
 ///
 /// After PeerLost the processes that are left should call MPI_Abort: MPI itself may wait for the lost one in
@@ -96,9 +96,9 @@ class MpiCommunicator {
   };
 
   /// Collective over `communicator`, an intra-communicator. Throws std::invalid_argument for a negative
-  /// timeout or a piece of 0 or more than 2^31 - 1 bytes, std::logic_error where MPI is not running or was
-  /// initialised without MPI_THREAD_FUNNELED and num_threads() is not 1, MpiError where MPI fails, and
-  /// PeerLost where a rank does not take part in time.
+  /// timeout or a piece of 0 or more than 2^31 - 1 bytes, std::logic_error where MPI is not running or does
+  /// not let this thread call it, MpiError where MPI fails, and PeerLost where a rank does not take part in
+  /// time.
   explicit MpiCommunicator(MPI_Comm communicator, CommunicatorOptions options = {}, MpiOptions mpi = {})
       : waiting_(options.timeout.count() < 0 ? CommunicatorOptions{}.timeout : options.timeout),
         largest_piece_(mpi.largest_piece) {

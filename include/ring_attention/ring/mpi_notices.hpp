@@ -7,10 +7,12 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <ring_attention/ring/communicator.hpp>
 #include <ring_attention/ring/mpi_calls.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -53,8 +55,13 @@ class MpiNotices {
   MpiNotices(const MpiNotices&) = delete;
   MpiNotices& operator=(const MpiNotices&) = delete;
 
-  /// Takes the communicator, and begins to listen.
+  /// Takes the communicator, and begins to listen. Takes the memory that a failure needs, too: there may be
+  /// none then.
   void open(MPI_Comm communicator) {
+    int size = 0;
+    check_mpi(MPI_Comm_size(communicator, &size), "MPI_Comm_size");
+    sent_ = std::make_unique<Notice>();
+    sends_.reserve(static_cast<std::size_t>(size));
     communicator_ = communicator;
     check_mpi(MPI_Irecv(notice_.data(), static_cast<int>(notice_.size()), MPI_BYTE, MPI_ANY_SOURCE, 0,
                         communicator_, &listening_),
@@ -99,7 +106,6 @@ class MpiNotices {
   void tell(int rank, int size, const std::string& reason, Failure failure) {
     if (failed()) return;
     record(rank, failure, reason);
-    sent_ = std::make_unique<Notice>();
     Notice& notice = *sent_;
     notice[0] = static_cast<std::byte>(failure);
     std::memcpy(notice.data() + 1, reason.data(), (std::min)(reason.size(), notice.size() - 2));
@@ -117,11 +123,15 @@ class MpiNotices {
  private:
   using Notice = std::array<std::byte, 1024>;  // why, and the reason's text, ended by 0
 
-  void record(int rank, Failure failure, const std::string& reason) {
+  void record(int rank, Failure failure, std::string_view reason) {
     if (failed()) return;
     kind_ = failure;
-    reason_ = reason;
     failed_rank_ = rank;
+    try {
+      reason_ = reason;
+    } catch (const std::bad_alloc&) {
+      // Without memory for the reason the failure counts all the same.
+    }
   }
 
   MPI_Comm communicator_ = MPI_COMM_NULL;

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-namespace slide_encoder {
+namespace examples {
 
 /// Runs body(first row, rows) for blocks of at most `block` rows. `make_body` makes one for each thread,
 /// which can so have buffers of its own. Rethrows the first exception.
@@ -45,4 +45,4 @@ void for_each_block(std::int64_t rows, std::int64_t block, int threads, const Ma
   if (error) std::rethrow_exception(error);
 }
 
-}  // namespace slide_encoder
+}  // namespace examples

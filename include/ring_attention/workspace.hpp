@@ -1,0 +1,125 @@
+// Workspace: memory of the caller's that calls work in and keep for those that follow.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <ring_attention/aligned_block.hpp>
+#include <ring_attention/error.hpp>
+#include <ring_attention/threads/fork.hpp>
+#include <ring_attention/version.hpp>
+#include <string>
+#include <utility>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+namespace detail {
+class CallMemory;
+}  // namespace detail
+
+/// Working memory that calls share, one after the other: Context::workspace. It grows to what the largest
+/// call needs and is kept until release(); calls of any class, scalar, shape, thread count and kernel may
+/// follow one another, and what they compute does not depend on it.
+///
+/// Serves one call at a time: a second one is refused with std::invalid_argument before it computes anything.
+/// Safe to use from several threads; must outlive the calls. In the child of a fork() that another thread's
+/// call was in the middle of, its memory is lost (a leak) and the workspace is empty.
+class Workspace {
+ public:
+  Workspace() = default;
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  /// Memory that is kept, in bytes, as the last call left it.
+  std::size_t bytes() const {
+    const std::lock_guard lock(mutex_);
+    return bytes_;
+  }
+
+  /// Frees the memory. Throws std::invalid_argument while a call works in it.
+  void release() {
+    detail::Block freed;
+    const std::lock_guard lock(mutex_);
+    require_idle();
+    std::swap(freed, block_);  // goes after the lock
+    bytes_ = 0;
+  }
+
+ private:
+  friend class detail::CallMemory;
+
+  detail::Block& take() {
+    const std::lock_guard lock(mutex_);
+    require_idle();
+    in_use_ = true;
+    return block_;
+  }
+
+  void give_back() {
+    const std::lock_guard lock(mutex_);
+    in_use_ = false;
+    bytes_ = block_.size();
+  }
+
+  void require_idle() const {
+    if (in_use_) detail::throw_invalid("workspace", "in use", "serves one call at a time");
+  }
+
+  /// In the child of a fork: the call of another thread is nobody's, and may have been growing the block.
+  void forget_call() {
+    if (!in_use_) return;
+    in_use_ = false;
+    bytes_ = 0;
+    ::new (static_cast<void*>(std::addressof(block_))) detail::Block;
+  }
+
+  mutable std::mutex mutex_;
+  bool in_use_ = false;
+  std::size_t bytes_ = 0;
+  detail::Block block_;
+  detail::ForkGuard fork_guard_{mutex_, this,
+                                [](void* mine) { static_cast<Workspace*>(mine)->forget_call(); }};
+};
+
+/// Not even the smallest workspace could be allocated. Inputs and outputs are untouched.
+class OutOfWorkspace : public std::bad_alloc {
+ public:
+  /// `bytes` is the size of the smallest workspace.
+  explicit OutOfWorkspace(std::size_t bytes)
+      : text_(std::make_shared<const std::string>("no memory for the smallest workspace of this call, " +
+                                                  std::to_string(bytes) + " bytes")) {}
+  /// Says how many bytes were asked for.
+  const char* what() const noexcept override { return text_->c_str(); }
+
+ private:
+  std::shared_ptr<const std::string> text_;
+};
+
+namespace detail {
+
+/// The memory that one call works in: a workspace of the caller's, taken until the call ends; without one, a
+/// block that someone else keeps, or one that goes with the call.
+class CallMemory {
+ public:
+  explicit CallMemory(Workspace* workspace) : CallMemory(workspace, own_) {}
+  CallMemory(Workspace* workspace, Block& otherwise)
+      : workspace_(workspace), block_(workspace != nullptr ? workspace->take() : otherwise) {}
+  CallMemory(const CallMemory&) = delete;
+  CallMemory& operator=(const CallMemory&) = delete;
+  ~CallMemory() {
+    if (workspace_ != nullptr) workspace_->give_back();
+  }
+
+  Block& operator*() const { return block_; }
+
+ private:
+  Workspace* const workspace_;
+  Block own_;
+  Block& block_;
+};
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
