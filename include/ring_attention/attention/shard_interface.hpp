@@ -257,8 +257,7 @@ class ShardAttention {
       if (total < 0) detail::throw_invalid("total_sequence_length", total, "must not be negative");
       shape = detail::check_inputs(q, k, v);
       const std::int64_t own =
-          detail::member_tokens(total, config_.ring_size, config_.shard_layout, communicator_->rank())
-              .size();
+          detail::member_tokens(total, config_.ring_size, config_.shard_layout, communicator_->rank()).size();
       if (shape.tokens != own) {
         detail::throw_invalid("q shape", to_string(q.shape()),
                               "rank " + std::to_string(communicator_->rank()) + " of " +
