@@ -96,23 +96,6 @@ class RingOrder {
   std::int64_t step_ = 0;
 };
 
-/// One run.
-class OneRun {
- public:
-  explicit OneRun(const detail::TokenRun& run) : run_(run) {}
-
-  bool next(detail::TokenRun& run) {
-    if (taken_) return false;
-    taken_ = true;
-    run = run_;
-    return true;
-  }
-
- private:
-  detail::TokenRun run_;
-  bool taken_ = false;
-};
-
 /// Where runs of a member's tensors hold the keys of a segment that lie among the tokens [begin, end).
 template <class Runs>
 class LocalPlaces {

@@ -211,7 +211,8 @@ class WholeBackward {
                  const BackwardTargets<T>& targets, const TensorView<T>& grad_k,
                  const TensorView<T>& grad_v) {
     const BackwardPass<Scalar> pass(plan_, kernel_, queries_, delta_, sizes_);
-    const RunKeys of_run{{tensors_.k, tensors_.v, {}}, keys};
+    const detail::MemberTokens tokens{{keys, {}}, {}};
+    const OwnKeys<const Scalar> of_run(tensors_.k, tensors_.v, tokens, {});
     const KeyTensors<T> gradients{grad_k, grad_v, detail::rows_from(keys.begin)};
     run_in_turns(listed, parts, turns_, threads_, [&](const BackwardUnit& piece, int worker) {
       detail::Carver carver = workspaces_.of(worker);
@@ -219,16 +220,6 @@ class WholeBackward {
       pass.run(piece, whole_, targets, work, of_run, gradients);
     });
   }
-
-  /// A run of whole tensors.
-  struct RunKeys : KeyTensors<const Scalar> {
-    detail::TokenRun run;
-
-    LocalPlaces<OneRun> places(std::int64_t, std::int64_t, const detail::Meeting& meeting, std::int64_t begin,
-                               std::int64_t end) const {
-      return {meeting.segment, OneRun(run), begin, end};
-    }
-  };
 
   const AttentionPlan& plan_;
   const TileKernel<Scalar>& kernel_;
