@@ -105,10 +105,10 @@ void branch_deltas(const AttentionPlan& plan, std::size_t branch, const detail::
 template <class Scalar>
 void clear_rows(const TensorView<Scalar>& view, int threads) {
   const auto [batch, tokens, heads, head_dim] = view.shape();
-  const auto clear = [&view, head_dim = head_dim](std::int64_t item, std::int64_t head, std::int64_t begin,
-                                                  std::int64_t end) {
+  const auto clear = [&view, count = head_dim](std::int64_t item, std::int64_t head, std::int64_t begin,
+                                               std::int64_t end) {
     for (std::int64_t token = begin; token < end; ++token) {
-      std::fill_n(view.row(item, token, head), head_dim, Scalar(0));
+      std::fill_n(view.row(item, token, head), count, Scalar(0));
     }
   };
   for_each_row_block(batch, heads, {0, tokens}, threads, clear);
