@@ -28,7 +28,7 @@ class CallMemory;
 /// call was in the middle of, its memory is lost (a leak) and the workspace is empty.
 class Workspace {
  public:
-  Workspace() = default;
+  Workspace() = default;  ///< holds no memory yet
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 

@@ -229,7 +229,9 @@ TEMPLATE_TEST_CASE("forward and backward that alternate allocate nothing, and sh
   const std::int64_t held = test::held_by_program();
   backward();
   const auto most = static_cast<std::int64_t>(attention.counters().workspace_bytes);
-  CHECK(test::held_by_program() - held <= most - forward_bytes + 64);  // what the allocator adds
+  constexpr std::int64_t slack = 8192;  // pages that the allocator fills up
+  CHECK(forward_bytes > 2 * slack);
+  CHECK(test::held_by_program() - held <= most - forward_bytes + slack);
   const auto first = grad_q;
   const std::uint64_t before = test::allocations();
   for (int round = 0; round < 3; ++round) {
