@@ -73,14 +73,6 @@ inline std::size_t list_units(const AttentionPlan& plan, std::size_t branch_inde
   return count;
 }
 
-/// The same with memory of its own.
-inline std::vector<BackwardUnit> backward_units(const AttentionPlan& plan, std::size_t branch,
-                                                BackwardSide side, int threads) {
-  std::vector<BackwardUnit> units(list_units(plan, branch, side, threads, nullptr));
-  list_units(plan, branch, side, threads, units.data());
-  return units;
-}
-
 /// Into how many parts to cut queries and keys of units that have both gradients, so that all threads find
 /// work.
 inline std::int64_t parts_of_units(const AttentionPlan& plan, std::span<const BackwardUnit> units,

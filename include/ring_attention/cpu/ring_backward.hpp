@@ -35,16 +35,19 @@ struct RingBackward<Scalar>::Member {
         progress(call_progress),
         mine(place.tokens(place.rank)),
         branches(plan.detached_mix ? plan.branch_count() : 1) {
-    detail::Carver one;
-    Workspace(one, kernel, sizes, plan.shape);
-    bytes_per_thread = one.used();
-    workspaces = memory.reserve(bytes_per_thread * static_cast<std::size_t>(threads));
+    const auto lay_out = [this](detail::Carver carver) {
+      parts = detail::ThreadParts(carver, threads, [this](detail::Carver& part) { workspace(part); });
+      return carver.used();
+    };
+    lay_out(detail::Carver(memory.reserve(lay_out(detail::Carver()))));
     delta = numbers(delta_storage);
     if (plan.detached_mix) {
       statistics.probability = numbers(probability_storage);
       statistics.weighted = numbers(weighted_storage);
     }
   }
+
+  Workspace workspace(detail::Carver& part) const { return Workspace(part, kernel, sizes, plan.shape); }
 
   /// A number for every row and head of every branch that has its own delta.
   RowNumbers<T> numbers(Tensor<T>& storage) const {
@@ -57,11 +60,16 @@ struct RingBackward<Scalar>::Member {
   OwnKeys<const Scalar> own_keys() const { return {tensors.k, tensors.v, mine, queries.rows}; }
   KeyTensors<T> own_gradients() { return {grad_k, grad_v, mine.rows}; }
 
+  std::vector<BackwardUnit> units_of(std::size_t branch, BackwardSide side) const {
+    std::vector<BackwardUnit> units(list_units(plan, branch, side, threads, nullptr));
+    list_units(plan, branch, side, threads, units.data());
+    return units;
+  }
+
   template <class Keys>
   void sum(const Keys& keys) {
     for (std::size_t branch = 0; branch < branches; ++branch) {
-      run_units(backward_units(plan, branch, BackwardSide::queries, threads), statistics, keys,
-                KeyTensors<T>());
+      run_units(units_of(branch, BackwardSide::queries), statistics, keys, KeyTensors<T>());
     }
   }
 
@@ -69,16 +77,16 @@ struct RingBackward<Scalar>::Member {
   void accumulate(const Keys& keys, const Gradients& gradients) {
     for (std::size_t branch = 0; branch < plan.branch_count(); ++branch) {
       BackwardTargets<T> targets;
-      auto units = backward_units(plan, branch, BackwardSide::both, threads);
+      auto units = units_of(branch, BackwardSide::both);
       const bool too_few = threads > 1 && static_cast<std::int64_t>(units.size()) < 2 * threads;
-      if (too_few) units = backward_units(plan, branch, BackwardSide::keys, threads);
+      if (too_few) units = units_of(branch, BackwardSide::keys);
       targets.grad_keys = true;
       if (!too_few) targets.grad_q = {grad_q, mine.rows};
       run_units(units, targets, keys, gradients);
       if (!too_few) continue;
       targets.grad_keys = false;
       targets.grad_q = {grad_q, mine.rows};
-      run_units(backward_units(plan, branch, BackwardSide::queries, threads), targets, keys, gradients);
+      run_units(units_of(branch, BackwardSide::queries), targets, keys, gradients);
     }
   }
 
@@ -88,8 +96,8 @@ struct RingBackward<Scalar>::Member {
     const BackwardPass<Scalar> pass(plan, kernel, queries, delta, sizes);
     detail::parallel_for(
         static_cast<std::int64_t>(units.size()), threads, [&](std::int64_t index, int worker) {
-          detail::Carver carver(workspaces + bytes_per_thread * static_cast<std::size_t>(worker));
-          Workspace work(carver, kernel, sizes, plan.shape);
+          detail::Carver part = parts.of(worker);
+          Workspace work = workspace(part);
           for (const detail::TokenRun& run : mine.runs) {
             pass.run(units[static_cast<std::size_t>(index)], run, targets, work, keys, gradients);
           }
@@ -107,8 +115,7 @@ struct RingBackward<Scalar>::Member {
   std::size_t branches;  // that have a delta of their own
   BackwardSizes sizes;
   detail::Block memory;
-  std::byte* workspaces = nullptr;
-  std::size_t bytes_per_thread = 0;
+  detail::ThreadParts parts;
   Tensor<T> delta_storage, probability_storage, weighted_storage, grad_q, grad_k, grad_v;
   RowNumbers<T> delta;
   BackwardTargets<T> statistics;

@@ -45,11 +45,12 @@ struct RingForward<Scalar>::Member {
     states.output = carver.take<T>(count * kernel.padded(plan.shape.head_dim));
     states.maximum = carver.take<T>(count);
     states.sum = carver.take<T>(count);
-    detail::Carver one;
-    Workspace(one, kernel, sizes, plan.shape.head_dim, false);
-    bytes_per_thread = one.used();
-    workspaces = carver.take<std::byte>(static_cast<std::int64_t>(bytes_per_thread) * threads);
+    parts = detail::ThreadParts(carver, threads, [this](detail::Carver& part) { workspace(part); });
     return carver.used();
+  }
+
+  Workspace workspace(detail::Carver& part) const {
+    return Workspace(part, kernel, sizes, plan.shape.head_dim, false);
   }
 
   /// Calls body(task, states of the task, workspace) for every task of the member's rows.
@@ -57,8 +58,8 @@ struct RingForward<Scalar>::Member {
   void for_each_task(const Body& body) {
     const std::int64_t first = tasks.count(mine.runs[0]);
     detail::parallel_for(first + tasks.count(mine.runs[1]), threads, [&](std::int64_t index, int worker) {
-      detail::Carver carver(workspaces + bytes_per_thread * static_cast<std::size_t>(worker));
-      Workspace work(carver, kernel, sizes, plan.shape.head_dim, false);
+      detail::Carver part = parts.of(worker);
+      Workspace work = workspace(part);
       const detail::TokenRun& run = mine.runs[index < first ? 0 : 1];
       const ForwardTask task = tasks.task(run, index < first ? index : index - first);
       const std::int64_t row =
@@ -87,8 +88,7 @@ struct RingForward<Scalar>::Member {
   ForwardPass<Scalar> pass;
   detail::Block memory;
   RowStates<T> states;
-  std::byte* workspaces = nullptr;
-  std::size_t bytes_per_thread = 0;
+  detail::ThreadParts parts;
 };
 
 template <class Scalar>
