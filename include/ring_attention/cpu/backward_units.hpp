@@ -11,7 +11,6 @@
 #include <ring_attention/plan/meetings.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <span>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
