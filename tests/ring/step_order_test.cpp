@@ -160,7 +160,8 @@ Times exchange(int members, std::int64_t span) {
   config.dilation_rates = {1};
   config.ring_size = members;
   const ra::CallShape shape{1, members * shard, 1, 1, 2};
-  const ra::AttentionPlan plan = ra::detail::plan_call(config, shape, {}, ra::make_indices).plan;
+  const auto lookup = [](const ra::PatternKey& key) { return ra::make_indices(key); };
+  const ra::AttentionPlan plan = ra::detail::plan_call(config, shape, {}, lookup).plan;
   LendingRing ring{members, {}, {}, {}};
   std::vector<Times> times(static_cast<std::size_t>(members));
   test::run_together(members, [&](int rank) {
