@@ -68,9 +68,7 @@ struct Calls {
   ra::BackwardOptions backward_options;
 };
 
-ra::PatternCache::Pattern look_up(const ra::PatternKey& key) {
-  return ra::use_pattern_cache().dilated_indices(key);
-}
+const auto look_up = [](const ra::PatternKey& key) { return ra::use_pattern_cache().dilated_indices(key); };
 
 }  // namespace
 
