@@ -1,8 +1,7 @@
 // Forward of bfloat16 by the tile registers of AMX: S^T = K Q^T and O^T += V^T P^T, sums in float. Part of
 // the body of a target.
 //
-// NOT YET RUN ON HARDWARE. The tests run it with tile registers that are emulated, on processors with
-// AVX512-BF16; with real ones it is only compiled. No claim is made about its speed.
+// Tests run it with tile registers that are emulated, too, on processors with AVX512-BF16 and no AMX.
 //
 // Scores are transposed, keys in rows and queries in lanes, so that maxima and sums are vertical and pairs of
 // probabilities are the second product's right factor as they are made. The order of instructions follows
