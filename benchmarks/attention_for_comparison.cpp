@@ -65,11 +65,10 @@ double worst_of_sampled_rows(const ra::AttentionConfig& config, const ra::Tensor
 template <class Scalar>
 void serve(const command_line::Arguments& arguments, const ra::AttentionConfig& config,
            nlohmann::json ready) {
-  const std::int64_t tokens = arguments.number<std::int64_t>("--tokens").value_or(0);
-  const std::int64_t heads = arguments.number<std::int64_t>("--heads").value_or(4);
-  const std::int64_t dim = arguments.number<std::int64_t>("--head-dim").value_or(64);
-  if (tokens < 1 || heads < 1 || dim < 1)
-    throw command_line::Error("--tokens, --heads and --head-dim must be positive");
+  if (!arguments.has("--tokens")) throw command_line::Error("--tokens is needed");
+  const std::int64_t tokens = *arguments.positive<std::int64_t>("--tokens");
+  const std::int64_t heads = arguments.positive<std::int64_t>("--heads").value_or(4);
+  const std::int64_t dim = arguments.positive<std::int64_t>("--head-dim").value_or(64);
   const auto direction = arguments.has("--backward") ? Direction::backward : Direction::forward;
   const bool backward = direction == Direction::backward;
   ready["bytes_before"] = peak_resident_bytes().value_or(0);
