@@ -3,7 +3,6 @@
 #include <barrier>
 #include <cstdio>
 #include <deque>
-#include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <ring_attention/ring_attention.hpp>
@@ -16,6 +15,7 @@
 #include "support/measuring.hpp"
 #include "support/peaks.hpp"
 #include "support/problems.hpp"
+#include "support/program.hpp"
 #include "support/results.hpp"
 
 namespace {
@@ -297,18 +297,11 @@ int run(const Settings& settings, const std::string& json, nlohmann::json result
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const command_line::Arguments arguments(argc, argv, {"--filter", "--samples", "--json"},
-                                            {"--quick", "--help", "-h"});
-    if (arguments.has("--help") || arguments.has("-h")) {
-      std::fputs(help_text, stdout);
-      return 0;
-    }
+  const char* const name = "benchmark_attention_kernels";
+  const auto start = [&](const command_line::Arguments& arguments) {
     nlohmann::json results = describe_run();
-    results["command"] = command_of("benchmark_attention_kernels", argc, argv);
+    results["command"] = command_of(name, argc, argv);
     return run(parse(arguments), arguments.text("--json"), std::move(results));
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "benchmark_attention_kernels: %s\n", error.what());
-    return 1;
-  }
+  };
+  return run_program(name, help_text, argc, argv, {"--filter", "--samples", "--json"}, {"--quick"}, start);
 }

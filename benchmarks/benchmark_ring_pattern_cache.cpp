@@ -3,7 +3,6 @@
 // options.
 #include <algorithm>
 #include <cstdio>
-#include <exception>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,6 +15,7 @@
 #include "support/cache_layers.hpp"
 #include "support/cache_memory.hpp"
 #include "support/measuring.hpp"
+#include "support/program.hpp"
 #include "support/results.hpp"
 
 namespace {
@@ -138,17 +138,10 @@ int run(CacheSettings settings, const command_line::Arguments& arguments, const 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    if (argc > 1 && argv[1] == memory_case_argument) return run_memory_case(argc, argv);
-    const command_line::Arguments arguments(argc, argv, {"--out", "--threads", "--repetitions", "--filter"},
-                                            {"--quick", "--help", "-h"});
-    if (arguments.has("--help") || arguments.has("-h")) {
-      std::fputs(help_text, stdout);
-      return 0;
-    }
-    return run(parse(arguments), arguments, command_of("./benchmarks/run", argc, argv));
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "benchmark_ring_pattern_cache: %s\n", error.what());
-    return 1;
-  }
+  if (argc > 1 && argv[1] == memory_case_argument) return run_memory_case(argc, argv);
+  return run_program("benchmark_ring_pattern_cache", help_text, argc, argv,
+                     {"--out", "--threads", "--repetitions", "--filter"}, {"--quick"},
+                     [&](const command_line::Arguments& arguments) {
+                       return run(parse(arguments), arguments, command_of("./benchmarks/run", argc, argv));
+                     });
 }
