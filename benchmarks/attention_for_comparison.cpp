@@ -1,7 +1,6 @@
 // One attention problem on demand, for the compare_*.py: one timed call for each line of standard input.
 // `--help` describes the protocol.
 #include <cstdio>
-#include <exception>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <ring_attention/ring_attention.hpp>
@@ -12,6 +11,7 @@
 #include "../examples/support/safetensors.hpp"
 #include "support/measuring.hpp"
 #include "support/problems.hpp"
+#include "support/program.hpp"
 #include "support/results.hpp"
 
 namespace {
@@ -65,11 +65,10 @@ double worst_of_sampled_rows(const ra::AttentionConfig& config, const ra::Tensor
 template <class Scalar>
 void serve(const command_line::Arguments& arguments, const ra::AttentionConfig& config,
            nlohmann::json ready) {
-  const std::int64_t tokens = arguments.number<std::int64_t>("--tokens").value_or(0);
-  const std::int64_t heads = arguments.number<std::int64_t>("--heads").value_or(4);
-  const std::int64_t dim = arguments.number<std::int64_t>("--head-dim").value_or(64);
-  if (tokens < 1 || heads < 1 || dim < 1)
-    throw command_line::Error("--tokens, --heads and --head-dim must be positive");
+  if (!arguments.has("--tokens")) throw command_line::Error("--tokens is needed");
+  const std::int64_t tokens = *arguments.positive<std::int64_t>("--tokens");
+  const std::int64_t heads = arguments.positive<std::int64_t>("--heads").value_or(4);
+  const std::int64_t dim = arguments.positive<std::int64_t>("--head-dim").value_or(64);
   const auto direction = arguments.has("--backward") ? Direction::backward : Direction::forward;
   const bool backward = direction == Direction::backward;
   ready["bytes_before"] = peak_resident_bytes().value_or(0);
@@ -119,11 +118,11 @@ void serve(const command_line::Arguments& arguments, const ra::AttentionConfig& 
   }
 }
 
-void run(const command_line::Arguments& arguments) {
+int run(const command_line::Arguments& arguments) {
   nlohmann::json ready = describe_run();
   if (arguments.has("--about")) {
     std::printf("%s\n", ready.dump().c_str());
-    return;
+    return 0;
   }
   ra::AttentionConfig config = ra::ring_preset();
   arguments.choose<ra::AttentionConfig>("--preset",
@@ -138,24 +137,14 @@ void run(const command_line::Arguments& arguments) {
   bool bfloat16 = false;
   arguments.choose<bool>("--scalar", {{"float", false}, {"bfloat16", true}}, bfloat16);
   bfloat16 ? serve<Eigen::bfloat16>(arguments, config, ready) : serve<float>(arguments, config, ready);
+  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const command_line::Arguments arguments(argc, argv,
-                                            {"--tokens", "--preset", "--segments", "--rates", "--heads",
-                                             "--head-dim", "--scalar", "--kernel", "--output"},
-                                            {"--backward", "--about", "--help", "-h"});
-    if (arguments.has("--help") || arguments.has("-h")) {
-      std::fputs(help_text, stdout);
-    } else {
-      run(arguments);
-    }
-    return 0;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "attention_for_comparison: %s\n", error.what());
-    return 1;
-  }
+  return run_program("attention_for_comparison", help_text, argc, argv,
+                     {"--tokens", "--preset", "--segments", "--rates", "--heads", "--head-dim", "--scalar",
+                      "--kernel", "--output"},
+                     {"--backward", "--about"}, run);
 }

@@ -3,7 +3,6 @@
 #include <barrier>
 #include <cstdio>
 #include <deque>
-#include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <ring_attention/ring_attention.hpp>
@@ -16,6 +15,7 @@
 #include "support/measuring.hpp"
 #include "support/peaks.hpp"
 #include "support/problems.hpp"
+#include "support/program.hpp"
 #include "support/results.hpp"
 
 namespace {
@@ -25,7 +25,7 @@ using namespace benchmarks;
 constexpr const char* help_text =
     R"(benchmark_attention_kernels: attention against the limit of the processor
 
-usage: benchmark_attention_kernels [--quick] [--filter TEXT[,TEXT...]] [--samples N] [--json FILE] [--list]
+usage: benchmark_attention_kernels [--quick] [--filter TEXT[,TEXT...]] [--samples N] [--json FILE]
 
 For each kernel that the library has for this processor, each scalar (float, double, half, bfloat16), head dimension
 (24, 32, 48, 64, 80, 96, 128), forward and backward, with one thread and with all:
@@ -42,7 +42,6 @@ shared-cores shows the work per second with several callers at once and with mor
                    a quarter of an hour
   --filter TEXT    only cases whose name contains TEXT; of several texts, separated by commas, every one. Names are
                    as longnet-4096x2/avx512/float/d64/forward/threads1, and shared-cores
-  --list           print the names and end
   --samples N      samples of a case that must count (default 3; for the best kernel 7)
   --json FILE      where the results go (default: benchmark_attention_kernels_results-<UTC time>.json beside this
                    program)
@@ -57,22 +56,18 @@ that they see, within the library's tolerances. Exit status 0 only if every chec
 )";
 
 struct Settings {
-  bool list = false, quick = false;
+  bool quick = false;
   int samples = 3, best_kernel_samples = 7;
-  NameFilter selects;
+  NameFilter selects{""};
   std::vector<int> threads{1};
   std::vector<Configuration> configurations;
 };
 
 /// Throws command_line::Error.
 Settings parse(const command_line::Arguments& arguments) {
-  Settings settings{arguments.has("--list"),
-                    arguments.has("--quick"),
-                    3,
-                    7,
-                    NameFilter(arguments.text("--filter")),
-                    {1},
-                    {}};
+  Settings settings;
+  settings.quick = arguments.has("--quick");
+  settings.selects = NameFilter(arguments.text("--filter"));
   if (ra::num_threads() > 1) settings.threads.push_back(ra::num_threads());
   std::vector<std::int64_t> head_dims{24, 32, 48, 64, 80, 96, 128};
   if (settings.quick) head_dims = {64, 128};
@@ -88,9 +83,8 @@ Settings parse(const command_line::Arguments& arguments) {
     settings.configurations.push_back(blocks(count, settings.quick ? 4096 : 8192, 4, {64}));
     settings.configurations.back().best_kernel_only = true;
   }
-  if (arguments.has("--samples")) {
-    settings.samples = settings.best_kernel_samples = *arguments.number<int>("--samples");
-    if (settings.samples < 1) throw command_line::Error("--samples must be positive");
+  if (const auto samples = arguments.positive<int>("--samples")) {
+    settings.samples = settings.best_kernel_samples = *samples;
   }
   return settings;
 }
@@ -274,33 +268,26 @@ int run(const Settings& settings, const std::string& json, nlohmann::json result
   const std::string best_kernel = ra::available_kernels().front();
   PeakMeter meter(0.01);
   int failures = 0;
-  if (!settings.list) {
-    results["peaks"] = measure_peaks(settings.threads, meter);
-    std::printf("\n%-48s %25s %23s %10s\n", "case", "GFLOP/s", "part of the peak", "tokens/s");
-  }
+  results["peaks"] = measure_peaks(settings.threads, meter);
+  std::printf("\n%-48s %25s %23s %10s\n", "case", "GFLOP/s", "part of the peak", "tokens/s");
   results["results"] = nlohmann::json::array();
   for (const Configuration& configuration : settings.configurations) {
     for (const std::int64_t head_dim : configuration.head_dims) {
       for_each_scalar([&]<class Scalar>(const char* scalar) {
         const std::vector<Case> cases = select_cases(settings, configuration, scalar, head_dim);
-        if (settings.list) {
-          for (const Case& what : cases) std::printf("%s\n", what.name.c_str());
-        } else if (!cases.empty()) {
-          failures += measure_problem<Scalar>(settings, configuration, head_dim, scalar, cases, meter,
-                                              results["results"]);
-          write_results(path, results);  // a run takes long: what is there is kept
-        }
+        if (cases.empty()) return;
+        failures += measure_problem<Scalar>(settings, configuration, head_dim, scalar, cases, meter,
+                                            results["results"]);
+        write_results(path, results);  // a run takes long: what is there is kept
       });
     }
   }
-  if (settings.selects("shared-cores") && settings.list) std::printf("shared-cores\n");
-  if (settings.list) return 0;
   if (settings.selects("shared-cores")) {
     ra::set_num_threads(all_threads);
     ra::set_kernel(best_kernel);
     results["shared_cores"] = measure_shared_cores();
   } else if (results["results"].empty()) {
-    throw command_line::Error("no case matches --filter (see --list)");
+    throw command_line::Error("no case matches --filter");
   }
   write_results(path, results);
   std::printf("\nresults: %s\n", path.string().c_str());
@@ -310,18 +297,11 @@ int run(const Settings& settings, const std::string& json, nlohmann::json result
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const command_line::Arguments arguments(argc, argv, {"--filter", "--samples", "--json"},
-                                            {"--quick", "--list", "--help", "-h"});
-    if (arguments.has("--help") || arguments.has("-h")) {
-      std::fputs(help_text, stdout);
-      return 0;
-    }
+  const char* const name = "benchmark_attention_kernels";
+  const auto start = [&](const command_line::Arguments& arguments) {
     nlohmann::json results = describe_run();
-    results["command"] = command_of("benchmark_attention_kernels", argc, argv);
+    results["command"] = command_of(name, argc, argv);
     return run(parse(arguments), arguments.text("--json"), std::move(results));
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "benchmark_attention_kernels: %s\n", error.what());
-    return 1;
-  }
+  };
+  return run_program(name, help_text, argc, argv, {"--filter", "--samples", "--json"}, {"--quick"}, start);
 }

@@ -10,7 +10,7 @@ sys.dont_write_bytecode = True
 
 from support import safetensors_file  # noqa: E402
 from support.comparison import (  # noqa: E402
-    RATES, SEGMENTS, Case, LineServer, cores, make_parser, pytorch_version, require_program,
+    RATES, SEGMENTS, Case, LineServer, cores, make_parser, pytorch_version, ranged, require_program,
 )
 from support.results import describe_run, summarize, write_results  # noqa: E402
 
@@ -80,8 +80,7 @@ def measure(side, tokens, options, heads=HEADS, scalar="float32"):
         "worst_error_in_tolerances": worst,
     }
     memory = "unknown" if not peak else f"{line['peak_minus_baseline_bytes'] / 2**20:,.0f} MiB"
-    rate = "{median:,.0f} ({minimum:,.0f} to {maximum:,.0f})".format(**line["tokens_per_second"])
-    print(f"{side:<16} {tokens:>9,} {rate:>36} {memory:>12}", flush=True)
+    print(f"{side:<16} {tokens:>9,} {ranged(line, 'tokens_per_second', ',.0f'):>36} {memory:>12}", flush=True)
     return line | ({"gflops": about["flops"] / line["seconds"]["median"] * 1e-9} if "flops" in about else {})
 
 

@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <exception>
 #include <ring_attention/config.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "../examples/support/command_line.hpp"
+#include "support/program.hpp"
 #include "support/ring_model.hpp"
 
 namespace {
@@ -140,28 +139,22 @@ void print_line(const Options& options, std::int64_t tokens, std::int64_t ranks)
   std::printf("%s %s |%s\n", line.c_str(), seconds(computing).c_str(), ratios.c_str());
 }
 
+int print_table(const command_line::Arguments& arguments) {
+  const Options options(arguments);
+  std::printf("| tokens | ranks | tensors / rank | sent / rank | of dense | messages | computing |");
+  for (const Network& network : networks) std::printf(" %s |", network.name);
+  std::printf("\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+  for (const std::int64_t tokens : options.tokens) {
+    for (const std::int64_t ranks : options.ranks) print_line(options, tokens, ranks);
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const command_line::Arguments arguments(argc, argv,
-                                            {"--heads", "--head-dim", "--scalar-bytes", "--gflops",
-                                             "--planning-us", "--packing-gb", "--tokens", "--ranks"},
-                                            {"--help", "-h"});
-    if (arguments.has("--help") || arguments.has("-h")) {
-      std::fputs(help_text, stdout);
-      return 0;
-    }
-    const Options options(arguments);
-    std::printf("| tokens | ranks | tensors / rank | sent / rank | of dense | messages | computing |");
-    for (const Network& network : networks) std::printf(" %s |", network.name);
-    std::printf("\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
-    for (const std::int64_t tokens : options.tokens) {
-      for (const std::int64_t ranks : options.ranks) print_line(options, tokens, ranks);
-    }
-    return 0;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "scaling_table: %s\n", error.what());
-    return 1;
-  }
+  return benchmarks::run_program("scaling_table", help_text, argc, argv,
+                                 {"--heads", "--head-dim", "--scalar-bytes", "--gflops", "--planning-us",
+                                  "--packing-gb", "--tokens", "--ranks"},
+                                 {}, print_table);
 }

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+from .report import text
 from .results import PROGRAMS
 
 SCALARS = {"float32": "float", "bfloat16": "bfloat16"}  # by PyTorch's names, the program's
@@ -106,7 +107,4 @@ def cores():
 
 def ranged(line, key, form):
     """Median (minimum to maximum) of a line, or a dash."""
-    if key not in line:
-        return "-"
-    median, low, high = (format(line[key][part], form) for part in ("median", "minimum", "maximum"))
-    return f"{median} ({low} to {high})"
+    return text.ranged(line[key], lambda value: format(value, form)) if key in line else "-"

@@ -46,7 +46,6 @@ template <class Sample>
 struct Bracketed {
   std::vector<Sample> samples;
   std::vector<double> peaks;  ///< operations per second beside each
-  int dropped = 0;            ///< samples that a neighbour or the clock disturbed
   bool noisy = false;         ///< fewer samples than wanted count; if none does, all are here
 };
 
@@ -70,7 +69,6 @@ auto take_bracketed(int wanted, double slow_peak, const double& best, const Take
     before = after;
   }
   auto& result = counted.samples.empty() ? disturbed : counted;
-  result.dropped = static_cast<int>(disturbed.samples.size());
   result.noisy = std::ssize(counted.samples) < wanted;
   return result;
 }

@@ -16,6 +16,7 @@
 #include <ring_attention/kernel/dispatch.hpp>
 #include <ring_attention/kernel/instruction_sets.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/block_case.hpp"
@@ -70,10 +71,11 @@ TEST_CASE("the emulated tile kernel agrees with the oracle at every head dimensi
   if (cannot_run()) return;
   const FaultCheck faults;
   const std::uint64_t before = test::EmulatedTiles::multiplies();
+  const std::vector makers{std::pair(std::string("emulated"), &make_emulated)};
   for (std::int64_t head_dim = 1; head_dim <= 256; head_dim += test::every_case()) {
-    test::check_head_dimension<Scalar>(head_dim, make_emulated);
+    test::check_head_dimension<Scalar>(head_dim, makers);
   }
-  test::check_head_dimension<Scalar>(300, make_emulated);
+  test::check_head_dimension<Scalar>(300, makers);
   CHECK(test::EmulatedTiles::multiplies() > before);
 }
 
@@ -83,13 +85,11 @@ TEST_CASE("the emulated tile kernel agrees with the oracle for random configurat
   const FaultCheck faults;
   for (std::uint64_t seed = 50000; seed < 50000 + 2 * test::rule_combinations; ++seed) {
     const test::RandomCase c = test::make_random_case(seed, 2e6);
-    INFO(c.describe());
-    const std::string failure =
-        seed % 3 == 0 ? test::check_both<Scalar>(
-                            c, test::InContext(emulated(), ra::TrueRingDilatedAttention<Scalar>(c.config)))
-                      : test::check_both<Scalar>(c, make_emulated(c.config));
-    INFO(failure);
-    CHECK(failure.empty());
+    if (seed % 3 == 0) {
+      test::check_both<Scalar>(c, test::in_contexts<ra::TrueRingDilatedAttention<Scalar>>({emulated()}));
+    } else {
+      test::check_both<Scalar>(c, test::in_contexts<ra::RingDilatedAttentionV2<Scalar>>({emulated()}));
+    }
     if (seed % 2 != 0) continue;
     const test::BlockCase block = test::make_block_case(seed);
     INFO(block.describe());

@@ -32,6 +32,12 @@ auto v2_with(const std::string& kernel) {
   };
 }
 
+std::vector<ra::Context> all_kernels() {
+  std::vector<ra::Context> contexts;
+  for (const std::string& kernel : ra::available_kernels()) contexts.push_back(test::with_kernel(kernel));
+  return contexts;
+}
+
 /// The process's kernel for the length of a scope, then the best one again.
 class KernelScope {
  public:
@@ -55,36 +61,37 @@ const std::vector<std::int64_t> head_dimensions{1,  2,   3,   7,   8,   9,   15,
 TEMPLATE_TEST_CASE("every kernel agrees with the oracle at every kind of head dimension", "[kernel]", float,
                    double, Eigen::half, Eigen::bfloat16) {
   const std::size_t every = static_cast<std::size_t>(test::every_case());
-  std::size_t first = 0;  // others for each kernel
-  for (const std::string& kernel : ra::available_kernels()) {
-    INFO(kernel);
-    for (std::size_t i = first++ % every; i < head_dimensions.size(); i += every) {
-      test::check_head_dimension<TestType>(head_dimensions[i], v2_with<TestType>(kernel));
-    }
+  const std::vector<ra::Context> contexts = all_kernels();
+  for (std::size_t i = 0; i < head_dimensions.size(); ++i) {
+    std::vector<ra::Context> some;  // others for each head dimension
+    for (std::size_t j = i % every; j < contexts.size(); j += every) some.push_back(contexts[j]);
+    test::check_head_dimension<TestType>(head_dimensions[i],
+                                         test::in_contexts<ra::RingDilatedAttentionV2<TestType>>(some));
   }
 }
 
 TEMPLATE_TEST_CASE("every kernel agrees with the oracle for random configurations and classes",
                    "[kernel][property]", float, double, Eigen::half, Eigen::bfloat16) {
-  for (const std::string& kernel : ra::available_kernels()) {
-    const ra::Context context = test::with_kernel(kernel);
-    for (std::uint64_t seed = 50000; seed < 50000 + test::rule_combinations; ++seed) {
-      const test::RandomCase c = test::make_random_case(seed, 2e6);
-      INFO(kernel << '\n' << c.describe());
-      const std::string failure =
-          seed % 3 == 0 ? test::check_both<TestType>(
-                              c, test::InContext(context, ra::TrueRingDilatedAttention<TestType>(c.config)))
-          : seed % 3 == 1
-              ? test::check_both<TestType>(c, v2_with<TestType>(kernel)(c.config))
-              : test::check_both<TestType>(
-                    c, test::InContext(context, ra::RingDilatedAttentionProduction<TestType>(c.config)));
-      INFO(failure);
-      CHECK(failure.empty());
-      if (seed % 2 != 0) continue;
-      const test::BlockCase block = test::make_block_case(seed);
+  const std::vector<ra::Context> contexts = all_kernels();
+  for (std::uint64_t seed = 50000; seed < 50000 + test::rule_combinations; ++seed) {
+    const test::RandomCase c = test::make_random_case(seed, 2e6);
+    switch (seed % 3) {
+      case 0:
+        test::check_both<TestType>(c, test::in_contexts<ra::TrueRingDilatedAttention<TestType>>(contexts));
+        break;
+      case 1:
+        test::check_both<TestType>(c, test::in_contexts<ra::RingDilatedAttentionV2<TestType>>(contexts));
+        break;
+      default:
+        test::check_both<TestType>(c,
+                                   test::in_contexts<ra::RingDilatedAttentionProduction<TestType>>(contexts));
+    }
+    if (seed % 2 != 0) continue;
+    const test::BlockCase block = test::make_block_case(seed);
+    for (const ra::Context& context : contexts) {
       const test::InContext sparse(
           context, ra::BlockSparseRingDilatedAttention<TestType>(block.call.config, block.sparse));
-      INFO(block.describe());
+      INFO(context.kernel.name() << '\n' << block.describe());
       const std::string of_blocks = test::check_block_forward<TestType>(block, sparse) +
                                     test::check_block_backward<TestType>(block, sparse);
       INFO(of_blocks);

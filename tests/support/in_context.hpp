@@ -1,8 +1,10 @@
 // An attention class whose every call runs in one context, for checks that take any class.
 #pragma once
 
+#include <ring_attention/config.hpp>
 #include <ring_attention/context.hpp>
 #include <utility>
+#include <vector>
 
 namespace test {
 
@@ -33,6 +35,19 @@ class InContext {
 /// What a kernel or any other choice computes with.
 inline ring_attention::Context with_kernel(ring_attention::KernelChoice kernel) {
   return {.threads = 0, .kernel = std::move(kernel)};
+}
+
+/// A maker of attention objects in each of these contexts, by its kernel's name.
+template <class Attention>
+auto in_contexts(const std::vector<ring_attention::Context>& contexts) {
+  const auto maker = [](const ring_attention::Context& context) {
+    return std::pair(context.kernel.name(), [context](const ring_attention::AttentionConfig& config) {
+      return InContext<Attention>(context, Attention(config));
+    });
+  };
+  std::vector<decltype(maker(contexts.front()))> makers;
+  for (const ring_attention::Context& context : contexts) makers.push_back(maker(context));
+  return makers;
 }
 
 }  // namespace test

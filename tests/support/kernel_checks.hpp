@@ -9,24 +9,28 @@
 #include <ring_attention/scalar.hpp>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "support/block_case.hpp"
 #include "support/catch.hpp"
 #include "support/check_backward.hpp"
+#include "support/check_classes.hpp"
 #include "support/check_forward.hpp"
 #include "support/random_case.hpp"
 #include "support/tensors.hpp"
 
 namespace test {
 
-/// Forward and backward against the oracle; empty, or what is wrong.
-template <class Scalar, class Attention>
-std::string check_both(const RandomCase& c, const Attention& attention) {
-  return check_forward<Scalar>(
-             c, [&](const auto& q, const auto& k, const auto& v, const auto& out, const auto& lse,
-                    const auto& options) { attention.forward(q, k, v, out, lse, options); }) +
-         check_backward<Scalar>(c, attention);
+/// Forward and backward against the oracle, which takes far longer than they do and is asked once for all of
+/// these: `makers` are names and what makes an attention object.
+template <class Scalar, class Make>
+void check_both(const RandomCase& c, const std::vector<std::pair<std::string, Make>>& makers) {
+  INFO(c.describe());
+  ClassCheck<Scalar> check(c);
+  for (const auto& [name, make] : makers) check.check(name.c_str(), make(c.config));
+  INFO(check.text());
+  CHECK(check.text().empty());
 }
 
 /// A case of one head dimension.
@@ -43,14 +47,8 @@ inline RandomCase case_of_dimension(std::int64_t head_dim, bool causal) {
 }
 
 template <class Scalar, class Make>
-void check_head_dimension(std::int64_t head_dim, const Make& make) {
-  for (const bool causal : {false, true}) {
-    const RandomCase c = case_of_dimension(head_dim, causal);
-    INFO(c.describe());
-    const std::string failure = check_both<Scalar>(c, make(c.config));
-    INFO(failure);
-    CHECK(failure.empty());
-  }
+void check_head_dimension(std::int64_t head_dim, const std::vector<std::pair<std::string, Make>>& makers) {
+  for (const bool causal : {false, true}) check_both<Scalar>(case_of_dimension(head_dim, causal), makers);
 }
 
 template <class Scalar, class Make>
@@ -58,10 +56,8 @@ void check_scales(const Make& make) {
   for (const double scale : {-0.5, -0.01, 0.0, 1e-30, 0.3, 1.0}) {
     RandomCase c = case_of_dimension(40, scale < 0);
     c.config.scale = scale;
-    INFO("scale " << scale);
-    const std::string failure = check_both<Scalar>(c, make(c.config));
-    INFO(failure);
-    CHECK(failure.empty());
+    const auto maker = [&make](const ra::AttentionConfig& config) { return make(config); };
+    check_both<Scalar>(c, std::vector{std::pair(std::string("scale"), maker)});
   }
 }
 
