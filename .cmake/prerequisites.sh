@@ -66,6 +66,7 @@ cmake_finds() {
     libeigen3-dev) name=Eigen3 ;;
     catch2) name=Catch2 ;;
     nlohmann-json3-dev) name=nlohmann_json ;;
+    libbenchmark-dev) name=benchmark ;;
     libopenmpi-dev) name=MPI ;;
     openmpi-bin)
       command -v mpirun >/dev/null

@@ -1,9 +1,13 @@
 // What the pattern cache gains and what it does not: RingDilatedAttentionV2 in full and the other attention
 // classes at one size, with the global cache, local caches and none, cold and warm. `--help` lists the
-// options.
+// options; the results file holds Google Benchmark's fields and more.
+#include <benchmark/benchmark.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -33,12 +37,13 @@ usage: benchmark_ring_pattern_cache [--quick] [--out DIR] [--threads N] [--repet
   --out DIR        where the results go (default: beside this program)
   --threads N      threads of a forward call (default: every core)
   --repetitions N  of every case
-  --filter TEXT    time only the cases whose name contains TEXT; of several texts, separated by commas, every one
+  --benchmark_filter=REGEX      time only the cases whose name matches
+  --benchmark_context=KEY=TEXT  a remark for the results
   --help
 
 It checks that use_pattern_cache (global), use_local_cache (local) and use_no_cache (none) give bitwise equal outputs,
 then measures peak memory (a process per case), patterns, lookups, a model's first forward, and cold and warm forward
-calls. Results: benchmark_ring_pattern_cache_results-<UTC time>.json.
+calls. Results: benchmark_ring_pattern_cache_results-<UTC time>.json, in Google Benchmark's format with more members.
 Exit status 0 only if every output was right and a warm lookup of the global cache takes at most twice as long as one
 of a local cache.
 )";
@@ -46,8 +51,9 @@ of a local cache.
 /// Throws command_line::Error.
 CacheSettings parse(const command_line::Arguments& arguments) {
   CacheSettings settings;
-  settings.selects = NameFilter(arguments.text("--filter"));
-  if (arguments.has("--quick")) {
+  settings.quick = arguments.has("--quick");
+  settings.filter = arguments.text("--benchmark_filter");
+  if (settings.quick) {
     settings.heads = 3;
     settings.head_dim = 8;
     settings.forward_seconds = 35.0;
@@ -55,28 +61,85 @@ CacheSettings parse(const command_line::Arguments& arguments) {
     settings.small_repetitions = 5;
     settings.small_seconds = 0.02;
   }
-  if (const auto repetitions = arguments.positive<int>("--repetitions")) {
-    settings.forward_repetitions = settings.model_repetitions = settings.small_repetitions = *repetitions;
+  if (arguments.has("--repetitions")) {
+    const int repetitions = *arguments.number<int>("--repetitions");
+    if (repetitions < 1) throw command_line::Error("--repetitions must be positive");
+    settings.forward_repetitions = settings.model_repetitions = settings.small_repetitions = repetitions;
   }
-  if (const auto threads = arguments.positive<int>("--threads")) ra::set_num_threads(*threads);
+  if (arguments.has("--threads")) ra::set_num_threads(*arguments.number<int>("--threads"));
   settings.threads = ra::num_threads();
   return settings;
 }
 
-/// What went wrong beside single cases: a warm lookup of the global cache that takes too long beside one of a
-/// local cache; minima, which a busy machine disturbs least.
-std::vector<std::string> find_errors(const nlohmann::json& lines) {
-  std::map<std::string, double> fastest;
-  for (const nlohmann::json& line : lines) {
-    if (line["name"] == "lookup/contenders:1/cache:warm" && line.contains("seconds")) {
-      fastest[line["policy"]] = line["seconds"]["minimum"];
+/// Medians, without the description of the machine, which would come before every group.
+class Console : public benchmark::ConsoleReporter {
+ public:
+  Console() : ConsoleReporter(OO_None) {}
+  bool ReportContext(const Context& context) override {
+    name_field_width_ = context.name_field_width;
+    return true;
+  }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    std::vector<Run> medians;
+    std::ranges::copy_if(runs, std::back_inserter(medians),
+                         [](const Run& run) { return run.aggregate_name == "median"; });
+    ConsoleReporter::ReportRuns(medians);
+  }
+};
+
+/// Google Benchmark's JSON of all cases, a group at a time, so that the repetitions of cases that are
+/// compared are interleaved at random. What it derives from repetitions, reports derive again.
+nlohmann::json run_cases(const CacheCases& cases, const std::string& context,
+                         const std::filesystem::path& scratch) {
+  // It reads its settings from a command line, and keeps a pointer to the program's name: no path, since that
+  // goes into the results.
+  static std::vector<std::string> words{"benchmark_ring_pattern_cache",
+                                        "--benchmark_enable_random_interleaving=true",
+                                        "--benchmark_display_aggregates_only=true",
+                                        "--benchmark_out_format=json", "--benchmark_out=" + scratch.string()};
+  if (!context.empty()) words.push_back("--benchmark_context=" + context);
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  auto count = static_cast<int>(arguments.size());
+  arguments.push_back(nullptr);
+  benchmark::Initialize(&count, arguments.data());
+  nlohmann::json all{{"benchmarks", nlohmann::json::array()}};
+  for (const std::string& group : cases.groups()) {
+    Console console;
+    benchmark::RunSpecifiedBenchmarks(&console, nullptr, "^" + group);
+    const nlohmann::json made = nlohmann::json::parse(std::ifstream(scratch));
+    all["context"] = made["context"];
+    for (const nlohmann::json& line : made["benchmarks"]) {
+      if (line["run_type"] == "iteration") all["benchmarks"].push_back(line);
     }
   }
-  if (!fastest.contains("global") || !fastest.contains("local")) return {};
-  const double ratio = fastest["global"] / fastest["local"];
-  std::printf("\nwarm lookup, global / local: %.3f (limit %.1f)\n", ratio, lookup_ratio_limit);
-  if (ratio <= lookup_ratio_limit) return {};
-  return {"warm lookup ratio above the limit"};
+  std::filesystem::remove(scratch);
+  all["context"]["host_name"] = "withheld";
+  return all;
+}
+
+/// What went wrong: cases that stopped, and a warm lookup of the global cache that takes too long beside one
+/// of a local cache; minima, which a busy machine disturbs least.
+std::vector<std::string> find_errors(const nlohmann::json& results) {
+  std::vector<std::string> errors;
+  std::map<std::string, double> fastest;
+  for (const nlohmann::json& line : results["benchmarks"]) {
+    const std::string name = line["name"];
+    if (line.value("error_occurred", false)) {
+      errors.push_back(name + ": " + line.value("error_message", ""));
+    } else if (name.starts_with("lookup/contenders:1/")) {
+      const std::string policy = name.substr(0, name.find('/', name.find("policy:")));
+      const double time = line["real_time"];
+      double& least = fastest.try_emplace(policy.substr(policy.find("policy:")), time).first->second;
+      least = std::min(least, time);
+    }
+  }
+  if (fastest.contains("policy:global")) {
+    const double ratio = fastest["policy:global"] / fastest["policy:local"];
+    std::printf("\nwarm lookup, global / local: %.3f (limit %.1f)\n", ratio, lookup_ratio_limit);
+    if (!(ratio <= lookup_ratio_limit)) errors.push_back("warm lookup ratio above the limit");
+  }
+  return errors;
 }
 
 void announce(const std::string& what) { std::fprintf(stderr, "== %s\n", what.c_str()); }
@@ -109,13 +172,10 @@ int run(CacheSettings settings, const command_line::Arguments& arguments, const 
   std::filesystem::path path = results_path("", results["timestamp"]);
   if (arguments.has("--out")) path = std::filesystem::path(arguments.text("--out")) / path.filename();
   std::filesystem::create_directories(path.parent_path());
-  results["results"] = cases.run();
-  std::vector<std::string> errors = find_errors(results["results"]);
+  results.update(run_cases(cases, arguments.text("--benchmark_context"), path.string() + ".partial"));
+  const std::vector<std::string> errors = find_errors(results);
   results["command"] = command;
   results["errors"] = errors;
-  for (const nlohmann::json& line : results["results"]) {
-    if (line.contains("error")) errors.push_back(line.dump());
-  }
   results["memory"] = memory;
   results["pattern_store"] = store;
   results["patterns_of_one_forward"] = cases.patterns_of_one_call();
@@ -140,8 +200,8 @@ int run(CacheSettings settings, const command_line::Arguments& arguments, const 
 int main(int argc, char** argv) {
   if (argc > 1 && argv[1] == memory_case_argument) return run_memory_case(argc, argv);
   return run_program("benchmark_ring_pattern_cache", help_text, argc, argv,
-                     {"--out", "--threads", "--repetitions", "--filter"}, {"--quick"},
-                     [&](const command_line::Arguments& arguments) {
+                     {"--out", "--threads", "--repetitions", "--benchmark_filter", "--benchmark_context"},
+                     {"--quick"}, [&](const command_line::Arguments& arguments) {
                        return run(parse(arguments), arguments, command_of("./benchmarks/run", argc, argv));
                      });
 }

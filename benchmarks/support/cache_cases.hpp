@@ -2,6 +2,8 @@
 // interleaved and are compared with each other.
 #pragma once
 
+#include <benchmark/benchmark.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -10,8 +12,7 @@
 #include <functional>
 #include <latch>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <random>
+#include <regex>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -20,13 +21,13 @@
 
 #include "cache_layers.hpp"
 #include "measuring.hpp"
-#include "results.hpp"
 
 namespace benchmarks {
 
 struct CacheSettings {
+  bool quick = false;
   int threads = 0;
-  NameFilter selects{""};
+  std::string filter;  ///< regular expression that names of timed cases must contain
   std::vector<std::int64_t> lengths{16384, 32768, 65536};
   std::vector<std::int64_t> ring_sizes{4, 8};
   std::vector<int> contending_threads{1, 2, 4, 8, 16};
@@ -97,8 +98,9 @@ inline std::pair<std::vector<CacheProblem>, double> verify_problems(const CacheS
   return {problems, seconds};
 }
 
-/// Wall seconds, from the first lookup to the last, divided by the lookups of all threads. The global cache
-/// is shared by them; local caches are each thread's own and so do not contend.
+/// Wall seconds divided by the lookups of all threads. The global cache is shared by them; local caches are
+/// each thread's own and so do not contend. The wall time runs from the first lookup to the last, which
+/// Google Benchmark's own mean over threads understates if there are more threads than cores.
 inline double seconds_per_contended_lookup(const PolicyUse& policy, const std::vector<ra::PatternKey>& keys,
                                            int threads) {
   using Clock = std::chrono::steady_clock;
@@ -127,174 +129,145 @@ inline double seconds_per_contended_lookup(const PolicyUse& policy, const std::v
          (static_cast<double>(keys.size()) * rounds * threads);
 }
 
-/// Every case, cheap ones first. Those of a group are compared with each other: their repetitions are
-/// interleaved at random.
+/// Registers every case, cheap ones first, and returns the names of their groups.
 class CacheCases {
  public:
   CacheCases(const CacheSettings& settings, Buffers& buffers, const std::vector<CacheProblem>& problems)
-      : settings_(settings),
-        buffers_(buffers),
-        keys_(keys_of_call(cache_config(1), settings.lengths.front(), settings.heads)) {
+      : settings_(settings), buffers_(buffers), filter_(settings.filter) {
     const std::string layers = "layers:" + std::to_string(settings.model_layers);
     for (const std::int64_t n : settings.lengths) {
       for (const bool warm : {false, true}) {
-        add("patterns/n:" + std::to_string(n) + "/", temperature(warm), settings.small_repetitions,
-            [this, keys = keys_of_call(cache_config(1), n, settings.heads), warm](const PolicyUse& policy) {
-              return time_patterns(policy, keys, warm);
-            });
+        add(
+            "patterns/n:" + std::to_string(n) + "/", warm ? "cache:warm" : "cache:cold",
+            [keys = keys_of_call(cache_config(1), n, settings.heads), warm](
+                State& state, const PolicyUse& policy) { time_patterns(state, policy, keys, warm); },
+            [&](auto* made) { warm ? small(made)->UseRealTime() : small(made)->UseManualTime(); });
       }
     }
-    add("model_patterns/", layers, settings.small_repetitions,
-        [this](const PolicyUse& policy) { return time_model_patterns(policy); });
+    keys_ = keys_of_call(cache_config(1), settings.lengths.front(), settings.heads);
+    add(
+        "model_patterns/", layers,
+        [this](State& state, const PolicyUse& policy) { time_model_patterns(state, policy); },
+        [&](auto* made) { small(made)->UseManualTime(); });
     for (const int threads : settings.contending_threads) {
-      add("lookup/contenders:" + std::to_string(threads) + "/", temperature(true), settings.small_repetitions,
-          [this, threads](const PolicyUse& policy) {
-            return seconds_per_contended_lookup(policy, keys_, threads);
-          });
+      add(
+          "lookup/contenders:" + std::to_string(threads) + "/", "cache:warm",
+          [this, threads](State& state, const PolicyUse& policy) {
+            for (auto unused : state) {
+              state.SetIterationTime(seconds_per_contended_lookup(policy, keys_, threads));
+            }
+          },
+          [&](auto* made) { made->Iterations(1)->Repetitions(settings.small_repetitions)->UseManualTime(); });
     }
-    add("model_first_forward/", layers, settings.model_repetitions,
-        [this, problem = problems.front()](const PolicyUse& policy) {
-          return time_layers(policy, problem, settings_.model_layers, false);
-        });
+    add(
+        "model_first_forward/", layers,
+        [this, problem = problems.front()](State& state, const PolicyUse& policy) {
+          time_layers(state, policy, problem, settings_.model_layers, false);
+        },
+        [&](auto* made) { single_calls(made, settings.model_repetitions); });
     for (const CacheProblem& problem : problems) {
       for (const bool warm : {false, true}) {
-        add(problem.group, temperature(warm), settings.forward_repetitions,
-            [this, problem, warm](const PolicyUse& policy) { return time_layers(policy, problem, 1, warm); });
+        add(
+            problem.group, warm ? "cache:warm" : "cache:cold",
+            [this, problem, warm](State& state, const PolicyUse& policy) {
+              time_layers(state, policy, problem, 1, warm);
+            },
+            [&](auto* made) { single_calls(made, settings.forward_repetitions); });
       }
     }
   }
 
+  const std::vector<std::string>& groups() const { return groups_; }
   std::size_t patterns_of_one_call() const { return keys_.size(); }
 
-  /// A line with seconds, or an error, for each case; prints medians.
-  nlohmann::json run() {
-    std::mt19937 order(1);
-    nlohmann::json lines = nlohmann::json::array();
-    for (auto group = cases_.begin(); group != cases_.end();) {
-      const auto end =
-          std::find_if(group, cases_.end(), [&](const Case& c) { return c.group != group->group; });
-      std::vector<Case*> turns;
-      for (auto it = group; it != end; ++it)
-        turns.insert(turns.end(), static_cast<std::size_t>(it->repetitions), &*it);
-      std::ranges::shuffle(turns, order);
-      for (Case* what : turns) {
-        if (!what->error.empty()) continue;
-        try {
-          what->seconds.push_back(what->sample());
-        } catch (const std::runtime_error& error) {
-          what->error = error.what();
-        }
-      }
-      for (; group != end; ++group) {
-        nlohmann::json line{{"name", group->name}, {"policy", group->policy}};
-        if (group->error.empty()) {
-          const Summary seconds = summarize(group->seconds);
-          line["seconds"] = seconds;
-          std::printf("%-44s %-7s %12.3f us\n", group->name.c_str(), group->policy.c_str(),
-                      seconds.median * 1e6);
-        } else {
-          line["error"] = group->error;
-        }
-        lines.push_back(std::move(line));
-      }
-    }
-    return lines;
-  }
-
  private:
-  struct Case {
-    std::string group, name, policy;
-    int repetitions;
-    std::function<double()> sample;
-    std::vector<double> seconds = {};
-    std::string error = {};
-  };
+  using State = benchmark::State;
 
-  static std::string temperature(bool warm) { return warm ? "cache:warm" : "cache:cold"; }
-
-  /// `body(policy)` gives the seconds of a repetition.
-  template <class Body>
-  void add(const std::string& group, const std::string& rest, int repetitions, const Body& body) {
-    for (const PolicyUse& policy : policies) {
-      if (settings_.selects(group + rest + "/policy:" + policy.name)) {
-        cases_.push_back(
-            {group, group + rest, policy.name, repetitions, [body, &policy] { return body(policy); }});
-      }
-    }
+  template <class Case>
+  Case* small(Case* made) const {
+    return made->MinTime(settings_.small_seconds)->Repetitions(settings_.small_repetitions);
+  }
+  template <class Case>
+  static void single_calls(Case* made, int repetitions) {
+    made->Iterations(1)->Repetitions(repetitions)->UseManualTime()->Unit(benchmark::kMillisecond);
   }
 
-  /// The mean of as many calls as the seconds of a small case take.
-  template <class Once>
-  double mean_of_calls(const Once& once) const {
-    double sum = 0.0;
-    int calls = 0;
-    for (; sum < settings_.small_seconds; ++calls) sum += once();
-    return sum / calls;
+  /// `group` + `rest` + "/policy:NAME" for each policy, if the filter lets it through.
+  template <class Body, class Configure>
+  void add(const std::string& group, const std::string& rest, const Body& body, const Configure& configure) {
+    for (const PolicyUse& policy : policies) {
+      const std::string name = group + rest + "/policy:" + policy.name;
+      if (!std::regex_search(name, filter_)) continue;
+      if (groups_.empty() || groups_.back() != group) groups_.push_back(group);
+      configure(
+          benchmark::RegisterBenchmark(name.c_str(), [body, &policy](State& state) { body(state, policy); }));
+    }
   }
 
   /// Patterns of one forward call, nothing else. Caches are made cold outside the timed part.
-  double time_patterns(const PolicyUse& policy, const std::vector<ra::PatternKey>& keys, bool warm) const {
+  static void time_patterns(State& state, const PolicyUse& policy, const std::vector<ra::PatternKey>& keys,
+                            bool warm) {
     LookUp look_up = policy.make_look_up();
-    look_up(keys);
     if (warm) {
-      constexpr int lookups = 100;  // that the clock does not count
-      return mean_of_calls([&] {
-               return seconds_of([&] {
-                 for (int i = 0; i < lookups; ++i) look_up(keys);
-               });
-             }) /
-             lookups;
+      look_up(keys);
+      for (auto unused : state) look_up(keys);
+      return;
     }
-    return mean_of_calls([&] {
+    for (auto unused : state) {
       ra::clear_pattern_cache();
       look_up = policy.make_look_up();
-      return seconds_of([&] { look_up(keys); });
-    });
+      state.SetIterationTime(seconds_of([&] { look_up(keys); }));
+    }
   }
 
   /// Patterns of a whole model's first forward: one policy object per layer, every cache cold.
-  double time_model_patterns(const PolicyUse& policy) const {
-    return mean_of_calls([&] {
+  void time_model_patterns(State& state, const PolicyUse& policy) const {
+    for (auto unused : state) {
       ra::clear_pattern_cache();
       std::vector<LookUp> layers;
       for (int i = 0; i < settings_.model_layers; ++i) layers.push_back(policy.make_look_up());
-      return seconds_of([&] {
+      state.SetIterationTime(seconds_of([&] {
         for (const LookUp& look_up : layers) look_up(keys_);
-      });
-    });
+      }));
+    }
   }
 
-  /// A forward call of each of `count` new objects, cold or after a first lookup (V2) or call. Throws
-  /// std::runtime_error for an output that is not the verified one, and with V2 where other patterns had to
-  /// be made than the cache's state promises.
-  double time_layers(const PolicyUse& policy, const CacheProblem& problem, int count, bool warm) const {
+  /// A forward call of each of `count` new objects, cold or after a first lookup (V2) or call. Every output
+  /// is compared with the verified one, and with V2 the number of patterns that had to be made with what the
+  /// cache's state promises.
+  void time_layers(State& state, const PolicyUse& policy, const CacheProblem& problem, int count,
+                   bool warm) const {
     const auto keys = keys_of_call(cache_config(1), problem.n, settings_.heads);
-    ra::clear_pattern_cache();
-    std::vector<Layer> layers;
-    for (int i = 0; i < count; ++i) {
-      layers.push_back(policy.make_layer(problem.attention_class, problem.ring_size, buffers_));
-      if (warm && problem.is_v2()) layers.back().look_up(keys);
-      if (warm && !problem.is_v2()) layers.back().forward(problem.n);
+    for (auto unused : state) {
+      ra::clear_pattern_cache();
+      std::vector<Layer> layers;
+      for (int i = 0; i < count; ++i) {
+        layers.push_back(policy.make_layer(problem.attention_class, problem.ring_size, buffers_));
+        if (warm && problem.is_v2()) layers.back().look_up(keys);
+        if (warm && !problem.is_v2()) layers.back().forward(problem.n);
+      }
+      const std::uint64_t before = layers.front().stats().misses;
+      buffers_.forget_out(problem.n);
+      state.SetIterationTime(seconds_of([&] {
+        for (const Layer& layer : layers) layer.forward(problem.n);
+      }));
+      const std::uint64_t made = layers.front().stats().misses - before;
+      if (problem.is_v2() && made != (warm || policy.name == "none" ? 0 : keys.size())) {
+        state.SkipWithError(("the cache missed " + std::to_string(made) + " times").c_str());
+        return;
+      }
+      if (buffers_.digest(problem.n) != problem.digest) {
+        state.SkipWithError("the output differs from the verified one");
+        return;
+      }
     }
-    const std::uint64_t before = layers.front().stats().misses;
-    buffers_.forget_out(problem.n);
-    const double seconds = seconds_of([&] {
-      for (const Layer& layer : layers) layer.forward(problem.n);
-    });
-    const std::uint64_t made = layers.front().stats().misses - before;
-    if (problem.is_v2() && made != (warm || policy.name == "none" ? 0 : keys.size())) {
-      throw std::runtime_error("the cache missed " + std::to_string(made) + " times");
-    }
-    if (buffers_.digest(problem.n) != problem.digest) {
-      throw std::runtime_error("the output differs from the verified one");
-    }
-    return seconds;
   }
 
   const CacheSettings& settings_;
   Buffers& buffers_;
+  std::regex filter_;
   std::vector<ra::PatternKey> keys_;  ///< of one forward call at the shortest sequence length
-  std::vector<Case> cases_;
+  std::vector<std::string> groups_;
 };
 
 }  // namespace benchmarks

@@ -2,8 +2,7 @@
 
 import re
 
-from . import files
-from .files import differ
+from .files import differ, single
 from .plots import BLUE, BROWN, GREY, grouped_bars, label, ranged_line
 from .text import (
     binary_bytes, branches, counted, paragraph, percent, ranged, seconds, significant, table, two_decimals,
@@ -12,6 +11,7 @@ from .text import (
 STEM = "ring-pattern-cache"
 TITLE = "The pattern cache"
 COLOURS = {"local": BROWN, "global": BLUE, "none": GREY}
+UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 def readable(what):
@@ -37,16 +37,25 @@ class Cases:
     """The figures of a results file by what they are about."""
 
     def __init__(self, file):
+        from ..results import summarize
+
         data = file.data
         self.settings, self.memory, self.store = data["settings"], data["memory"], data["pattern_store"]
         self.lengths, self.rings = self.settings["sequence_lengths"], self.settings["ring_sizes"]
         self.patterns = data["patterns_of_one_forward"]
-        found = {}
-        for line in data["results"]:
-            if "seconds" in line:
-                found.setdefault(line["name"], {})[line["policy"]] = line["seconds"]
-        # Seconds by case, then by policy.
-        self.cases = {what: case for what, case in found.items() if len(case) == len(COLOURS)}
+        samples = {}
+        for line in data["benchmarks"]:
+            case = re.match(r"(.*)/policy:(\w+)", line["name"])
+            if line["run_type"] == "iteration" and case and "error_occurred" not in line:
+                time = line["real_time"] * UNITS[line["time_unit"]]
+                samples.setdefault(case[1], {}).setdefault(case[2], []).append(time)
+        # Seconds by case, then by policy; cases of a group were run in a random order.
+        groups = list(dict.fromkeys(what.rpartition("/")[0] for what in samples))
+        self.cases = {
+            what: {policy: summarize(times) for policy, times in samples[what].items()}
+            for what in sorted(samples, key=lambda what: (groups.index(what.rpartition("/")[0]), what))
+            if len(samples[what]) == len(COLOURS)
+        }
 
     def starting_with(self, beginning):
         return {what: case for what, case in self.cases.items() if what.startswith(beginning)}
@@ -316,7 +325,12 @@ def sections(files, plots):
 
 def figures(file):
     """(name, summary) of everything that --compare compares."""
-    yield from files.figures(file)
-    for line in file.data["memory"]:
+    cases = Cases(file)
+    for what, case in cases.cases.items():
+        for policy in COLOURS:
+            yield f"{readable(what)}, {policy}", case[policy]
+    for line in cases.memory:
         name = ", ".join(str(line[key]) for key in ("class", "policy", "n", "ring_size", "layers", "heads", "head_dim"))
-        yield f"bytes held, {name}", files.single(line["cache_bytes"])
+        yield f"bytes held, {name}", single(line["cache_bytes"])
+    for what in ("making", "saving", "loading"):
+        yield f"pattern store, {what}", cases.store[f"{what}_seconds"]

@@ -110,7 +110,7 @@ def single(value):
 def figures(file):
     """(name, summary) of everything that --compare compares: what the lines of the results hold."""
     for line in file.data["results"]:
-        parts = (line[key] for key in ("name", "policy", "side", "scalar", "tokens", "tiles") if key in line)
+        parts = (line[key] for key in ("name", "side", "scalar", "tokens", "tiles") if key in line)
         name = ", ".join(map(str, parts))
         for key, value in line.items():
             if isinstance(value, dict) and "median" in value:
