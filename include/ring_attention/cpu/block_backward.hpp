@@ -18,10 +18,10 @@
 #include <ring_attention/cpu/backward_rows.hpp>
 #include <ring_attention/cpu/block_tasks.hpp>
 #include <ring_attention/cpu/blocks.hpp>
-#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/gradient_tiles.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/gradient_views.hpp>
+#include <ring_attention/kernel/execution.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/scalar.hpp>

@@ -13,10 +13,10 @@
 #include <ring_attention/aligned_block.hpp>
 #include <ring_attention/cpu/block_tasks.hpp>
 #include <ring_attention/cpu/blocks.hpp>
-#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/forward_pass.hpp>
 #include <ring_attention/cpu/query_tiles.hpp>
 #include <ring_attention/cpu/workspace.hpp>
+#include <ring_attention/kernel/execution.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/scalar.hpp>

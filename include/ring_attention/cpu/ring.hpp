@@ -6,10 +6,10 @@
 #include <memory>
 #include <ring_attention/config.hpp>
 #include <ring_attention/cpu/backward_arguments.hpp>
-#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/forward_arguments.hpp>
 #include <ring_attention/cpu/key_message.hpp>
 #include <ring_attention/gradient_views.hpp>
+#include <ring_attention/kernel/execution.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <ring_attention/plan/shards.hpp>
 #include <ring_attention/ring/communicator.hpp>

@@ -5,9 +5,9 @@
 #include <limits>
 #include <ring_attention/aligned_block.hpp>
 #include <ring_attention/cpu/backward_arguments.hpp>
-#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/forward_arguments.hpp>
 #include <ring_attention/gradient_views.hpp>
+#include <ring_attention/kernel/execution.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <ring_attention/tensor.hpp>
 #include <ring_attention/version.hpp>

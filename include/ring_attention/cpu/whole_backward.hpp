@@ -10,11 +10,11 @@
 #include <ring_attention/cpu/backward_pass.hpp>
 #include <ring_attention/cpu/backward_rows.hpp>
 #include <ring_attention/cpu/backward_units.hpp>
-#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/whole.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/cpu/workspace_limit.hpp>
 #include <ring_attention/gradient_views.hpp>
+#include <ring_attention/kernel/execution.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/shards.hpp>

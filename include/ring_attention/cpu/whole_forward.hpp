@@ -3,13 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/cpu/execution.hpp>
 #include <ring_attention/cpu/forward_pass.hpp>
 #include <ring_attention/cpu/forward_tasks.hpp>
 #include <ring_attention/cpu/key_pieces.hpp>
 #include <ring_attention/cpu/whole.hpp>
 #include <ring_attention/cpu/workspace.hpp>
 #include <ring_attention/cpu/workspace_limit.hpp>
+#include <ring_attention/kernel/execution.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/plan.hpp>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <ring_attention/context.hpp>
-#include <ring_attention/cpu/execution.hpp>
+#include <ring_attention/kernel/execution.hpp>
 #include <ring_attention/version.hpp>
 #include <string>
 #include <string_view>

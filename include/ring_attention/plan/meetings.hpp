@@ -1,8 +1,9 @@
-// Which rows meet which rows: the one walker of the engine. Every pass pulls what it needs,
+// Which rows meet which rows: walks that passes, messages and reports pull from,
 //
 //   for (MeetingWalk meetings(...); meetings.next();) ... *meetings ...
 //
-// forward, backward, the ring, block-sparse passes and reports alike.
+// by branch and residue class (MeetingWalk), within one of them (SegmentWalk), and the keys of a segment
+// (KeyRunWalk).
 #pragma once
 
 #include <algorithm>
