@@ -1,8 +1,11 @@
 // One attention problem on demand, for the compare_*.py: one timed call for each line of standard input.
 // `--help` describes the protocol.
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <ring_attention/ring_attention.hpp>
 #include <string>
 #include <type_traits>
@@ -33,6 +36,8 @@ line with its seconds and the peak memory so far. It ends with its input.
   --heads N        default 4
   --head-dim N     default 64
   --scalar NAME    float (default) or bfloat16
+  --causal         keys after a query are hidden from it
+  --seed N         other random numbers (default 0), normally distributed: for accuracy, not for time
   --backward       calls are of backward
   --kernel NAME    one of the kernels of this processor (default: the best)
   --output FILE    write the inputs, out and lse (with --backward: grad_out, dq, dk and dv, too) to a safetensors file;
@@ -72,8 +77,14 @@ void serve(const command_line::Arguments& arguments, const ra::AttentionConfig& 
   const auto direction = arguments.has("--backward") ? Direction::backward : Direction::forward;
   const bool backward = direction == Direction::backward;
   ready["bytes_before"] = peak_resident_bytes().value_or(0);
+  std::normal_distribution<float> normal;
+  std::mt19937_64 engine(arguments.number<std::uint64_t>("--seed").value_or(0));
   const auto numbers = [&](std::uint64_t operand) {
-    return random_numbers<Scalar>(tokens, heads, dim, examples::Operand{operand});
+    if (!arguments.has("--seed"))
+      return random_numbers<Scalar>(tokens, heads, dim, examples::Operand{operand});
+    ra::Tensor<Scalar> drawn(1, tokens, heads, dim);
+    std::generate_n(drawn.data(), drawn.size(), [&] { return static_cast<Scalar>(normal(engine)); });
+    return drawn;
   };
   const ra::Tensor<Scalar> q = numbers(1), k = numbers(2), v = numbers(3);
   const ra::RingDilatedAttentionV2<Scalar> attention(config);
@@ -132,6 +143,7 @@ int run(const command_line::Arguments& arguments) {
                                         config);
   config.segment_lengths = arguments.list("--segments");
   config.dilation_rates = arguments.list("--rates");
+  config.causal = arguments.has("--causal");
   ready["kernel"] = arguments.has("--kernel") ? arguments.text("--kernel") : ra::available_kernels().front();
   ra::set_kernel(ready["kernel"].get<std::string>());
   bool bfloat16 = false;
@@ -145,6 +157,6 @@ int run(const command_line::Arguments& arguments) {
 int main(int argc, char** argv) {
   return run_program("attention_for_comparison", help_text, argc, argv,
                      {"--tokens", "--preset", "--segments", "--rates", "--heads", "--head-dim", "--scalar",
-                      "--kernel", "--output"},
-                     {"--backward", "--about"}, run);
+                      "--kernel", "--output", "--seed"},
+                     {"--backward", "--causal", "--about"}, run);
 }

@@ -3,6 +3,7 @@
 
 import dataclasses
 import pathlib
+import statistics
 import sys
 import tempfile
 import time
@@ -30,11 +31,18 @@ bfloat16, gradients five times that, times the larger of the reference and the s
 Then calls alternate: this library, PyTorch, this library, PyTorch. A ratio is PyTorch's time divided by the library's
 of the same round; above 1 the library is faster. GFLOP/s count 4 * d * query-key pairs, backward 2.5 times that.
 
+Before that, root-mean-square errors of bfloat16 outputs and gradients against float64 are compared with those of
+PyTorch's fused attention: 2,048 normally distributed tokens, 64 and 128 dimensions, full and causal, the median of 5
+seeds; --accuracy compares nothing else. More than 1.25 times PyTorch's is a failure.
+
 The program attention_for_comparison makes the library's calls. To build it where the default expects it:
   cmake -S . -B build/measure -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF
   cmake --build build/measure --target attention_for_comparison
 PyTorch: pip install torch. Without it the library is measured alone. Exit status 0 only if all outputs agree.
 """
+
+
+LARGEST_ERROR_RATIO = 1.25
 
 
 def make_cases(quick):
@@ -46,6 +54,25 @@ def make_cases(quick):
         Case("gigapath/d48/forward", 2500 if quick else 10000, 16, 48, "torchscale",
              (1024, 5792, 32768, 185363, 1048576), RATES),
     ]
+
+
+def compare_errors(options, peers, folder):
+    """A line of the results for each head dimension and mask."""
+    for head_dim, causal in ((64, False), (64, True), (128, False), (128, True)):
+        name = f"accuracy/d{head_dim}/{'causal' if causal else 'full'}/bfloat16"
+        case = Case(name, 2048, 2, head_dim, segments=(2048,), backward=True, causal=causal)
+        ratios = []
+        for seed in range(1, 6):
+            words = ("--output", folder / "tensors", "--seed", seed)
+            words += ("--kernel", options.kernel) if options.kernel else ()
+            with case.serve(options.program, "bfloat16", *words) as library:
+                kernel = library.about["kernel"]
+            ratios.append(peers.error_ratios(case, safetensors_file.read(folder / "tensors")))
+        medians = {f"error_ratio_{key}": statistics.median(each[key] for each in ratios) for key in ratios[0]}
+        agree = max(medians.values()) <= LARGEST_ERROR_RATIO
+        texts = ", ".join(f"{key.removeprefix('error_ratio_')} {value:.3f}" for key, value in medians.items())
+        print(f"{'' if agree else 'FAILED '}{name}: RMS error over PyTorch's: {texts}", flush=True)
+        yield dataclasses.asdict(case) | {"scalar": "bfloat16", "kernel": kernel, "agree": agree} | medians
 
 
 def take_turns(sides, threads, rounds):
@@ -100,6 +127,7 @@ def parse_arguments():
     )
     parser.add_argument("--rounds", type=int, help="calls of each side that count (default: 9; quick: 7)")
     parser.add_argument("--threads", type=int, nargs="+", help="numbers of threads (default: 1 and all)")
+    parser.add_argument("--accuracy", action="store_true", help="compare errors alone")
     parser.add_argument("--kernel", help="the library's kernel (default: its best; --about of the program lists them)")
     options = parser.parse_args()
     options.rounds = options.rounds or (7 if options.quick else 9)
@@ -111,14 +139,17 @@ def parse_arguments():
 
 def main():
     options = parse_arguments()
-    results, pytorch, peers, lines = describe_run(options.program), pytorch_version(), None, []
+    results, pytorch, peers, lines, accuracy = describe_run(options.program), pytorch_version(), None, [], []
     if pytorch:
         from support import pytorch_peer as peers
 
         pytorch["attention_with_lse"] = peers.find_attention_with_lse()[1]
         print(f"PyTorch's dilated cases use {pytorch['attention_with_lse']}", flush=True)
+        if not options.filter:
+            with tempfile.TemporaryDirectory() as folder:
+                accuracy.extend(compare_errors(options, peers, pathlib.Path(folder)))
     print("{:<38} {:>25} {:>25} {:>21}".format("case, GFLOP/s", "library", "PyTorch", "ratio"))
-    for case in make_cases(options.quick):
+    for case in () if options.accuracy else make_cases(options.quick):
         for scalar in SCALARS:
             chosen = [
                 threads
@@ -129,11 +160,11 @@ def main():
                 for line in measure(case, scalar, chosen, options, peers, pathlib.Path(folder)) if chosen else ():
                     show(line)
                     lines.append(line)
-    if not lines:
-        sys.exit("no case matches --filter")
+    if not lines and not accuracy:
+        sys.exit("nothing was compared: no case matches --filter, or there is no PyTorch")
     settings = {"rounds": options.rounds}
-    write_results(results | {"pytorch": pytorch, "settings": settings, "results": lines}, options.json)
-    sys.exit(0 if all(line.get("agree", True) for line in lines) else 1)
+    write_results(results | {"pytorch": pytorch, "settings": settings, "accuracy": accuracy, "results": lines}, options.json)
+    sys.exit(0 if all(line.get("agree", True) for line in accuracy + lines) else 1)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ class Case:
     segments: tuple = ()
     rates: tuple = (1,)
     backward: bool = False
+    causal: bool = False
 
     def serve(self, program, scalar="float32", *words):
         """attention_for_comparison with this problem; `words`: what else stands on its command line."""
-        words += ("--backward",) * self.backward
+        words += ("--backward",) * self.backward + ("--causal",) * self.causal
         for name in ("tokens", "heads", "head_dim", "preset", "segments", "rates"):
             value = getattr(self, name)
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

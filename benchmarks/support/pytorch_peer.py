@@ -76,6 +76,24 @@ def worst_error(case, scalar, peer, outputs):
     return worst
 
 
+def error_ratios(case, outputs):
+    """Root-mean-square errors against float64 of the library's outputs and gradients over those of PyTorch's, by name."""
+    names = ("q", "k", "v", "grad_out")
+    inputs = [heads_first(tensor_of(outputs[name])) for name in names]
+
+    def run(dtype):
+        q, k, v, grad_out = (x.to(dtype) for x in inputs)
+        leaves = [x.requires_grad_() for x in (q, k, v)]
+        out = torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=case.causal)
+        return [out.detach(), *torch.autograd.grad(out, leaves, grad_out)]
+
+    def rms(values, reference):
+        return (values.double() - reference).square().mean().sqrt().item()
+
+    results = zip(("out", "dq", "dk", "dv"), run(torch.float64), run(inputs[0].dtype))
+    return {name: rms(heads_first(tensor_of(outputs[name])), exact) / rms(theirs, exact) for name, exact, theirs in results}
+
+
 def peak_bytes():
     """Largest resident size since the last reset; 0 if the system does not say."""
     try:

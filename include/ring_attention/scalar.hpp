@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <ring_attention/version.hpp>
+#include <type_traits>
 
 #if RING_ATTENTION_DEFINES_ENGINE
 #include <Eigen/Core>

@@ -14,7 +14,9 @@
 /// unit built for plain x86-64 then never share a function, whichever copy the linker keeps. Nor does a unit
 /// with RING_ATTENTION_PORTABLE, which knows fewer kernels.
 #if defined(RING_ATTENTION_COMPILED)
-/// Units that use the compiled library share its code, whatever their flags.
+/// Units that use the compiled library share its code, whatever their flags; what they compile themselves,
+/// the attention classes, is no kernel, but one copy of it serves all units, too: in a program that chooses
+/// units by the processor at run time, compile those that call this library with the same flags.
 #define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_2_compiled
 #elif defined(RING_ATTENTION_PORTABLE)
 #define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_2_portable_##INSTRUCTIONS
@@ -38,7 +40,7 @@
 #define RING_ATTENTION_INLINE inline
 #elif defined(RING_ATTENTION_COMPILING)
 #define RING_ATTENTION_DEFINES_ENGINE 1
-#define RING_ATTENTION_INLINE __attribute__((used)) inline
+#define RING_ATTENTION_INLINE __attribute__((weak))
 #else
 #define RING_ATTENTION_DEFINES_ENGINE 0
 #endif

@@ -28,59 +28,63 @@ class CallMemory;
 /// call was in the middle of, its memory is lost (a leak) and the workspace is empty.
 class Workspace {
  public:
-  Workspace() = default;  ///< holds no memory yet
+  Workspace() : state_(std::make_unique<State>()) {}
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
   /// Memory that is kept, in bytes, as the last call left it.
   std::size_t bytes() const {
-    const std::lock_guard lock(mutex_);
-    return bytes_;
+    const std::lock_guard lock(state_->mutex);
+    return state_->bytes;
   }
 
   /// Frees the memory. Throws std::invalid_argument while a call works in it.
   void release() {
     detail::Block freed;
-    const std::lock_guard lock(mutex_);
-    require_idle();
-    std::swap(freed, block_);  // goes after the lock
-    bytes_ = 0;
+    const std::lock_guard lock(state_->mutex);
+    state_->require_idle();
+    std::swap(freed, state_->block);  // goes after the lock
+    state_->bytes = 0;
   }
 
  private:
   friend class detail::CallMemory;
 
+  /// Not part of the object, which may lie on a stack: see ForkGuard.
+  struct State {
+    void require_idle() const {
+      if (in_use) detail::throw_invalid("workspace", "in use", "serves one call at a time");
+    }
+
+    /// In the child of a fork: the call of another thread is nobody's, and may have been growing the block.
+    void forget_call() {
+      if (!in_use) return;
+      in_use = false;
+      bytes = 0;
+      ::new (static_cast<void*>(std::addressof(block))) detail::Block;
+    }
+
+    mutable std::mutex mutex;
+    bool in_use = false;
+    std::size_t bytes = 0;
+    detail::Block block;
+    detail::ForkGuard fork_guard{mutex, this, [](void* mine) { static_cast<State*>(mine)->forget_call(); }};
+  };
+
   detail::Block& take() {
-    const std::lock_guard lock(mutex_);
-    require_idle();
-    in_use_ = true;
-    return block_;
+    const std::lock_guard lock(state_->mutex);
+    state_->require_idle();
+    state_->in_use = true;
+    return state_->block;
   }
 
   void give_back() {
-    const std::lock_guard lock(mutex_);
-    in_use_ = false;
-    bytes_ = block_.size();
+    const std::lock_guard lock(state_->mutex);
+    state_->in_use = false;
+    state_->bytes = state_->block.size();
   }
 
-  void require_idle() const {
-    if (in_use_) detail::throw_invalid("workspace", "in use", "serves one call at a time");
-  }
-
-  /// In the child of a fork: the call of another thread is nobody's, and may have been growing the block.
-  void forget_call() {
-    if (!in_use_) return;
-    in_use_ = false;
-    bytes_ = 0;
-    ::new (static_cast<void*>(std::addressof(block_))) detail::Block;
-  }
-
-  mutable std::mutex mutex_;
-  bool in_use_ = false;
-  std::size_t bytes_ = 0;
-  detail::Block block_;
-  detail::ForkGuard fork_guard_{mutex_, this,
-                                [](void* mine) { static_cast<Workspace*>(mine)->forget_call(); }};
+  std::unique_ptr<State> state_;
 };
 
 /// Not even the smallest workspace could be allocated. Inputs and outputs are untouched.

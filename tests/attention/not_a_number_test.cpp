@@ -5,6 +5,7 @@
 #include <limits>
 #include <ring_attention/attention/ring_dilated_attention_v2.hpp>
 #include <string>
+#include <type_traits>
 
 #include "support/catch.hpp"
 #include "support/check_forward.hpp"
@@ -142,4 +143,33 @@ TEST_CASE("V2 NaN in every input reaches every row that has keys", "[attention][
   check_all_rules(poison, [](const oracle::Problem& p, std::int64_t t, std::int64_t head, std::int64_t) {
     return nan_if(meets_any_key(p, head, t));
   });
+}
+
+TEMPLATE_TEST_CASE("V2 keys hidden from a query have no part in its gradient", "[attention][nan]", float,
+                   double, Eigen::half, Eigen::bfloat16) {
+  constexpr std::int64_t seen = 70, heads = 2, dim = 20;
+  ra::AttentionConfig config = ra::ring_preset();
+  config.segment_lengths = {150};
+  config.dilation_rates = {1};
+  config.causal = true;
+  const ra::RingDilatedAttentionV2<TestType> attention(config);
+  const auto inputs = test::random_inputs<TestType>({1, 150, heads, dim}, 1);
+  auto grad_out = test::random_tensor<TestType>({1, 150, heads, dim}, 5);
+  ra::Tensor<TestType> keys = inputs.k;
+  for (std::int64_t t = seen; t < 150; ++t) {
+    for (std::int64_t c = 0; c < dim; ++c) {
+      keys(0, t, 0, c) = TestType(std::is_same_v<TestType, Eigen::half> ? 6e4F : 1e30F);
+      for (std::int64_t head = 0; head < heads; ++head) grad_out(0, t, head, c) = TestType(0);
+    }
+  }
+  for (const std::string& kernel : ra::available_kernels()) {
+    const ra::Context context{.kernel = kernel};
+    const auto result = attention.forward_with_lse(context, inputs.q, inputs.k, inputs.v);
+    const auto clean = attention.backward(context, inputs.q, inputs.k, inputs.v, result, grad_out);
+    const auto hidden = attention.backward(context, inputs.q, keys, inputs.v, result, grad_out);
+    INFO(kernel);
+    for (std::int64_t i = 0; i < seen * heads * dim; ++i) {
+      REQUIRE(static_cast<double>(hidden.q.data()[i]) == static_cast<double>(clean.q.data()[i]));
+    }
+  }
 }

@@ -13,6 +13,9 @@ namespace ra = ring_attention;
 
 ra::PatternCache& cache_of_second_unit();
 ra::Tensor<float> attend_in_second_unit(const ra::AttentionConfig& config, const ra::Tensor<float>& x);
+#ifdef RING_ATTENTION_COMPILED
+bool every_class_attends();
+#endif
 
 int main() {
   ra::AttentionConfig config = ra::ring_preset();
@@ -40,5 +43,11 @@ int main() {
     std::fputs("the second unit did not find the first one's patterns\n", stderr);
     return 1;
   }
+#ifdef RING_ATTENTION_COMPILED
+  if (!every_class_attends()) {
+    std::fputs("a class of the compiled library computes something else\n", stderr);
+    return 1;
+  }
+#endif
   return 0;
 }

@@ -91,7 +91,8 @@ class Others {
     keep_calling(3, [&library] {  // guards come and go
       const ra::PatternCache cache;
       const Service service(test::small_config(2));
-      service.forward(library.in.q, library.in.k, library.in.v);
+      ra::Workspace workspace;  // on the stack of a thread that a child does not have
+      service.forward({.workspace = &workspace}, library.in.q, library.in.k, library.in.v);
     });
   }
   Others(const Others&) = delete;

@@ -10,13 +10,15 @@
 #include <ring_attention/plan/make_plan.hpp>
 #include <ring_attention/workspace.hpp>
 #include <utility>
+#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// Exact attention over the active blocks of a sequence, whole tensors in one process: every query of block i
 /// attends to every key of the blocks that its list holds, in one softmax. Time grows with the number of
-/// active blocks, memory beyond inputs and outputs is one number per row and head.
+/// active blocks, memory beyond inputs and outputs is that of the threads' tiles, in backward also one number
+/// per row and head and the lists of blocks once more.
 ///
 /// The block list takes the place of branches and rules: of AttentionConfig, `causal` and `scale` count.
 /// Everything else is checked and has no effect, `ring_size` included, because keys are visited block by
@@ -58,13 +60,16 @@ class BlockSparseRingDilatedAttention
   /// The same in a context.
   BlockSparseResult<Scalar> forward_with_probabilities(const Context& context, Input q, Input k, Input v,
                                                        const ForwardOptions& options = {}) const {
-    BlockSparseResult<Scalar> result{this->forward_with_lse(context, q, k, v, options), {}};
     const CallShape shape = detail::check_inputs(q, k, v);
     const detail::PlannedCall call = plan_blocks(shape, options.lengths);
     const auto execution = engine::execution_of<Scalar>(context);
     const detail::CallMemory memory(execution.workspace);
-    result.probabilities = engine::block_probabilities<Scalar>(
-        call.plan, {q, k, v, {}, result.result.lse.view()}, execution, *memory);
+    BlockSparseResult<Scalar> result;
+    result.result.out = Tensor<Scalar>(q.shape(), detail::Uninitialized{});
+    result.result.lse = Tensor<Accumulator>(detail::lse_shape(q.shape()), detail::Uninitialized{});
+    const detail::ForwardTensors<Scalar> tensors{q, k, v, result.result.out, result.result.lse};
+    engine::forward_blocks(call.plan, tensors, execution, *memory);
+    result.probabilities = engine::block_probabilities(call.plan, tensors, execution, *memory);
     return result;
   }
 

@@ -15,6 +15,7 @@
 #include <ring_attention/tensor.hpp>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {

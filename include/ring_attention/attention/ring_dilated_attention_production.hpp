@@ -78,6 +78,7 @@ class RingDilatedAttentionProduction
   struct Slot {
     detail::PlannedCall call;
     std::vector<std::int64_t> lengths;
+    bool planned = false;
     detail::Block memory;
   };
 
@@ -201,13 +202,14 @@ class RingDilatedAttentionProduction
       return pattern;
     };
     detail::PlannedCall& call = slot.call;
-    if (call.plan.shape == shape && slot.lengths == lengths && !call.keys.empty()) {
+    if (call.plan.shape == shape && slot.lengths == lengths && slot.planned) {
       for (std::size_t i = 0; i < call.keys.size(); ++i) call.patterns[i] = counted(call.keys[i]);
       return;
     }
-    call = {};  // where anything below throws, the slot is empty
+    slot.planned = false;  // where anything below throws, the slot is empty
     slot.lengths = lengths;
     call = detail::plan_call(this->config(), shape, lengths, counted);
+    slot.planned = true;
   }
 
   template <class Tensors>

@@ -91,10 +91,13 @@ void branch_deltas(const AttentionPlan& plan, std::size_t branch, const detail::
                    const RowNumbers<T>& weighted, const RowNumbers<T>& delta, int threads) {
   const TensorView<const T>& grad_lse = queries.tensors.grad_lse;
   const auto divide = [&](std::int64_t item, std::int64_t head, std::int64_t begin, std::int64_t end) {
+    const std::int64_t valid = (std::min)(end, plan.sequence_of(item).length);
     for (std::int64_t token = begin; token < end; ++token) {
       const T sum = probability.at(branch, item, head, token);
       T value = sum != T{0} ? weighted.at(branch, item, head, token) / sum : T{0};
-      if (grad_lse.data() != nullptr) value -= *grad_lse.row(item, head, queries.rows(token));
+      if (token < valid && grad_lse.data() != nullptr) {
+        value -= *grad_lse.row(item, head, queries.rows(token));
+      }
       delta.at(branch, item, head, token) = value;
     }
   };

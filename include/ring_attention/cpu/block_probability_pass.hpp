@@ -13,6 +13,7 @@
 #include <ring_attention/parallel.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/tensor.hpp>
+#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {

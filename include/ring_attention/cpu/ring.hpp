@@ -2,6 +2,7 @@
 // carries the messages is not its business (key_exchange.hpp).
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <ring_attention/config.hpp>
@@ -39,7 +40,7 @@ struct RingPlace {
 class Progress {
  public:
   template <class Communicator>
-  explicit Progress(Communicator& communicator)
+  requires(!std::same_as<Communicator, Progress>) explicit Progress(Communicator& communicator)
       : communicator_(&communicator),
         make_([](void* made_with) { detail::make_progress(*static_cast<Communicator*>(made_with)); }) {}
 

@@ -26,7 +26,8 @@ namespace detail {
 /// only.
 ///
 /// fork() locks the registry first and then every mutex. A thread that holds one of these mutexes therefore
-/// may take no other one and neither create nor destroy a ForkGuard. An owner declares its guard last.
+/// may take no other one and neither create nor destroy a ForkGuard. An owner declares its guard last, and
+/// does not lie on a stack: the child gives stacks of threads that it does not have to its own.
 class ForkGuard {
  public:
   /// Runs in the child, with the mutex held, before fork() returns. Must not allocate or free memory.

@@ -7,7 +7,8 @@
 //
 // The dS of a query sum up to almost nothing, so what its keys have in common cancels in dQ, however large it
 // is. Rounded ones do not: their sum would leave a multiple of it that exceeds the tolerance. What rounding
-// takes from the sum therefore meets the mean of the keys.
+// takes from the sum therefore meets the mean of the keys of its block; of a block that some query of the
+// tile sees in part, its first key, which is seen by whoever sees any of them.
 
 struct PairBackward {
   using T = float;
@@ -157,9 +158,19 @@ struct PairBackward {
         multiply_rows<PairProducts>({ds_by_key + k * width, 1, width}, query_rows, dims, width / 2,
                                     keys.grad_keys + (begin + k) * dims, dims, dims / lanes);
       }
+      const bool all_seen = (std::min)(begin + key_block, positions.keys.count) <= visible.shared;
+      const Pair* const rows = key_rows + block_row(begin) * dims;
       for (std::int64_t q = 0; q < width && tile.grad_query != nullptr; q += panel) {
-        multiply_rows<PairProducts>({ds_by_query + q, width, 1}, key_rows + block_row(begin) * dims, dims,
-                                    1 + pairs(count), tile.grad_query + q * dims, dims, dims / lanes);
+        T* const to = tile.grad_query + q * dims;
+        if (all_seen) {
+          multiply_rows<PairProducts>({ds_by_query + q, width, 1}, rows, dims, 1 + pairs(count), to, dims,
+                                      dims / lanes);
+          continue;
+        }
+        multiply_rows<PairProducts>({ds_by_query + width + q, width, 1}, rows + dims, dims, pairs(count), to,
+                                    dims, dims / lanes);
+        multiply_rows<PairProducts>({ds_by_query + q, width, 1}, rows + dims, dims, 1, to, dims,
+                                    dims / lanes);
       }
     }
   }
