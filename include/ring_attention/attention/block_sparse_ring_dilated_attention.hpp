@@ -10,7 +10,6 @@
 #include <ring_attention/plan/make_plan.hpp>
 #include <ring_attention/workspace.hpp>
 #include <utility>
-#
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
