@@ -6,12 +6,17 @@
 #include <ring_attention/version.hpp>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 template <class Scalar>
-struct TileKernel;
+struct ForwardKernel;
+template <class Scalar>
+struct BackwardKernel;
+template <class Scalar>
+struct ProbabilityKernel;
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE
 
@@ -21,8 +26,8 @@ class Workspace;
 
 namespace detail {
 
-/// Its address tells the type of a kernel whose type was left behind.
-template <class Kernel>
+/// Its address tells the scalar of kernels whose type was left behind.
+template <class Scalar>
 inline constexpr char type_tag = 0;
 
 }  // namespace detail
@@ -38,24 +43,36 @@ class KernelChoice {
   KernelChoice(const char* name) : name_(name) {}  // NOLINT(google-explicit-constructor)
   /// The same.
   KernelChoice(const std::string& name) : name_(name) {}  // NOLINT(google-explicit-constructor)
-  /// A kernel for one scalar, which must outlive the calls; calls of other scalars refuse it.
+  /// Kernels for one scalar, which must outlive the calls; null: no choice. Calls of other scalars refuse it.
   template <class Scalar>
-  explicit KernelChoice(const engine::TileKernel<Scalar>& kernel)
-      : own_(&kernel), own_type_(&detail::type_tag<engine::TileKernel<Scalar>>) {}
+  explicit KernelChoice(const engine::ForwardKernel<Scalar>& forward,
+                        const engine::BackwardKernel<Scalar>* backward = nullptr)
+      : own_forward_(&forward), own_backward_(backward), own_type_(&detail::type_tag<Scalar>) {}
 
-  const std::string& name() const { return name_; }  ///< empty: no choice, or a kernel of the caller's own
-  bool is_own() const { return own_ != nullptr; }    ///< whether it is a kernel of the caller's own
-  /// The caller's own kernel, or null if it is for another scalar.
+  const std::string& name() const { return name_; }     ///< empty: no choice, or a kernel of the caller's own
+  bool is_own() const { return own_type_ != nullptr; }  ///< whether it is kernels of the caller's own
+  /// Whether the caller's own kernels are for this scalar.
   template <class Scalar>
-  const engine::TileKernel<Scalar>* own() const {
-    return own_type_ == &detail::type_tag<engine::TileKernel<Scalar>>
-               ? static_cast<const engine::TileKernel<Scalar>*>(own_)
-               : nullptr;
+  bool is_of() const {
+    return own_type_ == &detail::type_tag<Scalar>;
+  }
+  /// The caller's own kernel of a pass and of the scalar that they are for, or null.
+  template <class Kernel>
+  const Kernel* own() const {
+    using Scalar = typename Kernel::Scalar;
+    if constexpr (std::is_same_v<Kernel, engine::ForwardKernel<Scalar>>) {
+      return static_cast<const Kernel*>(own_forward_);
+    } else if constexpr (std::is_same_v<Kernel, engine::BackwardKernel<Scalar>>) {
+      return static_cast<const Kernel*>(own_backward_);
+    } else {
+      return nullptr;
+    }
   }
 
  private:
   std::string name_;
-  const void* own_ = nullptr;
+  const void* own_forward_ = nullptr;
+  const void* own_backward_ = nullptr;
   const char* own_type_ = nullptr;
 };
 

@@ -7,6 +7,7 @@
 #include <ring_attention/attention/ring_dilated_attention_v2.hpp>
 #include <ring_attention/kernel/dispatch.hpp>
 #include <string>
+#include <type_traits>
 
 #include "support/catch.hpp"
 #include "support/compare.hpp"
@@ -46,7 +47,7 @@ TEMPLATE_TEST_CASE("V2 half and bfloat16 results are rounded once", "[attention]
     for (const std::string& kernel : ra::available_kernels()) {
       const ra::Context context{.threads = 0, .kernel = kernel};
       const bool rounds_probabilities =
-          std::string(ra::engine::kernel_of_name<TestType>(kernel).name).ends_with("_bf16");
+          std::is_same_v<TestType, Eigen::bfloat16> && kernel.ends_with("_bf16");
       for (const std::int64_t ring_size : {1, 8, 160}) {
         config.ring_size = ring_size;
         const ra::Tensor<TestType> out =

@@ -83,7 +83,8 @@ TEST_CASE("a context with a kernel or a number that cannot be is refused", "[att
   };
   CHECK(error_in({.threads = -1}) == "context.threads = -1: must not be negative");
   CHECK(error_in({.kernel = "mmx"}).starts_with("context.kernel = \"mmx\": must be empty, or a kernel"));
-  CHECK(error_in({.kernel = ra::KernelChoice(ra::engine::generic::kernel<double>)}) ==
+  CHECK(error_in(
+            {.kernel = ra::KernelChoice(ra::engine::generic::kernel<ra::engine::ForwardKernel<double>>)}) ==
         "context.kernel = kernel of another scalar: must be one of the call's scalar");
 }
 

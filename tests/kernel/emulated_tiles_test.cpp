@@ -37,7 +37,7 @@ namespace {
 namespace ra = ring_attention;
 using Scalar = Eigen::bfloat16;
 
-const ra::engine::TileKernel<Scalar>& emulated_kernel() {
+const ra::engine::ForwardKernel<Scalar>& emulated_kernel() {
   return ra::engine::avx512_bf16::tile_kernel<test::EmulatedTiles>;
 }
 
@@ -128,15 +128,15 @@ class OneTile {
  public:
   OneTile(int vectors, std::int64_t head_dim, double scale, double query_size, test::Random& random)
       : dim_(head_dim),
-        width_(vectors * kernel_.lanes),
+        width_(vectors * kernel_.tile.lanes),
         scale_(scale),
         random_(random),
         query_(bytes(kernel_.query_bytes(width_, dim_))),
-        output_(count(kernel_.padded(dim_) * width_)),
+        output_(count(kernel_.tile.padded(dim_) * width_)),
         maximum_(count(width_)),
         sum_(count(width_)),
-        scratch_(count(kernel_.forward_scratch)),
-        row_output_(count(width_ * kernel_.padded(dim_))),
+        scratch_(count(kernel_.scratch)),
+        row_output_(count(width_ * kernel_.tile.padded(dim_))),
         row_maximum_(count(width_), -std::numeric_limits<float>::infinity()),
         row_sum_(count(width_)) {
     tile_ = {query_.data(), output_.data(), maximum_.data(), sum_.data(), vectors};
@@ -206,7 +206,8 @@ class OneTile {
           size += std::abs(term);
         }
         const double rounding = std::ldexp(size, -8) + 2e-4 * std::max(1.0, size);
-        const double actual = double{row_output_[count(q * kernel_.padded(dim_) + d)]} / row_sum_[count(q)];
+        const double actual =
+            double{row_output_[count(q * kernel_.tile.padded(dim_) + d)]} / row_sum_[count(q)];
         out.add((actual - expected) / (factor * rounding), 0.0, {0, 0, q, d});
       }
     }
@@ -225,7 +226,7 @@ class OneTile {
     return numbers;
   }
 
-  const ra::engine::TileKernel<Scalar>& kernel_ = emulated_kernel();
+  const ra::engine::ForwardKernel<Scalar>& kernel_ = emulated_kernel();
   std::int64_t dim_, width_;
   double scale_;
   test::Random& random_;

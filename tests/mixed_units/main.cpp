@@ -14,7 +14,8 @@ int main(int count, char**) try {
     std::printf("portable: %.9g\n", portable_unit(nullptr));
     return 0;
   }
-  std::printf("by default: %s\n", ring_attention::engine::active_kernel<float>().name);
+  std::printf("by default: %s\n",
+              ring_attention::kernel_for<float>(ring_attention::Direction::forward).c_str());
   const double expected = plain_unit("generic");
   for (const std::string& kernel : ring_attention::available_kernels()) {
     ring_attention::set_kernel(kernel);  // the portable unit has its own, whatever others chose

@@ -62,14 +62,15 @@ class BlockSparseRingDilatedAttention
                                                        const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
     const detail::PlannedCall call = plan_blocks(shape, options.lengths);
-    const auto execution = engine::execution_of<Scalar>(context);
-    const detail::CallMemory memory(execution.workspace);
+    const auto forward = engine::execution_of<engine::ForwardKernel<Scalar>>(context);
+    const auto recompute = engine::execution_of<engine::ProbabilityKernel<Scalar>>(context);
+    const detail::CallMemory memory(forward.workspace);
     BlockSparseResult<Scalar> result;
     result.result.out = Tensor<Scalar>(q.shape(), detail::Uninitialized{});
     result.result.lse = Tensor<Accumulator>(detail::lse_shape(q.shape()), detail::Uninitialized{});
     const detail::ForwardTensors<Scalar> tensors{q, k, v, result.result.out, result.result.lse};
-    engine::forward_blocks(call.plan, tensors, execution, *memory);
-    result.probabilities = engine::block_probabilities(call.plan, tensors, execution, *memory);
+    engine::forward_blocks(call.plan, tensors, forward, *memory);
+    result.probabilities = engine::block_probabilities(call.plan, tensors, recompute, *memory);
     return result;
   }
 
@@ -80,14 +81,14 @@ class BlockSparseRingDilatedAttention
   }
 
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
+                   const ForwardOptions& options, const engine::ForwardExecution<Scalar>& execution) const {
     const detail::CallMemory memory(execution.workspace);
     engine::forward_blocks(plan_blocks(shape, options.lengths).plan, tensors, execution, *memory);
   }
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
-                    const engine::Execution<Scalar>& execution) const {
+                    const engine::BackwardExecution<Scalar>& execution) const {
     const detail::CallMemory memory(execution.workspace);
     engine::backward_blocks(plan_blocks(shape, options.lengths).plan, tensors, grads, execution, *memory);
   }

@@ -52,7 +52,8 @@ class WholeTensorAttention {
                          const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
     Tensor<Scalar> out(q.shape(), detail::Uninitialized{});
-    derived().run_forward(shape, {q, k, v, out, {}}, options, execution(context));
+    derived().run_forward(shape, {q, k, v, out, {}}, options,
+                          engine::execution_of<engine::ForwardKernel<Scalar>>(context));
     return out;
   }
 
@@ -65,7 +66,8 @@ class WholeTensorAttention {
                const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
     detail::check_outputs<Scalar>({q, k, v, out, {}}, false);
-    derived().run_forward(shape, {q, k, v, out, {}}, options, execution(context));
+    derived().run_forward(shape, {q, k, v, out, {}}, options,
+                          engine::execution_of<engine::ForwardKernel<Scalar>>(context));
   }
 
   /// Writes output and log-sum-exp into the caller's tensors.
@@ -78,7 +80,8 @@ class WholeTensorAttention {
                const ForwardOptions& options = {}) const {
     const CallShape shape = detail::check_inputs(q, k, v);
     detail::check_outputs<Scalar>({q, k, v, out, lse}, true);
-    derived().run_forward(shape, {q, k, v, out, lse}, options, execution(context));
+    derived().run_forward(shape, {q, k, v, out, lse}, options,
+                          engine::execution_of<engine::ForwardKernel<Scalar>>(context));
   }
 
   /// Output [b, n, h, d] and log-sum-exp {b, h, n, 1}, which backward needs.
@@ -93,7 +96,8 @@ class WholeTensorAttention {
     AttentionResult<Scalar> result{
         Tensor<Scalar>(q.shape(), detail::Uninitialized{}),
         Tensor<Accumulator>(detail::lse_shape(q.shape()), detail::Uninitialized{})};
-    derived().run_forward(shape, {q, k, v, result.out, result.lse}, options, execution(context));
+    derived().run_forward(shape, {q, k, v, result.out, result.lse}, options,
+                          engine::execution_of<engine::ForwardKernel<Scalar>>(context));
     return result;
   }
 
@@ -117,7 +121,8 @@ class WholeTensorAttention {
     Gradients<Scalar> grads{Tensor<Scalar>(q.shape(), detail::Uninitialized{}),
                             Tensor<Scalar>(k.shape(), detail::Uninitialized{}),
                             Tensor<Scalar>(v.shape(), detail::Uninitialized{})};
-    derived().run_backward(shape, tensors, {grads.q, grads.k, grads.v}, options, execution(context));
+    derived().run_backward(shape, tensors, {grads.q, grads.k, grads.v}, options,
+                           engine::execution_of<engine::BackwardKernel<Scalar>>(context));
     return grads;
   }
 
@@ -132,7 +137,8 @@ class WholeTensorAttention {
     const detail::BackwardTensors<Scalar> tensors{q, k, v, out, grad_out, lse, grad_lse_of(options, q)};
     const CallShape shape = check_backward(tensors, "out", "lse");
     detail::check_gradients(tensors, grads);
-    derived().run_backward(shape, tensors, grads, options, execution(context));
+    derived().run_backward(shape, tensors, grads, options,
+                           engine::execution_of<engine::BackwardKernel<Scalar>>(context));
   }
 
  protected:
@@ -173,10 +179,6 @@ class WholeTensorAttention {
     const CallShape shape = detail::check_inputs(tensors.q, tensors.k, tensors.v);
     detail::check_saved(tensors, out, lse);
     return shape;
-  }
-
-  static engine::Execution<Scalar> execution(const Context& context) {
-    return engine::execution_of<Scalar>(context);
   }
 
   const Derived& derived() const { return static_cast<const Derived&>(*this); }

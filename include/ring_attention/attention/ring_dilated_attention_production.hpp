@@ -156,7 +156,7 @@ class RingDilatedAttentionProduction
   };
 
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
+                   const ForwardOptions& options, const engine::ForwardExecution<Scalar>& execution) const {
     const auto compute = [&](const AttentionPlan& plan, detail::Block& memory) {
       if (options_.check_finite) check_finite(plan, tensors, execution.threads);
       return engine::forward_whole(plan, tensors, execution, options_.workspace_limit_bytes, memory);
@@ -166,7 +166,7 @@ class RingDilatedAttentionProduction
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
-                    const engine::Execution<Scalar>& execution) const {
+                    const engine::BackwardExecution<Scalar>& execution) const {
     const auto compute = [&](const AttentionPlan& plan, detail::Block& memory) {
       if (options_.check_finite) {
         check_finite(plan, tensors, execution.threads);

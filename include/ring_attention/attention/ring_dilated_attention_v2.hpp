@@ -30,7 +30,7 @@ class RingDilatedAttentionV2
 
  private:
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
+                   const ForwardOptions& options, const engine::ForwardExecution<Scalar>& execution) const {
     const detail::CallMemory memory(execution.workspace);
     engine::forward_whole(this->plan_call(shape, options.lengths).plan, tensors, execution, engine::no_limit,
                           *memory);
@@ -38,7 +38,7 @@ class RingDilatedAttentionV2
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
-                    const engine::Execution<Scalar>& execution) const {
+                    const engine::BackwardExecution<Scalar>& execution) const {
     const detail::CallMemory memory(execution.workspace);
     engine::backward_whole(this->plan_call(shape, options.lengths).plan, tensors, grads, execution,
                            engine::no_limit, *memory);

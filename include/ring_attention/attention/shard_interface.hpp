@@ -218,7 +218,7 @@ class ShardAttention {
   void run_forward(const Context& context, const detail::ForwardTensors<Scalar>& arguments,
                    std::int64_t total, const ForwardOptions& options, const Check& more_checks,
                    const Make& make) const {
-    engine::Execution<Scalar> execution{};
+    engine::ForwardExecution<Scalar> execution{};
     const CallShape shape = agree("forward", context, execution, arguments.q, arguments.k, arguments.v, total,
                                   options.lengths, more_checks);
     detail::tell_failure(*communicator_, [&] {
@@ -232,7 +232,7 @@ class ShardAttention {
   template <class Check, class Make>
   void run_backward(const Context& context, detail::BackwardTensors<Scalar> tensors, std::int64_t total,
                     const BackwardOptions& options, const Check& more_checks, const Make& make) const {
-    engine::Execution<Scalar> execution{};
+    engine::BackwardExecution<Scalar> execution{};
     const CallShape shape =
         agree("backward", context, execution, tensors.q, tensors.k, tensors.v, total, options.lengths, [&] {
           tensors.grad_lse =
@@ -248,8 +248,8 @@ class ShardAttention {
   }
 
   /// Checks a call's arguments on every rank together; returns the shape of the whole call.
-  template <class MoreChecks>
-  CallShape agree(const char* call, const Context& context, engine::Execution<Scalar>& execution,
+  template <class Kernel, class MoreChecks>
+  CallShape agree(const char* call, const Context& context, engine::Execution<Kernel>& execution,
                   const Input& q, const Input& k, const Input& v, std::int64_t total,
                   const std::vector<std::int64_t>& lengths, const MoreChecks& more_checks) const {
     CallShape shape;
@@ -269,7 +269,7 @@ class ShardAttention {
       shape.tokens = total;
       detail::check_lengths(shape, lengths);
       derived().check_call(shape);
-      execution = engine::execution_of<Scalar>(context);
+      execution = engine::execution_of<Kernel>(context);
       detail::require_threads(*communicator_, execution.threads);
       detail::AgreementFields fields = detail::agreement_fields(shape, total, lengths);
       // First: ranks that call different objects should read that, not in what else their calls differ.

@@ -62,10 +62,10 @@ class TrueRingDilatedAttention
 
  private:
   void run_forward(const CallShape& shape, const detail::ForwardTensors<Scalar>& tensors,
-                   const ForwardOptions& options, const engine::Execution<Scalar>& execution) const {
+                   const ForwardOptions& options, const engine::ForwardExecution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const detail::PlannedCall call = this->plan_call(shape, options.lengths);
-    const engine::Execution<Scalar> member{execution.kernel, 1};  // every member is one thread
+    const engine::ForwardExecution<Scalar> member{execution.kernel, 1};  // every member is one thread
     run_members([&](ThreadCommunicator& communicator) {
       engine::forward_ring(place(call.plan, communicator.rank()), communicator, tensors, member);
     });
@@ -73,10 +73,10 @@ class TrueRingDilatedAttention
 
   void run_backward(const CallShape& shape, const detail::BackwardTensors<Scalar>& tensors,
                     const GradientViews<Scalar>& grads, const BackwardOptions& options,
-                    const engine::Execution<Scalar>& execution) const {
+                    const engine::BackwardExecution<Scalar>& execution) const {
     if (shape.batch == 0 || shape.tokens == 0) return;
     const detail::PlannedCall call = this->plan_call(shape, options.lengths);
-    const engine::Execution<Scalar> member{execution.kernel, 1};  // every member is one thread
+    const engine::BackwardExecution<Scalar> member{execution.kernel, 1};  // every member is one thread
     run_members([&](ThreadCommunicator& communicator) {
       engine::backward_ring(place(call.plan, communicator.rank()), communicator, tensors, grads, member);
     });

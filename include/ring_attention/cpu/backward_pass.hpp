@@ -44,7 +44,7 @@ class BackwardPass {
   using Tiles = GradientTiles<Scalar>;
 
  public:
-  BackwardPass(const AttentionPlan& plan, const TileKernel<Scalar>& kernel,
+  BackwardPass(const AttentionPlan& plan, const BackwardKernel<Scalar>& kernel,
                const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta, const BackwardSizes& sizes)
       : plan_(plan), kernel_(kernel), tiles_(plan, kernel, queries, delta), sizes_(sizes) {}
 
@@ -123,7 +123,7 @@ class BackwardPass {
   }
 
   const AttentionPlan& plan_;
-  const TileKernel<Scalar>& kernel_;
+  const BackwardKernel<Scalar>& kernel_;
   GradientTiles<Scalar> tiles_;
   BackwardSizes sizes_;
 };

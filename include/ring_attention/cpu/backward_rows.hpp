@@ -36,7 +36,7 @@ void for_each_row_block(std::int64_t batch, std::int64_t heads, const detail::To
 /// delta = sum_d dO O - d(lse) for every row of a run with keys; rows without keys or past the item's length:
 /// 0.
 template <class Scalar>
-void row_deltas(const AttentionPlan& plan, const TileKernel<Scalar>& kernel, const detail::TokenRun& run,
+void row_deltas(const AttentionPlan& plan, const BackwardKernel<Scalar>& kernel, const detail::TokenRun& run,
                 const BackwardQueries<Scalar>& queries, const RowNumbers<accumulator_t<Scalar>>& delta,
                 int threads) {
   using T = accumulator_t<Scalar>;
@@ -119,7 +119,7 @@ void clear_rows(const TensorView<Scalar>& view, int threads) {
 
 /// Rounds the accumulated gradients of a run to the scalar type.
 template <class Scalar, class T>
-void round_gradients(const TileKernel<Scalar>& kernel, const detail::MemberView<T>& from,
+void round_gradients(const BackwardKernel<Scalar>& kernel, const detail::MemberView<T>& from,
                      const detail::TokenRun& run, const detail::MemberView<Scalar>& to, int threads) {
   const auto [batch, rows, heads, head_dim] = to.view.shape();
   const auto round = [&, count = head_dim](std::int64_t item, std::int64_t head, std::int64_t begin,

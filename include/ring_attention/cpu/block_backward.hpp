@@ -50,7 +50,8 @@ class BlockBackward {
 
  public:
   BlockBackward(detail::Carver& carver, const AttentionPlan& plan,
-                const detail::BackwardTensors<Scalar>& tensors, const TileKernel<Scalar>& kernel, int threads)
+                const detail::BackwardTensors<Scalar>& tensors, const BackwardKernel<Scalar>& kernel,
+                int threads)
       : plan_(plan),
         kernel_(kernel),
         tensors_(tensors),
@@ -61,10 +62,10 @@ class BlockBackward {
                   (threads == 1 || plan.shape.batch * plan.shape.kv_heads >= 2 * threads)),
         queries_(cut((std::max)(std::int64_t{1}, BackwardSizes().group_entries / group_), threads)),
         keys_(cut(BackwardSizes().run_keys, in_place_ ? 1 : threads)) {
-    const std::int64_t most = kernel.max_queries();
+    const std::int64_t most = kernel.tile.max_queries();
     tiles_per_slot_ = detail::ceil_div(group_ * queries_.block_slots.rows(), most);
     queries_.sizes.group_entries = queries_.tasks.slots_per_task() * tiles_per_slot_ * most;
-    keys_per_slot_ = kernel.padded(keys_.block_slots.rows());
+    keys_per_slot_ = kernel.tile.padded(keys_.block_slots.rows());
     keys_.sizes.group_entries = (std::max)(keys_.sizes.group_entries / most, std::int64_t{1}) * most;
     keys_.sizes.run_keys = keys_.tasks.slots_per_task() * keys_per_slot_;
 
@@ -239,7 +240,7 @@ class BlockBackward {
   }
 
   const AttentionPlan& plan_;
-  const TileKernel<Scalar>& kernel_;
+  const BackwardKernel<Scalar>& kernel_;
   const detail::BackwardTensors<Scalar>& tensors_;
   KeyTensors<const Scalar> key_rows_;
   int threads_;
@@ -253,7 +254,7 @@ class BlockBackward {
 
 template <class Scalar>
 void backward_blocks(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution,
+                     const GradientViews<Scalar>& grads, const BackwardExecution<Scalar>& execution,
                      detail::Block& memory) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
   const auto lay_out = [&](detail::Carver& carver) {

@@ -46,7 +46,7 @@ class BlockForward {
 
  public:
   BlockForward(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-               const TileKernel<Scalar>& kernel, int threads)
+               const ForwardKernel<Scalar>& kernel, int threads)
       : plan_(plan),
         tensors_(tensors),
         kernel_(kernel),
@@ -85,7 +85,7 @@ class BlockForward {
         if (tiles != nullptr) std::construct_at(tiles + i, laid_out);
       }
       const std::int64_t rows = entries * slot_count;
-      states.output = carver.take<T>(rows * call.kernel_.padded(call.plan_.shape.head_dim));
+      states.output = carver.take<T>(rows * call.kernel_.tile.padded(call.plan_.shape.head_dim));
       states.maximum = carver.take<T>(rows);
       states.sum = carver.take<T>(rows);
       heads = carver.take<std::int64_t>(call.group_);
@@ -156,7 +156,7 @@ class BlockForward {
 
   const AttentionPlan& plan_;
   const detail::ForwardTensors<Scalar>& tensors_;
-  const TileKernel<Scalar>& kernel_;
+  const ForwardKernel<Scalar>& kernel_;
   int threads_;
   std::int64_t group_, rows_;
   detail::BlockSlots slots_;
@@ -167,7 +167,7 @@ class BlockForward {
 /// Executes a block-sparse plan in `memory`, which it makes larger if need be.
 template <class Scalar>
 void forward_blocks(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-                    const Execution<Scalar>& execution, detail::Block& memory) {
+                    const ForwardExecution<Scalar>& execution, detail::Block& memory) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return;
   BlockForward<Scalar>(plan, tensors, *execution.kernel, execution.threads).run(memory);
 }

@@ -26,13 +26,13 @@ class BlockProbabilityPass {
  public:
   BlockProbabilityPass(const AttentionPlan& plan, const TensorView<const Scalar>& q,
                        const TensorView<const Scalar>& k, const TensorView<const T>& lse,
-                       const TileKernel<Scalar>& kernel)
+                       const ProbabilityKernel<Scalar>& kernel)
       : plan_(plan), kernel_(kernel), q_(q), k_(k), lse_(lse), head_dim_(plan.shape.head_dim) {}
 
   /// How many numbers a thread works in.
   std::int64_t numbers() const {
-    const std::int64_t most = kernel_.max_queries();
-    return (most + kernel_.key_block) * head_dim_ + most + kernel_.backward_scratch;
+    const std::int64_t most = kernel_.tile.max_queries();
+    return (most + kernel_.key_block) * head_dim_ + most + kernel_.scratch;
   }
 
   /// Writes the block of probabilities `values[query * block_size + key]`, which holds zeros. `memory` holds
@@ -46,7 +46,7 @@ class BlockProbabilityPass {
     const Progression queries = tokens(query_block);
     const Progression keys = tokens(key_block);
     const std::int64_t kv_head = head / (plan_.shape.heads / plan_.shape.kv_heads);
-    const std::int64_t most = kernel_.max_queries();
+    const std::int64_t most = kernel_.tile.max_queries();
     T* const query = memory;
     T* const packed = query + most * head_dim_;
     T* const row_lse = packed + kernel_.key_block * head_dim_;
@@ -59,8 +59,8 @@ class BlockProbabilityPass {
                           head_dim_, packed);
       for (std::int64_t first = 0; first < queries.count; first += most) {
         const std::int64_t rows = (std::min)(most, queries.count - first);
-        const int vectors = kernel_.vectors_for(rows);
-        const std::int64_t width = vectors * kernel_.lanes;
+        const int vectors = kernel_.tile.vectors_for(rows);
+        const std::int64_t width = vectors * kernel_.tile.lanes;
         for (std::int64_t lane = 0; lane < width; ++lane) {
           query_tokens[lane] = queries[first + (std::min)(lane, rows - 1)];
           load(item, head, query_tokens[lane], lane < rows, lane, width, query, row_lse);
@@ -91,7 +91,7 @@ class BlockProbabilityPass {
   }
 
   const AttentionPlan& plan_;
-  const TileKernel<Scalar>& kernel_;
+  const ProbabilityKernel<Scalar>& kernel_;
   TensorView<const Scalar> q_, k_;
   TensorView<const T> lse_;
   std::int64_t head_dim_;
@@ -117,7 +117,8 @@ inline std::vector<BlockCoordinate> active_blocks(const AttentionPlan& plan) {
 template <class Scalar>
 BlockProbabilities<Scalar> block_probabilities(const AttentionPlan& plan,
                                                const detail::ForwardTensors<Scalar>& tensors,
-                                               const Execution<Scalar>& execution, detail::Block& memory) {
+                                               const ProbabilityExecution<Scalar>& execution,
+                                               detail::Block& memory) {
   using T = accumulator_t<Scalar>;
   BlockProbabilities<Scalar> probabilities{plan.block_size, active_blocks(plan), {}};
   const auto count = static_cast<std::int64_t>(probabilities.coordinates.size());

@@ -20,19 +20,20 @@ namespace engine {
 /// `memory`, which it makes larger if need be.
 template <class Scalar>
 void forward_blocks(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-                    const Execution<Scalar>& execution, detail::Block& memory);
+                    const ForwardExecution<Scalar>& execution, detail::Block& memory);
 
 /// The same for the gradients, which are overwritten.
 template <class Scalar>
 void backward_blocks(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                     const GradientViews<Scalar>& grads, const Execution<Scalar>& execution,
+                     const GradientViews<Scalar>& grads, const BackwardExecution<Scalar>& execution,
                      detail::Block& memory);
 
 /// The probabilities of every active block, recomputed from the log-sum-exp.
 template <class Scalar>
 BlockProbabilities<Scalar> block_probabilities(const AttentionPlan& plan,
                                                const detail::ForwardTensors<Scalar>& tensors,
-                                               const Execution<Scalar>& execution, detail::Block& memory);
+                                               const ProbabilityExecution<Scalar>& execution,
+                                               detail::Block& memory);
 
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

@@ -34,11 +34,11 @@ struct ForwardWorkspace {
   using T = accumulator_t<Scalar>;
 
   /// `own_state`: the thread keeps its task's state, too. A ring keeps all states between hops instead.
-  ForwardWorkspace(detail::Carver& carver, const TileKernel<Scalar>& kernel, const ForwardSizes& sizes,
+  ForwardWorkspace(detail::Carver& carver, const ForwardKernel<Scalar>& kernel, const ForwardSizes& sizes,
                    std::int64_t head_dim, bool own_state)
       : tiles(carver, kernel, {sizes.heads_per_task * sizes.rows_per_task, sizes.run_keys, head_dim}) {
     const std::int64_t rows = own_state ? sizes.heads_per_task * sizes.rows_per_task : 0;
-    states.output = carver.take<T>(rows * kernel.padded(head_dim));
+    states.output = carver.take<T>(rows * kernel.tile.padded(head_dim));
     states.maximum = carver.take<T>(rows);
     states.sum = carver.take<T>(rows);
     heads = carver.take<std::int64_t>(sizes.heads_per_task);
@@ -56,13 +56,13 @@ class ForwardPass {
 
  public:
   ForwardPass(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-              const TileKernel<Scalar>& kernel, const detail::TokenRows& rows = {})
+              const ForwardKernel<Scalar>& kernel, const detail::TokenRows& rows = {})
       : plan_(plan),
         tensors_(tensors),
         rows_(rows),
         kernel_(kernel),
         head_dim_(plan.shape.head_dim),
-        padded_dim_(kernel.padded(plan.shape.head_dim)) {}
+        padded_dim_(kernel.tile.padded(plan.shape.head_dim)) {}
 
   /// Sets a task's rows to the state of rows without keys.
   void reset(const ForwardTask& task, const RowStates<T>& states) const {
@@ -147,7 +147,7 @@ class ForwardPass {
   const AttentionPlan& plan_;
   const detail::ForwardTensors<Scalar>& tensors_;
   detail::TokenRows rows_;  // of the tensors
-  const TileKernel<Scalar>& kernel_;
+  const ForwardKernel<Scalar>& kernel_;
   std::int64_t head_dim_;
   std::int64_t padded_dim_;
 };

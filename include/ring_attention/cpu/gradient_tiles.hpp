@@ -69,31 +69,31 @@ template <class Scalar>
 struct BackwardWorkspace {
   using T = accumulator_t<Scalar>;
 
-  BackwardWorkspace(detail::Carver& carver, const TileKernel<Scalar>& kernel, const BackwardSizes& sizes,
+  BackwardWorkspace(detail::Carver& carver, const BackwardKernel<Scalar>& kernel, const BackwardSizes& sizes,
                     const CallShape& shape) {
-    const std::int64_t most = kernel.max_queries();
+    const std::int64_t most = kernel.tile.max_queries();
     const std::int64_t tiles = detail::ceil_div(sizes.group_entries, most);
     const std::int64_t lanes = tiles * most;
-    const std::int64_t dims = kernel.row_dim(shape.head_dim);
-    const std::int64_t keys = kernel.padded(sizes.run_keys);
-    query = carver.take<std::byte>(tiles * kernel.gradient_lane_bytes(most, shape.head_dim));
-    grad_out = carver.take<std::byte>(tiles * kernel.gradient_lane_bytes(most, shape.head_dim));
-    query_rows = carver.take<std::byte>(tiles * kernel.gradient_row_bytes(most, shape.head_dim));
-    grad_out_rows = carver.take<std::byte>(tiles * kernel.gradient_row_bytes(most, shape.head_dim));
+    const std::int64_t dims = kernel.tile.row_dim(shape.head_dim);
+    const std::int64_t keys = kernel.tile.padded(sizes.run_keys);
+    query = carver.take<std::byte>(tiles * kernel.lane_bytes(most, shape.head_dim));
+    grad_out = carver.take<std::byte>(tiles * kernel.lane_bytes(most, shape.head_dim));
+    query_rows = carver.take<std::byte>(tiles * kernel.row_bytes(most, shape.head_dim));
+    grad_out_rows = carver.take<std::byte>(tiles * kernel.row_bytes(most, shape.head_dim));
     // The kernel writes rows of a tile in whole panels.
-    grad_query = carver.take<T>(tiles * kernel.padded(most) * dims);
+    grad_query = carver.take<T>(tiles * kernel.tile.padded(most) * dims);
     lse = carver.take<T>(lanes);
     delta = carver.take<T>(lanes);
     probability = carver.take<T>(lanes);
     weighted = carver.take<T>(lanes);
     query_token = carver.take<std::int64_t>(lanes);
     query_head = carver.take<std::int64_t>(lanes);
-    packed_keys = carver.take<std::byte>(kernel.gradient_panel_bytes(keys, shape.head_dim));
-    packed_values = carver.take<std::byte>(kernel.gradient_panel_bytes(keys, shape.head_dim));
-    key_rows = carver.take<std::byte>(kernel.gradient_row_bytes(keys, shape.head_dim));
+    packed_keys = carver.take<std::byte>(kernel.panel_bytes(keys, shape.head_dim));
+    packed_values = carver.take<std::byte>(kernel.panel_bytes(keys, shape.head_dim));
+    key_rows = carver.take<std::byte>(kernel.row_bytes(keys, shape.head_dim));
     grad_keys = carver.take<T>(keys * dims);
     grad_values = carver.take<T>(keys * dims);
-    scratch = carver.take<T>(kernel.backward_scratch);
+    scratch = carver.take<T>(kernel.scratch);
     query_row = carver.take<const Scalar*>(most);
     grad_row = carver.take<const Scalar*>(most);
     heads = carver.take<std::int64_t>(shape.heads / shape.kv_heads);
@@ -120,15 +120,15 @@ class GradientTiles {
   using Workspace = BackwardWorkspace<Scalar>;
 
  public:
-  GradientTiles(const AttentionPlan& plan, const TileKernel<Scalar>& kernel,
+  GradientTiles(const AttentionPlan& plan, const BackwardKernel<Scalar>& kernel,
                 const BackwardQueries<Scalar>& queries, const RowNumbers<T>& delta)
-      : most(kernel.max_queries()),
+      : most(kernel.tile.max_queries()),
         kernel_(kernel),
         queries_(queries),
         delta_(delta),
         causal_(plan.causal),
         head_dim_(plan.shape.head_dim),
-        dims_(kernel.row_dim(plan.shape.head_dim)),
+        dims_(kernel.tile.row_dim(plan.shape.head_dim)),
         scale_(static_cast<T>(plan.scale)),
         query_scale_(static_cast<T>(plan.scale * std::numbers::log2e)) {}
 
@@ -143,13 +143,13 @@ class GradientTiles {
             Workspace& work) const {
     const std::int64_t tiles = detail::ceil_div(loaded.entries, most);
     const std::int64_t begin = loaded.first_tile * most;
-    const std::int64_t elements = kernel_.padded(most) * dims_;  // of the gradients of a tile
+    const std::int64_t elements = kernel_.tile.padded(most) * dims_;  // of the gradients of a tile
     std::fill_n(work.grad_query + loaded.first_tile * elements, tiles * elements, T{0});
     std::fill_n(work.probability + begin, tiles * most, T{0});
     std::fill_n(work.weighted + begin, tiles * most, T{0});
     for (std::int64_t t = 0; t < tiles; ++t) {
       const GradientTile<T> to = tile(work, loaded, t, {});
-      const std::int64_t width = to.vectors * kernel_.lanes;
+      const std::int64_t width = to.vectors * kernel_.tile.lanes;
       for (std::int64_t lane = 0; lane < width; ++lane) {
         const std::int64_t local = t * most + lane;
         const std::int64_t entry = first + (std::min)(local, loaded.entries - 1);
@@ -172,13 +172,12 @@ class GradientTiles {
   /// Packs the first `count` keys to position `at`, a whole number of panels, and clears their gradients.
   void pack(const KeyPiece<Scalar>& piece, std::int64_t count, std::int64_t at, const GradientsWanted& wanted,
             Workspace& work) const {
-    kernel_.pack_gradient_panels(piece.keys, count, head_dim_, work.packed_keys + panel_bytes(at));
-    kernel_.pack_gradient_panels(piece.values, count, head_dim_, work.packed_values + panel_bytes(at));
-    if (wanted.queries)
-      kernel_.pack_gradient_rows(piece.keys, count, head_dim_, work.key_rows + row_bytes(at));
+    kernel_.pack_panels(piece.keys, count, head_dim_, work.packed_keys + panel_bytes(at));
+    kernel_.pack_panels(piece.values, count, head_dim_, work.packed_values + panel_bytes(at));
+    if (wanted.queries) kernel_.pack_rows(piece.keys, count, head_dim_, work.key_rows + row_bytes(at));
     if (wanted.keys) {
-      std::fill_n(work.grad_keys + at * dims_, kernel_.padded(count) * dims_, T{0});
-      std::fill_n(work.grad_values + at * dims_, kernel_.padded(count) * dims_, T{0});
+      std::fill_n(work.grad_keys + at * dims_, kernel_.tile.padded(count) * dims_, T{0});
+      std::fill_n(work.grad_values + at * dims_, kernel_.tile.padded(count) * dims_, T{0});
     }
   }
 
@@ -200,7 +199,7 @@ class GradientTiles {
   /// Gradient of a loaded row but for scale().
   const T* grad_query(const LoadedQueries& loaded, std::int64_t local, const Workspace& work) const {
     const std::int64_t tile = loaded.first_tile + local / most;
-    return work.grad_query + (tile * kernel_.padded(most) + local % most) * dims_;
+    return work.grad_query + (tile * kernel_.tile.padded(most) + local % most) * dims_;
   }
 
   /// Gradients of packed key `at`, of the key but for scale().
@@ -208,27 +207,27 @@ class GradientTiles {
   const T* grad_value(std::int64_t at, const Workspace& work) const { return work.grad_values + at * dims_; }
 
  private:
-  std::int64_t panel_bytes(std::int64_t keys) const { return kernel_.gradient_panel_bytes(keys, head_dim_); }
-  std::int64_t row_bytes(std::int64_t rows) const { return kernel_.gradient_row_bytes(rows, head_dim_); }
+  std::int64_t panel_bytes(std::int64_t keys) const { return kernel_.panel_bytes(keys, head_dim_); }
+  std::int64_t row_bytes(std::int64_t rows) const { return kernel_.row_bytes(rows, head_dim_); }
 
   GradientTile<T> tile(const Workspace& work, const LoadedQueries& loaded, std::int64_t t,
                        const GradientsWanted& wanted) const {
     const std::int64_t index = loaded.first_tile + t;
     const std::int64_t lane = index * most;
-    const std::int64_t lane_bytes = kernel_.gradient_lane_bytes(most, head_dim_);
+    const std::int64_t lane_bytes = kernel_.lane_bytes(most, head_dim_);
     return {work.query + index * lane_bytes,
             work.grad_out + index * lane_bytes,
             work.query_rows + index * row_bytes(most),
             work.grad_out_rows + index * row_bytes(most),
             work.lse + lane,
             work.delta + lane,
-            wanted.queries ? work.grad_query + index * kernel_.padded(most) * dims_ : nullptr,
+            wanted.queries ? work.grad_query + index * kernel_.tile.padded(most) * dims_ : nullptr,
             wanted.sums ? work.probability + lane : nullptr,
             wanted.sums ? work.weighted + lane : nullptr,
-            kernel_.vectors_for(loaded.entries - t * most)};
+            kernel_.tile.vectors_for(loaded.entries - t * most)};
   }
 
-  const TileKernel<Scalar>& kernel_;
+  const BackwardKernel<Scalar>& kernel_;
   BackwardQueries<Scalar> queries_;
   RowNumbers<T> delta_;
   bool causal_;

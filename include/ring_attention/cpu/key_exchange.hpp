@@ -94,7 +94,7 @@ std::uint64_t exchange_keys(const RingPlace& place, Communicator& communicator, 
 template <class Scalar, class Communicator>
 std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
                            const detail::ForwardTensors<Scalar>& tensors,
-                           const Execution<Scalar>& execution) {
+                           const ForwardExecution<Scalar>& execution) {
   RingForward<Scalar> member(place, tensors, execution, Progress(communicator));
   const std::uint64_t bytes = exchange_keys<look_ahead, Scalar>(
       place, communicator, 0, tensors.k, tensors.v,
@@ -115,7 +115,7 @@ std::uint64_t forward_ring(const RingPlace& place, Communicator& communicator,
 template <class Scalar, class Communicator>
 std::uint64_t backward_ring(const RingPlace& place, Communicator& communicator,
                             const detail::BackwardTensors<Scalar>& tensors,
-                            const GradientViews<Scalar>& grads, const Execution<Scalar>& execution) {
+                            const GradientViews<Scalar>& grads, const BackwardExecution<Scalar>& execution) {
   using T = accumulator_t<Scalar>;
   using Place = detail::message_place<Communicator>;
   /// Gradients of the rows of one message on their way home.

@@ -58,13 +58,13 @@ template <class Scalar>
 struct KeyBuffers {
   using T = accumulator_t<Scalar>;
 
-  KeyBuffers(detail::Carver& carver, const TileKernel<Scalar>& tile_kernel, const TileSizes& sizes)
+  KeyBuffers(detail::Carver& carver, const ForwardKernel<Scalar>& tile_kernel, const TileSizes& sizes)
       : kernel(&tile_kernel), head_dim(sizes.head_dim), run_keys(sizes.run_keys) {
     keys = carver.take<std::byte>(kernel->key_bytes(run_keys, head_dim));
     values = carver.take<std::byte>(kernel->value_bytes(run_keys, head_dim));
-    scratch = carver.take<T>(kernel->forward_scratch);
-    queries = carver.take<const Scalar*>(kernel->max_queries());
-    rows = carver.take<std::int64_t>(kernel->max_queries());
+    scratch = carver.take<T>(kernel->scratch);
+    queries = carver.take<const Scalar*>(kernel->tile.max_queries());
+    rows = carver.take<std::int64_t>(kernel->tile.max_queries());
   }
 
   /// Packs a run of at most run_keys keys straight from where they lie.
@@ -74,7 +74,7 @@ struct KeyBuffers {
     return {keys, values, run_keys};
   }
 
-  const TileKernel<Scalar>* kernel;
+  const ForwardKernel<Scalar>* kernel;
   std::int64_t head_dim, run_keys;
   std::byte *keys, *values;
   T* scratch;
@@ -89,16 +89,16 @@ class QueryTiles {
  public:
   using Buffers = KeyBuffers<Scalar>;
 
-  QueryTiles(detail::Carver& carver, const TileKernel<Scalar>& kernel, const TileSizes& sizes)
+  QueryTiles(detail::Carver& carver, const ForwardKernel<Scalar>& kernel, const TileSizes& sizes)
       : QueryTiles(carver, sizes.entries, Buffers(carver, kernel, sizes)) {}
 
   QueryTiles(detail::Carver& carver, std::int64_t entries, const Buffers& buffers)
-      : kernel_(*buffers.kernel), buffers_(buffers), most_(kernel_.max_queries()) {
+      : kernel_(*buffers.kernel), buffers_(buffers), most_(kernel_.tile.max_queries()) {
     tiles_ = detail::ceil_div(entries, most_);
     const std::int64_t lanes = tiles_ * most_;
     query_bytes_ = kernel_.query_bytes(most_, buffers.head_dim);
     query_ = carver.take<std::byte>(tiles_ * query_bytes_);
-    output_ = carver.take<T>(lanes * kernel_.padded(buffers.head_dim));
+    output_ = carver.take<T>(lanes * kernel_.tile.padded(buffers.head_dim));
     maximum_ = carver.take<T>(lanes);
     sum_ = carver.take<T>(lanes);
     token_ = carver.take<std::int64_t>(lanes);
@@ -113,7 +113,7 @@ class QueryTiles {
     entries_ = set.entries();
     for (std::int64_t t = 0; t < count_; ++t) {
       const QueryTile<T> to = tile(t);
-      const std::int64_t width = to.vectors * kernel_.lanes;
+      const std::int64_t width = to.vectors * kernel_.tile.lanes;
       for (std::int64_t lane = 0; lane < width; ++lane) {
         const std::int64_t entry = t * most_ + lane;
         const bool filled = entry < entries_;
@@ -147,7 +147,7 @@ class QueryTiles {
   void store(const RowStates<T>& states) const {
     for (std::int64_t t = 0; t < count_; ++t) {
       const QueryTile<T> from = tile(t);
-      for (std::int64_t lane = 0; lane < from.vectors * kernel_.lanes; ++lane) {
+      for (std::int64_t lane = 0; lane < from.vectors * kernel_.tile.lanes; ++lane) {
         const std::int64_t entry = t * most_ + lane;
         buffers_.rows[lane] = entry < entries_ ? states.row(head_[entry], token_[entry]) : -1;
       }
@@ -157,11 +157,11 @@ class QueryTiles {
 
  private:
   QueryTile<T> tile(std::int64_t t) const {
-    return {query_ + t * query_bytes_, output_ + t * most_ * kernel_.padded(buffers_.head_dim),
-            maximum_ + t * most_, sum_ + t * most_, kernel_.vectors_for(entries_ - t * most_)};
+    return {query_ + t * query_bytes_, output_ + t * most_ * kernel_.tile.padded(buffers_.head_dim),
+            maximum_ + t * most_, sum_ + t * most_, kernel_.tile.vectors_for(entries_ - t * most_)};
   }
 
-  const TileKernel<Scalar>& kernel_;
+  const ForwardKernel<Scalar>& kernel_;
   Buffers buffers_;
   std::int64_t most_;  // entries of a tile
   std::int64_t tiles_, query_bytes_;

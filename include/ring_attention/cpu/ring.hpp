@@ -56,7 +56,7 @@ template <class Scalar>
 class RingForward {
  public:
   RingForward(const RingPlace& place, const detail::ForwardTensors<Scalar>& tensors,
-              const Execution<Scalar>& execution, const Progress& progress);
+              const ForwardExecution<Scalar>& execution, const Progress& progress);
   ~RingForward();
   RingForward(const RingForward&) = delete;
   RingForward& operator=(const RingForward&) = delete;
@@ -80,7 +80,7 @@ class RingBackward {
 
  public:
   RingBackward(const RingPlace& place, const detail::BackwardTensors<Scalar>& tensors,
-               const Execution<Scalar>& execution, const Progress& progress);
+               const BackwardExecution<Scalar>& execution, const Progress& progress);
   ~RingBackward();
   RingBackward(const RingBackward&) = delete;
   RingBackward& operator=(const RingBackward&) = delete;

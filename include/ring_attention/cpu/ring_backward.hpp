@@ -26,7 +26,7 @@ struct RingBackward<Scalar>::Member {
   using Workspace = BackwardWorkspace<Scalar>;
 
   Member(const RingPlace& place, const detail::BackwardTensors<Scalar>& all,
-         const Execution<Scalar>& execution, const Progress& call_progress)
+         const BackwardExecution<Scalar>& execution, const Progress& call_progress)
       : plan(*place.plan),
         tensors(all),
         queries{all, place.rows()},
@@ -108,7 +108,7 @@ struct RingBackward<Scalar>::Member {
   const AttentionPlan& plan;
   const detail::BackwardTensors<Scalar>& tensors;
   BackwardQueries<Scalar> queries;
-  const TileKernel<Scalar>& kernel;
+  const BackwardKernel<Scalar>& kernel;
   int threads;
   Progress progress;
   detail::MemberTokens mine;
@@ -123,7 +123,7 @@ struct RingBackward<Scalar>::Member {
 
 template <class Scalar>
 RingBackward<Scalar>::RingBackward(const RingPlace& place, const detail::BackwardTensors<Scalar>& tensors,
-                                   const Execution<Scalar>& execution, const Progress& progress)
+                                   const BackwardExecution<Scalar>& execution, const Progress& progress)
     : member_(std::make_unique<Member>(place, tensors, execution, progress)) {}
 
 template <class Scalar>

@@ -24,7 +24,7 @@ struct RingForward<Scalar>::Member {
   using Workspace = ForwardWorkspace<Scalar>;
 
   Member(const RingPlace& place, const detail::ForwardTensors<Scalar>& all,
-         const Execution<Scalar>& execution, const Progress& call_progress)
+         const ForwardExecution<Scalar>& execution, const Progress& call_progress)
       : plan(*place.plan),
         tensors(all),
         kernel(*execution.kernel),
@@ -42,7 +42,7 @@ struct RingForward<Scalar>::Member {
   /// Lays states and workspaces out in a block; returns its size.
   std::size_t carve(detail::Carver carver) {
     const std::int64_t count = plan.shape.batch * plan.shape.heads * mine.size();
-    states.output = carver.take<T>(count * kernel.padded(plan.shape.head_dim));
+    states.output = carver.take<T>(count * kernel.tile.padded(plan.shape.head_dim));
     states.maximum = carver.take<T>(count);
     states.sum = carver.take<T>(count);
     parts = detail::ThreadParts(carver, threads, [this](detail::Carver& part) { workspace(part); });
@@ -65,7 +65,7 @@ struct RingForward<Scalar>::Member {
       const std::int64_t row =
           (task.item * plan.shape.heads + task.head_begin) * mine.size() + mine.rows(task.begin);
       RowStates<T> task_states = states;
-      task_states.output += row * kernel.padded(plan.shape.head_dim);
+      task_states.output += row * kernel.tile.padded(plan.shape.head_dim);
       task_states.maximum += row;
       task_states.sum += row;
       task_states.head_stride = mine.size();
@@ -78,7 +78,7 @@ struct RingForward<Scalar>::Member {
 
   const AttentionPlan& plan;
   const detail::ForwardTensors<Scalar>& tensors;
-  const TileKernel<Scalar>& kernel;
+  const ForwardKernel<Scalar>& kernel;
   int threads;
   Progress progress;
   detail::MemberTokens mine;
@@ -93,7 +93,7 @@ struct RingForward<Scalar>::Member {
 
 template <class Scalar>
 RingForward<Scalar>::RingForward(const RingPlace& place, const detail::ForwardTensors<Scalar>& tensors,
-                                 const Execution<Scalar>& execution, const Progress& progress)
+                                 const ForwardExecution<Scalar>& execution, const Progress& progress)
     : member_(std::make_unique<Member>(place, tensors, execution, progress)) {}
 
 template <class Scalar>

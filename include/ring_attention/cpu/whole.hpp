@@ -25,12 +25,13 @@ inline constexpr std::size_t no_limit = (std::numeric_limits<std::size_t>::max)(
 /// do, and OutOfWorkspace if not even that can be had, both before anything is computed.
 template <class Scalar>
 std::size_t forward_whole(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-                          const Execution<Scalar>& execution, std::size_t limit, detail::Block& memory);
+                          const ForwardExecution<Scalar>& execution, std::size_t limit,
+                          detail::Block& memory);
 
 /// The same for the gradients, which are overwritten.
 template <class Scalar>
 std::size_t backward_whole(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                           const GradientViews<Scalar>& grads, const Execution<Scalar>& execution,
+                           const GradientViews<Scalar>& grads, const BackwardExecution<Scalar>& execution,
                            std::size_t limit, detail::Block& memory);
 
 /// Throws std::invalid_argument with the position of the first element among the valid rows, in row-major

@@ -44,7 +44,7 @@ class WholeBackward {
 
  public:
   WholeBackward(detail::Carver& carver, const AttentionPlan& plan,
-                const detail::BackwardTensors<Scalar>& tensors, const TileKernel<Scalar>& kernel,
+                const detail::BackwardTensors<Scalar>& tensors, const BackwardKernel<Scalar>& kernel,
                 const BackwardSizes& sizes, int threads)
       : plan_(plan),
         kernel_(kernel),
@@ -222,7 +222,7 @@ class WholeBackward {
   }
 
   const AttentionPlan& plan_;
-  const TileKernel<Scalar>& kernel_;
+  const BackwardKernel<Scalar>& kernel_;
   const detail::BackwardTensors<Scalar>& tensors_;
   BackwardQueries<Scalar> queries_;
   int threads_;
@@ -239,7 +239,7 @@ class WholeBackward {
 
 template <class Scalar>
 std::size_t backward_whole(const AttentionPlan& plan, const detail::BackwardTensors<Scalar>& tensors,
-                           const GradientViews<Scalar>& grads, const Execution<Scalar>& execution,
+                           const GradientViews<Scalar>& grads, const BackwardExecution<Scalar>& execution,
                            std::size_t limit, detail::Block& memory) {
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return 0;
   const auto lay_out = [&](detail::Carver& carver, const BackwardSizes& sizes, int threads) {

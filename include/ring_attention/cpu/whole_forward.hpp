@@ -36,10 +36,11 @@ struct ShardKeys : KeyTensors<const Scalar> {
 
 template <class Scalar>
 std::size_t forward_whole(const AttentionPlan& plan, const detail::ForwardTensors<Scalar>& tensors,
-                          const Execution<Scalar>& execution, std::size_t limit, detail::Block& memory) {
+                          const ForwardExecution<Scalar>& execution, std::size_t limit,
+                          detail::Block& memory) {
   using T = accumulator_t<Scalar>;
   if (plan.shape.batch == 0 || plan.shape.tokens == 0) return 0;
-  const TileKernel<Scalar>& kernel = *execution.kernel;
+  const ForwardKernel<Scalar>& kernel = *execution.kernel;
   const detail::SequenceRuns shards(plan.shape.tokens, plan.ring_size);
   const auto workspace = [&](detail::Carver& carver, const ForwardSizes& sizes) {
     return ForwardWorkspace<Scalar>(carver, kernel, sizes, plan.shape.head_dim, true);

@@ -43,8 +43,8 @@ namespace engine {
 
 /// Throws std::invalid_argument for a kernel that this processor does not run, or one of another scalar, and
 /// for a negative number of threads.
-template <class Scalar>
-Execution<Scalar> execution_of(const Context& context);
+template <class Kernel>
+Execution<Kernel> execution_of(const Context& context);
 
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

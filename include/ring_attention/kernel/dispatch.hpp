@@ -98,53 +98,53 @@ inline const char* kernel_of_environment() {
   return chosen.load(std::memory_order_relaxed);
 }
 
-/// The kernel of a name for a scalar: that of the instruction set, or of the next one that has its own; of no
-/// name, the best. The name is one that this processor runs.
-template <class Scalar>
-const TileKernel<Scalar>& kernel_of_name(std::string_view name) {
-  const TileKernel<Scalar>* kernel = &generic_isa::kernel<Scalar>();
+/// The kernel of a name for a pass and scalar: that of the instruction set, or of the next one that has its
+/// own; of no name, the best. The name is one that this processor runs.
+template <class Kernel>
+const Kernel& kernel_of_name(std::string_view name) {
+  const Kernel* kernel = &generic_isa::kernel<Kernel>();
   const auto take = [&kernel](auto isa) {
-    kernel = &isa.template kernel<Scalar>();
+    kernel = &isa.template kernel<Kernel>();
     return true;
   };
   for_each_supported(KnownInstructionSets{}, take, name);
   return *kernel;
 }
 
-/// The kernel that serves a scalar: what set_kernel chose, else what the environment variable
+/// The kernel that serves a pass and scalar: what set_kernel chose, else what the environment variable
 /// RING_ATTENTION_KERNEL names, else the best.
-template <class Scalar>
-const TileKernel<Scalar>& active_kernel() {
+template <class Kernel>
+const Kernel& active_kernel() {
   const char* name = detail::chosen_kernel();
   if (name == nullptr) name = kernel_of_environment();
-  return kernel_of_name<Scalar>(name == nullptr ? std::string_view() : name);
+  return kernel_of_name<Kernel>(name == nullptr ? std::string_view() : name);
 }
 
 }  // namespace engine
 
 template <class Scalar>
 std::string kernel_for(Direction direction) {
-  const engine::TileKernel<Scalar>& kernel = engine::active_kernel<Scalar>();
-  return direction == Direction::forward ? kernel.name : kernel.backward_name;
+  return direction == Direction::forward ? engine::active_kernel<engine::ForwardKernel<Scalar>>().name
+                                         : engine::active_kernel<engine::BackwardKernel<Scalar>>().name;
 }
 
 namespace engine {
 
-template <class Scalar>
-Execution<Scalar> execution_of(const Context& context) {
+template <class Kernel>
+Execution<Kernel> execution_of(const Context& context) {
   detail::check_context(context);
   const int threads = context.threads > 0 ? context.threads : num_threads();
   if (context.kernel.is_own()) {
-    const TileKernel<Scalar>* own = context.kernel.own<Scalar>();
-    if (own == nullptr) {
+    if (!context.kernel.is_of<typename Kernel::Scalar>()) {
       detail::throw_invalid("context.kernel", "kernel of another scalar", "must be one of the call's scalar");
     }
-    return {own, threads, context.workspace};
+    const Kernel* const own = context.kernel.own<Kernel>();
+    return {own == nullptr ? &active_kernel<Kernel>() : own, threads, context.workspace};
   }
   const std::string& name = context.kernel.name();
-  if (name.empty()) return {&active_kernel<Scalar>(), threads, context.workspace};
+  if (name.empty()) return {&active_kernel<Kernel>(), threads, context.workspace};
   if (find_kernel(name) == nullptr) throw_unknown_kernel("context.kernel", name);
-  return {&kernel_of_name<Scalar>(name), threads, context.workspace};
+  return {&kernel_of_name<Kernel>(name), threads, context.workspace};
 }
 
 }  // namespace engine

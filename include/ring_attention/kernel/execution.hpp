@@ -8,12 +8,19 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-template <class Scalar>
+template <class Kernel>
 struct Execution {
-  const TileKernel<Scalar>* kernel;
+  const Kernel* kernel;
   int threads;                     ///< the caller's included
   Workspace* workspace = nullptr;  ///< of the caller's; null: none
 };
+
+template <class Scalar>
+using ForwardExecution = Execution<ForwardKernel<Scalar>>;
+template <class Scalar>
+using BackwardExecution = Execution<BackwardKernel<Scalar>>;
+template <class Scalar>
+using ProbabilityExecution = Execution<ProbabilityKernel<Scalar>>;
 
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

@@ -30,9 +30,9 @@ struct generic_isa {
   static constexpr const char* name = "generic";
   /// Whether the processor and the operating system have it.
   static bool supported() { return true; }
-  template <class Scalar>
-  static const TileKernel<Scalar>& kernel() {
-    return generic::kernel<Scalar>;
+  template <class Kernel>
+  static const Kernel& kernel() {
+    return generic::kernel<Kernel>;
   }
 };
 
@@ -48,9 +48,9 @@ struct avx2_isa : generic_isa {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & f16c) != 0;
   }
-  template <class Scalar>
-  static const TileKernel<Scalar>& kernel() {
-    return avx2::kernel<Scalar>;
+  template <class Kernel>
+  static const Kernel& kernel() {
+    return avx2::kernel<Kernel>;
   }
 };
 
@@ -60,21 +60,22 @@ struct avx512_isa : avx2_isa {
     return avx2_isa::supported() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   }
-  template <class Scalar>
-  static const TileKernel<Scalar>& kernel() {
-    return avx512::kernel<Scalar>;
+  template <class Kernel>
+  static const Kernel& kernel() {
+    return avx512::kernel<Kernel>;
   }
 };
 
 struct avx512_bf16_isa : avx512_isa {
   static constexpr const char* name = "avx512_bf16";
   static bool supported() { return avx512_isa::supported() && __builtin_cpu_supports("avx512bf16"); }
-  template <class Scalar>
-  static const TileKernel<Scalar>& kernel() {
-    if constexpr (std::is_same_v<Scalar, Eigen::bfloat16>) {
-      return avx512_bf16::kernel<Scalar>;
+  template <class Kernel>
+  static const Kernel& kernel() {
+    if constexpr (std::is_same_v<Kernel, ForwardKernel<Eigen::bfloat16>> ||
+                  std::is_same_v<Kernel, BackwardKernel<Eigen::bfloat16>>) {
+      return avx512_bf16::kernel<Kernel>;
     } else {
-      return avx512_isa::kernel<Scalar>();
+      return avx512_isa::kernel<Kernel>();
     }
   }
 };
@@ -84,12 +85,12 @@ struct avx512_bf16_isa : avx512_isa {
 struct amx_bf16_isa : avx512_bf16_isa {
   static constexpr const char* name = "amx_bf16";
   static bool supported() { return avx512_bf16_isa::supported() && detail::tiles_permitted(); }
-  template <class Scalar>
-  static const TileKernel<Scalar>& kernel() {
-    if constexpr (std::is_same_v<Scalar, Eigen::bfloat16>) {
+  template <class Kernel>
+  static const Kernel& kernel() {
+    if constexpr (std::is_same_v<Kernel, ForwardKernel<Eigen::bfloat16>>) {
       return avx512_bf16::tile_kernel<HardwareTiles>;
     } else {
-      return avx512_bf16_isa::kernel<Scalar>();
+      return avx512_bf16_isa::kernel<Kernel>();
     }
   }
 };

@@ -1,5 +1,6 @@
-// TileKernel: what the engine asks of an instruction set, as a table of functions, so that the engine is
-// compiled once per scalar and not once per instruction set.
+// What the engine asks of an instruction set, as tables of functions, so that the engine is compiled once per
+// scalar and not once per instruction set; a table for each pass, so that a unit that makes forward calls
+// alone compiles no backward kernel.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +31,7 @@ inline constexpr std::int64_t largest_tile = 64;
 /// O = 0.
 template <class T>
 struct QueryTile {
-  std::byte* query;  // as the kernel's load_queries writes it
+  std::byte* query;  // as load_queries writes it
   T* output;         // O, [padded head_dim][width]
   T* maximum;        // m, [width]
   T* sum;            // l, [width]
@@ -61,8 +62,8 @@ struct PackedKeys {
   std::int64_t capacity;  // keys that the buffers were laid out for
 };
 
-/// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors. Both as the
-/// kernel's load_gradients writes them.
+/// Up to max_queries queries for backward: once in lanes, once as rows padded to whole vectors. Both as
+/// load_gradients writes them.
 template <class T>
 struct GradientTile {
   std::byte* query;
@@ -88,35 +89,41 @@ struct ProbabilityTile {
 /// A run of keys for backward.
 template <class T>
 struct GradientKeys {
-  std::byte* keys;      // as pack_gradient_panels writes them
+  std::byte* keys;      // as pack_panels writes them
   std::byte* values;    // of the same form
-  std::byte* key_rows;  // as pack_gradient_rows writes them
+  std::byte* key_rows;  // as pack_rows writes them
   T* grad_keys;         // [padded count][row_dim], summed up; null: not wanted
   T* grad_values;       // [padded count][row_dim], null with grad_keys
 };
 
-/// Layout and functions of one instruction set for one scalar. A tile holds up to max_queries() queries.
-template <class Scalar>
-struct TileKernel {
+/// How many queries a tile holds, and how far extents are rounded up.
+struct TileExtents {
+  int lanes;        // queries in a vector
+  int max_vectors;  // vectors in a tile
+  int panel;        // extents that kernels read and write in whole panels are rounded up to it
+
+  std::int64_t max_queries() const { return static_cast<std::int64_t>(lanes) * max_vectors; }
+  std::int64_t padded(std::int64_t extent) const { return (extent + panel - 1) / panel * panel; }
+  /// Rows of backward are padded to whole vectors of dimensions.
+  std::int64_t row_dim(std::int64_t head_dim) const { return (head_dim + lanes - 1) / lanes * lanes; }
+  int vectors_for(std::int64_t queries) const {
+    return static_cast<int>(std::min<std::int64_t>((queries + lanes - 1) / lanes, max_vectors));
+  }
+};
+
+/// Forward of one instruction set for one scalar. Rows of queries may be null: lanes without a query hold
+/// zeros, so that nothing in them can turn into NaN. `rows` of states are numbers of rows, or -1.
+template <class Element>
+struct ForwardKernel {
+  using Scalar = Element;
   using T = accumulator_t<Scalar>;
 
   const char* name;
-  const char* backward_name;     // of the kernel that lends its backward, or its own
-  int lanes;                     // queries in a vector
-  int max_vectors;               // vectors in a tile
-  int panel;                     // extents that kernels read and write in whole panels are rounded up to it
-  std::int64_t key_block;        // keys whose scores are held at once: a tile's stay in the first-level cache
-  std::int64_t forward_scratch;  // elements of T that attend() needs
-  std::int64_t backward_scratch;  // elements of T that accumulate() and probabilities() need
+  TileExtents tile;
+  std::int64_t scratch;  // elements of T that attend() needs
   std::int64_t (*query_bytes)(std::int64_t queries, std::int64_t head_dim);
   std::int64_t (*key_bytes)(std::int64_t keys, std::int64_t head_dim);
   std::int64_t (*value_bytes)(std::int64_t keys, std::int64_t head_dim);
-  std::int64_t (*gradient_lane_bytes)(std::int64_t queries, std::int64_t head_dim);
-  std::int64_t (*gradient_panel_bytes)(std::int64_t keys, std::int64_t head_dim);
-  std::int64_t (*gradient_row_bytes)(std::int64_t rows, std::int64_t head_dim);
-
-  /// Forward. Rows of queries may be null: lanes without a query hold zeros, so that nothing in them can turn
-  /// into NaN. `rows` of states are numbers of rows, or -1.
   void (*pack_keys)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, std::byte* to);
   void (*pack_values)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
                       std::int64_t capacity, std::byte* to);
@@ -127,35 +134,46 @@ struct TileKernel {
                        const StateRows<T>& states);
   void (*attend)(const PackedKeys& keys, const QueryTile<T>& tile, const TilePositions& positions,
                  std::int64_t head_dim, T scale, T* scratch);
+  void (*round_row)(const T* from, T factor, std::int64_t count, Scalar* to);  // to = factor * from
+};
 
-  /// Backward. `scale` is that of the scores in base-2 logarithms.
-  void (*pack_gradient_panels)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
-                               std::byte* to);
-  void (*pack_gradient_rows)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
-                             std::byte* to);
+/// Backward. `scale` is that of the scores in base-2 logarithms.
+template <class Element>
+struct BackwardKernel {
+  using Scalar = Element;
+  using T = accumulator_t<Scalar>;
+
+  const char* name;
+  TileExtents tile;
+  std::int64_t scratch;  // elements of T that accumulate() needs
+  std::int64_t (*lane_bytes)(std::int64_t queries, std::int64_t head_dim);
+  std::int64_t (*panel_bytes)(std::int64_t keys, std::int64_t head_dim);
+  std::int64_t (*row_bytes)(std::int64_t rows, std::int64_t head_dim);
+  void (*pack_panels)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim,
+                      std::byte* to);
+  void (*pack_rows)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, std::byte* to);
   void (*load_gradients)(const Scalar* const* queries, const Scalar* const* grads, std::int64_t head_dim,
                          T scale, const GradientTile<T>& tile);
   void (*accumulate)(const GradientKeys<T>& keys, const GradientTile<T>& tile, const TilePositions& positions,
                      std::int64_t head_dim, T scale, T* scratch);
+  void (*round_row)(const T* from, T factor, std::int64_t count, Scalar* to);  // to = factor * from
+  void (*add_row)(const T* from, T factor, std::int64_t count, T* to);         // to += factor * from
+  T (*dot)(const Scalar* a, const Scalar* b, std::int64_t count);              // sum_d a b
+};
 
-  /// Probabilities [count][width] of at most key_block keys, which are packed in panels of T.
+/// Probabilities [count][width] of at most key_block keys, which are packed in panels of T.
+template <class Element>
+struct ProbabilityKernel {
+  using Scalar = Element;
+  using T = accumulator_t<Scalar>;
+
+  const char* name;
+  TileExtents tile;
+  std::int64_t key_block;
+  std::int64_t scratch;  // elements of T that probabilities() needs
   void (*pack_panels)(const Rows<const Scalar>& rows, std::int64_t count, std::int64_t head_dim, T* to);
   void (*probabilities)(const T* panels, const ProbabilityTile<T>& tile, const TilePositions& positions,
                         std::int64_t head_dim, T* to);
-
-  /// Rows: to = factor * from, to += factor * from, and sum_d a b.
-  void (*round_row)(const T* from, T factor, std::int64_t count, Scalar* to);
-  void (*add_row)(const T* from, T factor, std::int64_t count, T* to);
-  T (*dot)(const Scalar* a, const Scalar* b, std::int64_t count);
-
-  std::int64_t max_queries() const { return static_cast<std::int64_t>(lanes) * max_vectors; }
-  std::int64_t padded(std::int64_t extent) const { return (extent + panel - 1) / panel * panel; }
-  /// Rows of backward are padded to whole vectors of dimensions.
-  std::int64_t row_dim(std::int64_t head_dim) const { return (head_dim + lanes - 1) / lanes * lanes; }
-  int vectors_for(std::int64_t queries) const {
-    return static_cast<int>(std::min<std::int64_t>((queries + lanes - 1) / lanes, max_vectors));
-  }
-  std::int64_t width_for(std::int64_t queries) const { return vectors_for(queries) * lanes; }
 };
 
 }  // namespace engine

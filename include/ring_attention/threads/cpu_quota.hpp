@@ -17,6 +17,9 @@ namespace detail {
 
 constexpr int no_cpu_quota = INT_MAX;
 
+// Functions that read files run once in a process: marked cold, they are made for size, which saves compile
+// time.
+
 /// The text before `separator`; the rest, after it, remains. All of it if there is none.
 inline std::string_view take_until(std::string_view& rest, char separator) {
   const auto end = std::find(rest.begin(), rest.end(), separator);
@@ -47,7 +50,7 @@ inline int cores_of_quota(std::string_view quota, std::string_view period) {
 }
 
 /// Empty if the file cannot be read.
-inline std::string read_text(const std::string& path) {
+[[gnu::cold]] inline std::string read_text(const std::string& path) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "re"), std::fclose);
   std::string text;
   if (!file) return text;
@@ -57,7 +60,7 @@ inline std::string read_text(const std::string& path) {
 }
 
 /// The quota of one group, in cgroup v2's file or v1's.
-inline int quota_of_group(const std::string& folder, bool unified) {
+[[gnu::cold]] inline int quota_of_group(const std::string& folder, bool unified) {
   if (!unified) {
     return cores_of_quota(read_text(folder + "/cpu.cfs_quota_us"), read_text(folder + "/cpu.cfs_period_us"));
   }
@@ -68,7 +71,7 @@ inline int quota_of_group(const std::string& folder, bool unified) {
 }
 
 /// A path as /proc/self/mountinfo writes it: blanks and backslashes are octal numbers.
-inline std::string decode_mount_path(std::string_view text) {
+[[gnu::cold]] inline std::string decode_mount_path(std::string_view text) {
   std::string path;
   while (!text.empty()) {
     if (text[0] == '\\' && text.size() > 3) {
@@ -93,7 +96,7 @@ struct CgroupMount {
   bool unified = false;
 };
 
-inline CgroupMount parse_mount(std::string_view line) {
+[[gnu::cold]] inline CgroupMount parse_mount(std::string_view line) {
   CgroupMount mount;
   for (int skipped = 0; skipped < 3; ++skipped) take_until(line, ' ');
   const std::string_view root = take_until(line, ' '), point = take_until(line, ' ');
@@ -121,7 +124,7 @@ inline std::string_view find_group(std::string_view memberships, bool unified) {
 
 /// Processors' worth of time that the process may use, rounded up; no_cpu_quota if nothing limits it. Of
 /// nested groups the tightest counts. Paths begin at `root`, which is another folder for tests only.
-inline int cpu_quota(const std::string& root = {}) {
+[[gnu::cold]] inline int cpu_quota(const std::string& root = {}) {
   const std::string memberships = read_text(root + "/proc/self/cgroup");
   const std::string mounts = read_text(root + "/proc/self/mountinfo");
   int tightest = no_cpu_quota;

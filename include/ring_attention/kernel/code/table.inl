@@ -1,4 +1,4 @@
-// The table of a target. Part of its body.
+// The tables of a target. Part of its body.
 
 #if RING_ATTENTION_TARGET_BF16
 template <class Scalar>
@@ -14,34 +14,59 @@ using BackwardOf = Backward<Scalar>;
 #endif
 
 template <class Scalar>
-inline constexpr TileKernel<Scalar> kernel{
-    .name = RING_ATTENTION_TARGET_NAME,
-    .backward_name = RING_ATTENTION_TARGET_NAME,
-    .lanes = Forward<Scalar>::lanes,
-    .max_vectors = max_vectors,
-    .panel = panel,
-    .key_block = Forward<Scalar>::key_block,
-    .forward_scratch = ForwardOf<Scalar>::score_elements,
-    .backward_scratch = BackwardOf<Scalar>::scratch_elements,
-    .query_bytes = ForwardOf<Scalar>::query_bytes,
-    .key_bytes = ForwardOf<Scalar>::key_bytes,
-    .value_bytes = ForwardOf<Scalar>::value_bytes,
-    .gradient_lane_bytes = BackwardOf<Scalar>::lane_bytes,
-    .gradient_panel_bytes = BackwardOf<Scalar>::panel_bytes,
-    .gradient_row_bytes = BackwardOf<Scalar>::row_bytes,
-    .pack_keys = ForwardOf<Scalar>::pack_keys,
-    .pack_values = ForwardOf<Scalar>::pack_values,
-    .load_queries = ForwardOf<Scalar>::load_queries,
-    .load_states = Forward<Scalar>::load_states,
-    .store_states = Forward<Scalar>::store_states,
-    .attend = ForwardOf<Scalar>::attend,
-    .pack_gradient_panels = BackwardOf<Scalar>::pack_panels,
-    .pack_gradient_rows = BackwardOf<Scalar>::pack_rows,
-    .load_gradients = BackwardOf<Scalar>::load_gradients,
-    .accumulate = BackwardOf<Scalar>::accumulate,
-    .pack_panels = Forward<Scalar>::pack_panels,
-    .probabilities = Backward<Scalar>::probabilities,
-    .round_row = round_row<Scalar>,
-    .add_row = add_row<accumulator_t<Scalar>>,
-    .dot = BackwardOf<Scalar>::dot,
-};
+inline constexpr TileExtents tile_extents{Forward<Scalar>::lanes, max_vectors, panel};
+
+template <class Scalar>
+constexpr ForwardKernel<Scalar> make_kernel(std::type_identity<ForwardKernel<Scalar>>) {
+  using Of = ForwardOf<Scalar>;
+  return {
+      .name = RING_ATTENTION_TARGET_NAME,
+      .tile = tile_extents<Scalar>,
+      .scratch = Of::score_elements,
+      .query_bytes = Of::query_bytes,
+      .key_bytes = Of::key_bytes,
+      .value_bytes = Of::value_bytes,
+      .pack_keys = Of::pack_keys,
+      .pack_values = Of::pack_values,
+      .load_queries = Of::load_queries,
+      .load_states = Forward<Scalar>::load_states,
+      .store_states = Forward<Scalar>::store_states,
+      .attend = Of::attend,
+      .round_row = round_row<Scalar>,
+  };
+}
+
+template <class Scalar>
+constexpr BackwardKernel<Scalar> make_kernel(std::type_identity<BackwardKernel<Scalar>>) {
+  using Of = BackwardOf<Scalar>;
+  return {
+      .name = RING_ATTENTION_TARGET_NAME,
+      .tile = tile_extents<Scalar>,
+      .scratch = Of::scratch_elements,
+      .lane_bytes = Of::lane_bytes,
+      .panel_bytes = Of::panel_bytes,
+      .row_bytes = Of::row_bytes,
+      .pack_panels = Of::pack_panels,
+      .pack_rows = Of::pack_rows,
+      .load_gradients = Of::load_gradients,
+      .accumulate = Of::accumulate,
+      .round_row = round_row<Scalar>,
+      .add_row = add_row<accumulator_t<Scalar>>,
+      .dot = Of::dot,
+  };
+}
+
+template <class Scalar>
+constexpr ProbabilityKernel<Scalar> make_kernel(std::type_identity<ProbabilityKernel<Scalar>>) {
+  return {
+      .name = RING_ATTENTION_TARGET_NAME,
+      .tile = tile_extents<Scalar>,
+      .key_block = Forward<Scalar>::key_block,
+      .scratch = Backward<Scalar>::scratch_elements,
+      .pack_panels = Forward<Scalar>::pack_panels,
+      .probabilities = Backward<Scalar>::probabilities,
+  };
+}
+
+template <class Kernel>
+inline constexpr Kernel kernel = make_kernel(std::type_identity<Kernel>());

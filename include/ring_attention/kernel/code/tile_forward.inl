@@ -203,25 +203,18 @@ struct TileForward {
 };
 
 template <class Tiles>
-constexpr TileKernel<Eigen::bfloat16> make_tile_kernel() {
-  using F = TileForward<Tiles>;
-  TileKernel<Eigen::bfloat16> made = kernel<Eigen::bfloat16>;
-  made.name = "amx_bf16";
-  made.max_vectors = F::max_vectors;
-  made.panel = tile_rows;
-  made.forward_scratch = F::scratch_elements;
-  made.query_bytes = TileLayout::query_bytes;
-  made.key_bytes = TileLayout::key_bytes;
-  made.value_bytes = TileLayout::value_bytes;
-  made.pack_keys = TileLayout::pack_keys;
-  made.pack_values = TileLayout::pack_values;
-  made.load_queries = TileLayout::load_queries;
-  made.load_states = TileLayout::load_states;
-  made.store_states = TileLayout::store_states;
-  made.attend = F::attend;
-  return made;
-}
-
-/// What `kernel` has, but for forward.
-template <class Tiles>
-inline constexpr TileKernel<Eigen::bfloat16> tile_kernel = make_tile_kernel<Tiles>();
+inline constexpr ForwardKernel<Eigen::bfloat16> tile_kernel{
+    .name = "amx_bf16",
+    .tile = {TileForward<Tiles>::lanes, TileForward<Tiles>::max_vectors, tile_rows},
+    .scratch = TileForward<Tiles>::scratch_elements,
+    .query_bytes = TileLayout::query_bytes,
+    .key_bytes = TileLayout::key_bytes,
+    .value_bytes = TileLayout::value_bytes,
+    .pack_keys = TileLayout::pack_keys,
+    .pack_values = TileLayout::pack_values,
+    .load_queries = TileLayout::load_queries,
+    .load_states = TileLayout::load_states,
+    .store_states = TileLayout::store_states,
+    .attend = TileForward<Tiles>::attend,
+    .round_row = round_row<Eigen::bfloat16>,
+};
