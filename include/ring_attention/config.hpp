@@ -2,12 +2,16 @@
 // attention (LongNet, arXiv 2307.02486).
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <ring_attention/error.hpp>
-#include <string>
+#include <ring_attention/version.hpp>
 #include <vector>
+
+#if RING_ATTENTION_DEFINES_ENGINE
+#include <cmath>
+#include <string>
+#endif
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
@@ -72,41 +76,10 @@ struct AttentionConfig {
   ShardLayout shard_layout = ShardLayout::contiguous;     ///< which tokens a ring member owns
 
   /// Throws std::invalid_argument that names the first field that breaks a rule.
-  void validate() const {
-    if (segment_lengths.empty()) {
-      detail::throw_invalid("segment_lengths.size()", std::int64_t{0}, "at least one branch is needed");
-    }
-    if (dilation_rates.size() != segment_lengths.size()) {
-      detail::throw_invalid("dilation_rates.size()", static_cast<std::int64_t>(dilation_rates.size()),
-                            "must equal segment_lengths.size() = " + std::to_string(segment_lengths.size()));
-    }
-    for (std::size_t i = 0; i < segment_lengths.size(); ++i) {
-      detail::require_positive(detail::element_name("segment_lengths", i), segment_lengths[i]);
-      detail::require_positive(detail::element_name("dilation_rates", i), dilation_rates[i]);
-    }
-    detail::require_positive("ring_size", ring_size);
-    check_enumerator("head_partition", head_partition, HeadPartition::shared);
-    check_enumerator("offset_rule", offset_rule, OffsetRule::by_head_block);
-    check_enumerator("query_rule", query_rule, QueryRule::dilated);
-    check_enumerator("padding_rule", padding_rule, PaddingRule::zero_attended);
-    check_enumerator("mix_gradient", mix_gradient, MixGradient::detached);
-    check_enumerator("shard_layout", shard_layout, ShardLayout::zigzag);
-    if (scale && !std::isfinite(*scale)) {
-      detail::throw_invalid("scale", std::to_string(*scale), "must be finite");
-    }
-  }
+  void validate() const;
 
   /// Whether every field is equal.
   friend bool operator==(const AttentionConfig&, const AttentionConfig&) = default;
-
- private:
-  template <class Enumeration>
-  static void check_enumerator(const char* field, Enumeration value, Enumeration last) {
-    const auto number = static_cast<std::int64_t>(value);
-    if (number < 0 || number > static_cast<std::int64_t>(last)) {
-      detail::throw_invalid(field, number, "is not a value of its enumeration");
-    }
-  }
 };
 
 /// Ring dilated attention: heads divided over the branches, every query served. Lengths and rates are left
@@ -131,6 +104,45 @@ inline AttentionConfig torchscale_preset() {
   config.padding_rule = PaddingRule::zero_attended;
   return config;
 }
+
+#if RING_ATTENTION_DEFINES_ENGINE
+namespace detail {
+
+template <class Enumeration>
+void check_enumerator(const char* field, Enumeration value, Enumeration last) {
+  const auto number = static_cast<std::int64_t>(value);
+  if (number < 0 || number > static_cast<std::int64_t>(last)) {
+    throw_invalid(field, number, "is not a value of its enumeration");
+  }
+}
+
+}  // namespace detail
+
+RING_ATTENTION_INLINE void AttentionConfig::validate() const {
+  if (segment_lengths.empty()) {
+    detail::throw_invalid("segment_lengths.size()", std::int64_t{0}, "at least one branch is needed");
+  }
+  if (dilation_rates.size() != segment_lengths.size()) {
+    detail::throw_invalid("dilation_rates.size()", static_cast<std::int64_t>(dilation_rates.size()),
+                          "must equal segment_lengths.size() = " + std::to_string(segment_lengths.size()));
+  }
+  for (std::size_t i = 0; i < segment_lengths.size(); ++i) {
+    detail::require_positive(detail::element_name("segment_lengths", i), segment_lengths[i]);
+    detail::require_positive(detail::element_name("dilation_rates", i), dilation_rates[i]);
+  }
+  detail::require_positive("ring_size", ring_size);
+  detail::check_enumerator("head_partition", head_partition, HeadPartition::shared);
+  detail::check_enumerator("offset_rule", offset_rule, OffsetRule::by_head_block);
+  detail::check_enumerator("query_rule", query_rule, QueryRule::dilated);
+  detail::check_enumerator("padding_rule", padding_rule, PaddingRule::zero_attended);
+  detail::check_enumerator("mix_gradient", mix_gradient, MixGradient::detached);
+  detail::check_enumerator("shard_layout", shard_layout, ShardLayout::zigzag);
+  if (scale && !std::isfinite(*scale)) {
+    detail::throw_invalid("scale", std::to_string(*scale), "must be finite");
+  }
+}
+
+#endif
 
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

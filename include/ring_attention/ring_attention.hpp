@@ -17,8 +17,8 @@
 #include <ring_attention/block_probabilities.hpp>
 #include <ring_attention/config.hpp>
 #include <ring_attention/kernel/choice.hpp>
+#include <ring_attention/num_threads.hpp>
 #include <ring_attention/options.hpp>
-#include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>

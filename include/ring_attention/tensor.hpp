@@ -10,7 +10,9 @@
 #include <memory>
 #include <new>
 #include <ring_attention/error.hpp>
+#include <ring_attention/version.hpp>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -23,33 +25,12 @@ using Shape = std::array<std::int64_t, 4>;
 using Strides = std::array<std::int64_t, 3>;
 
 /// As errors show a shape: "[1, 16384, 8, 64]".
-inline std::string to_string(const Shape& shape) {
-  std::string text = "[";
-  for (const std::int64_t extent : shape) text += std::to_string(extent) + ", ";
-  text.replace(text.size() - 2, 2, "]");
-  return text;
-}
+std::string to_string(const Shape& shape);
 
 namespace detail {
 
 /// Number of elements; throws where an extent is negative or the size in bytes does not fit ptrdiff_t.
-inline std::int64_t checked_size(std::string_view what, const Shape& shape, std::size_t element_bytes) {
-  constexpr std::array axes{"b", "n", "h", "d"};
-  bool empty = false;
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    if (shape[i] < 0) {
-      throw_invalid(std::string(what) + " extent " + axes[i], shape[i], "must not be negative");
-    }
-    empty = empty || shape[i] == 0;
-  }
-  if (empty) return 0;
-  std::int64_t limit =
-      (std::numeric_limits<std::ptrdiff_t>::max)() / static_cast<std::int64_t>(element_bytes);
-  for (const std::int64_t extent : shape) limit /= extent;
-  if (limit == 0)
-    throw_invalid(std::string(what) + " shape", to_string(shape), "its size in bytes overflows");
-  return shape[0] * shape[1] * shape[2] * shape[3];
-}
+std::int64_t checked_size(std::string_view what, const Shape& shape, std::size_t element_bytes);
 
 /// Number of elements of a checked shape. An empty shape may hold extents whose product overflows.
 inline std::int64_t element_count(const Shape& shape) {
@@ -237,6 +218,36 @@ auto view(const E& tensor) {
   using Element = std::remove_pointer_t<decltype(tensor.data())>;
   return TensorView<const Element>(view(const_cast<E&>(tensor)));
 }
+
+#if RING_ATTENTION_DEFINES_ENGINE
+
+RING_ATTENTION_INLINE std::string to_string(const Shape& shape) {
+  std::string text = "[";
+  for (const std::int64_t extent : shape) text += std::to_string(extent) + ", ";
+  text.replace(text.size() - 2, 2, "]");
+  return text;
+}
+
+RING_ATTENTION_INLINE std::int64_t detail::checked_size(std::string_view what, const Shape& shape,
+                                                        std::size_t element_bytes) {
+  constexpr std::array axes{"b", "n", "h", "d"};
+  bool empty = false;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 0) {
+      throw_invalid(std::string(what) + " extent " + axes[i], shape[i], "must not be negative");
+    }
+    empty = empty || shape[i] == 0;
+  }
+  if (empty) return 0;
+  std::int64_t limit =
+      (std::numeric_limits<std::ptrdiff_t>::max)() / static_cast<std::int64_t>(element_bytes);
+  for (const std::int64_t extent : shape) limit /= extent;
+  if (limit == 0)
+    throw_invalid(std::string(what) + " shape", to_string(shape), "its size in bytes overflows");
+  return shape[0] * shape[1] * shape[2] * shape[3];
+}
+
+#endif
 
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

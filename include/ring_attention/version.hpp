@@ -34,7 +34,9 @@
 #endif
 
 /// 1 where units define the engine themselves, as they do unless it is compiled: RING_ATTENTION_COMPILED is
-/// defined for units that use ring_attention::compiled, RING_ATTENTION_COMPILING for its own.
+/// defined for units that use ring_attention::compiled, RING_ATTENTION_COMPILING for its own. A header
+/// declares first; what only definitions need, includes among them, follows `#if
+/// RING_ATTENTION_DEFINES_ENGINE`.
 #if !defined(RING_ATTENTION_COMPILED)
 #define RING_ATTENTION_DEFINES_ENGINE 1
 #define RING_ATTENTION_INLINE inline
@@ -43,6 +45,7 @@
 #define RING_ATTENTION_INLINE __attribute__((weak))
 #else
 #define RING_ATTENTION_DEFINES_ENGINE 0
+#define RING_ATTENTION_INLINE inline
 #endif
 
 /// Symbols that shared libraries do not hide even where they hide the others.

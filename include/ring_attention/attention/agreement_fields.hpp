@@ -1,21 +1,37 @@
 // What the ranks of a ring compare before data moves, as names and values.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <ring_attention/config.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
-#include <ring_attention/pattern/xxh64.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <ring_attention/ring/agreement.hpp>
-#include <span>
-#include <sstream>
+#include <ring_attention/version.hpp>
 #include <string>
 #include <vector>
+
+#if RING_ATTENTION_DEFINES_ENGINE
+#include <algorithm>
+#include <ring_attention/pattern/xxh64.hpp>
+#include <span>
+#include <sstream>
+#endif
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
+
+AgreementFields agreement_fields(const AttentionConfig& config);
+
+AgreementFields agreement_fields(const BlockSparseConfig& sparse);
+
+/// Tells objects of different fields apart in every call, without sending all fields again.
+std::string summary_of(const std::string& kind, const AgreementFields& fields);
+
+AgreementFields agreement_fields(const CallShape& shape, std::int64_t total_sequence_length,
+                                 const std::vector<std::int64_t>& lengths);
+
+#if RING_ATTENTION_DEFINES_ENGINE
 
 inline std::string text_of(const std::vector<std::int64_t>& values) {
   std::string text = "{";
@@ -23,7 +39,7 @@ inline std::string text_of(const std::vector<std::int64_t>& values) {
   return text + "}";
 }
 
-inline AgreementFields agreement_fields(const AttentionConfig& config) {
+RING_ATTENTION_INLINE AgreementFields agreement_fields(const AttentionConfig& config) {
   const auto number = [](auto value) { return std::to_string(static_cast<std::int64_t>(value)); };
   std::ostringstream scale;
   scale.precision(17);
@@ -41,7 +57,7 @@ inline AgreementFields agreement_fields(const AttentionConfig& config) {
           {"shard_layout", number(config.shard_layout)}};
 }
 
-inline AgreementFields agreement_fields(const BlockSparseConfig& sparse) {
+RING_ATTENTION_INLINE AgreementFields agreement_fields(const BlockSparseConfig& sparse) {
   std::vector<BlockPair> blocks = sparse.blocks;  // in any order, and duplicates count once
   std::sort(blocks.begin(), blocks.end());
   blocks.erase(std::unique(blocks.begin(), blocks.end()), blocks.end());
@@ -54,14 +70,14 @@ inline AgreementFields agreement_fields(const BlockSparseConfig& sparse) {
           {"blocks", std::to_string(blocks.size()) + " pairs with checksum " + std::to_string(checksum)}};
 }
 
-/// Tells objects of different fields apart in every call, without sending all fields again.
-inline std::string summary_of(const std::string& kind, const AgreementFields& fields) {
+RING_ATTENTION_INLINE std::string summary_of(const std::string& kind, const AgreementFields& fields) {
   const std::string bytes = packed(fields);
   return kind + " with checksum " + std::to_string(xxh64(std::as_bytes(std::span(bytes))));
 }
 
-inline AgreementFields agreement_fields(const CallShape& shape, std::int64_t total_sequence_length,
-                                        const std::vector<std::int64_t>& lengths) {
+RING_ATTENTION_INLINE AgreementFields agreement_fields(const CallShape& shape,
+                                                       std::int64_t total_sequence_length,
+                                                       const std::vector<std::int64_t>& lengths) {
   return {{"total_sequence_length", std::to_string(total_sequence_length)},
           {"batch size", std::to_string(shape.batch)},
           {"query heads", std::to_string(shape.heads)},
@@ -69,6 +85,8 @@ inline AgreementFields agreement_fields(const CallShape& shape, std::int64_t tot
           {"head dimension", std::to_string(shape.head_dim)},
           {"lengths", text_of(lengths)}};
 }
+
+#endif
 
 }  // namespace detail
 }  // namespace RING_ATTENTION_NAMESPACE

@@ -7,7 +7,6 @@
 #include <ring_attention/cpu/forward_arguments.hpp>
 #include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/options.hpp>
-#include <ring_attention/parallel.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>
 #include <ring_attention/plan/call_checks.hpp>
 #include <ring_attention/plan/make_plan.hpp>

@@ -9,7 +9,6 @@
 #include <ring_attention/cpu/key_exchange.hpp>
 #include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/options.hpp>
-#include <ring_attention/parallel.hpp>
 #include <ring_attention/plan/plan_report.hpp>
 #include <ring_attention/ring/agreement.hpp>
 #include <ring_attention/ring/communicator.hpp>

@@ -3,17 +3,15 @@
 
 #include <climits>
 #include <cstdint>
-#include <exception>
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/cpu/key_exchange.hpp>
 #include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/plan/plan_report.hpp>
+#include <ring_attention/ring/communicator.hpp>
 #include <ring_attention/ring/thread_communicator.hpp>
-#include <ring_attention/threads/worker_thread.hpp>
+#include <ring_attention/ring/thread_members.hpp>
 #include <string>
-#include <system_error>
 #include <utility>
-#include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -86,49 +84,9 @@ class TrueRingDilatedAttention
     return {&plan, this->config().shard_layout, rank, /*whole_tensors=*/true};
   }
 
-  /// Runs every member to its end; throws what the first member to fail threw.
   template <class Member>
   void run_members(const Member& member) const {
-    const int size = static_cast<int>(this->config().ring_size);
-    ThreadRing ring(size, options_);
-    std::vector<std::exception_ptr> errors(static_cast<std::size_t>(size));
-    const auto run = [&](int rank) {
-      ThreadCommunicator communicator(ring, rank);
-      try {
-        detail::tell_failure(communicator, [&] { member(communicator); });
-      } catch (...) {
-        errors[static_cast<std::size_t>(rank)] = std::current_exception();
-      }
-    };
-    {
-      detail::JoinedThreads threads;
-      threads.reserve(static_cast<std::size_t>(size - 1));
-      const auto give_up = [&ring](const char* why) {  // members that run wait for those that do not
-        ThreadCommunicator communicator(ring, 0);
-        detail::give_up(communicator, why, Failure::error);
-      };
-      try {
-        for (int rank = 1; rank < size; ++rank) threads.start([&run, rank] { run(rank); });
-      } catch (const std::system_error& refused) {
-        give_up(refused.what());
-        throw std::system_error(refused.code(), too_few_threads(threads.size()));
-      } catch (const std::exception& error) {
-        give_up(error.what());
-        throw;
-      }
-      run(0);
-    }
-    if (ring.failed_rank() >= 0) std::rethrow_exception(errors[static_cast<std::size_t>(ring.failed_rank())]);
-  }
-
-  std::string too_few_threads(std::size_t made) const {
-    const std::int64_t size = this->config().ring_size;
-    return detail::invalid_text(
-        "ring_size", std::to_string(size),
-        "every member is a thread, and the system granted only " + std::to_string(made) + " of " +
-            std::to_string(size - 1) +
-            " (the caller's is one more); limits are those of ulimit -u, cgroup pids.max and "
-            "memory");
+    detail::run_members(static_cast<int>(this->config().ring_size), options_, member);
   }
 
   CommunicatorOptions options_;

@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ring_attention/cpu/key_pieces.hpp>
-#include <ring_attention/plan/meetings.hpp>
+#include <ring_attention/kernel/rows.hpp>
 #include <ring_attention/plan/shards.hpp>
 #include <ring_attention/plan/transfer.hpp>
 #include <ring_attention/tensor.hpp>
@@ -37,9 +36,7 @@ class KeyMessage {
 
   /// Walks the keys of a meeting that lie among the tokens [begin, end).
   detail::Transfer::Places places(std::int64_t item, std::int64_t kv_head, const detail::Meeting& meeting,
-                                  std::int64_t begin, std::int64_t end) const {
-    return {*transfer_, item, kv_head, meeting, begin, end};
-  }
+                                  std::int64_t begin, std::int64_t end) const;
   /// The rows of a place.
   KeyRows<Element> at(const detail::KeyPlace& place, std::int64_t, std::int64_t) const {
     Element* const keys = data_ + place.message_row * head_dim_;
@@ -55,6 +52,15 @@ class KeyMessage {
   Element* data_ = nullptr;
   std::int64_t head_dim_ = 0;
 };
+
+#if RING_ATTENTION_DEFINES_ENGINE
+template <class Element>
+detail::Transfer::Places KeyMessage<Element>::places(std::int64_t item, std::int64_t kv_head,
+                                                     const detail::Meeting& meeting, std::int64_t begin,
+                                                     std::int64_t end) const {
+  return {*transfer_, item, kv_head, meeting, begin, end};
+}
+#endif
 
 /// Copies the keys and values of a message from the tensors of the member that sends it.
 template <class Scalar>

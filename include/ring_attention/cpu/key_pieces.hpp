@@ -27,12 +27,6 @@ struct KeyPiece {
   }
 };
 
-/// Rows of keys and of values, or of their gradients.
-template <class Element>
-struct KeyRows {
-  Rows<Element> keys, values;
-};
-
 /// Keys and values, or their gradients, in tensors.
 template <class Element>
 struct KeyTensors {

@@ -7,7 +7,7 @@
 #include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/kernel/instruction_sets.hpp>
 #include <ring_attention/kernel/tile_kernel.hpp>
-#include <ring_attention/parallel.hpp>
+#include <ring_attention/num_threads.hpp>
 #include <ring_attention/version.hpp>
 #include <string>
 #include <string_view>

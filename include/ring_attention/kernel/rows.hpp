@@ -20,6 +20,12 @@ struct Rows {
   Rows skip(std::int64_t count) const { return {base + count * stride, stride}; }
 };
 
+/// Rows of keys and of values, or of their gradients.
+template <class Element>
+struct KeyRows {
+  Rows<Element> keys, values;
+};
+
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE
 }  // namespace ring_attention

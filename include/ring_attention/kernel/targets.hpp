@@ -3,6 +3,7 @@
 // its own: a program that was built for any processor has the code for the best ones, too.
 #pragma once
 
+#include <Eigen/Core>
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

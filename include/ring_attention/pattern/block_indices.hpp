@@ -8,6 +8,7 @@
 #include <numeric>
 #include <ring_attention/error.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/version.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -114,9 +115,8 @@ inline void check_block_key(const PatternKey& key) {
 
 }  // namespace detail
 
-/// Computes the lists of a key of one of the kinds that list blocks: list i holds the key blocks of query
-/// block i, ascending. Throws std::invalid_argument for a key that breaks a rule.
-inline std::shared_ptr<const DilatedIndices> make_block_indices(const PatternKey& key) {
+#if RING_ATTENTION_DEFINES_ENGINE
+RING_ATTENTION_INLINE std::shared_ptr<const DilatedIndices> make_block_indices(const PatternKey& key) {
   detail::check_block_key(key);
   std::vector<std::int64_t> begin{0};
   std::vector<std::int64_t> key_blocks;
@@ -129,6 +129,7 @@ inline std::shared_ptr<const DilatedIndices> make_block_indices(const PatternKey
   key_blocks.shrink_to_fit();
   return std::make_shared<const DilatedIndices>(std::move(begin), std::move(key_blocks));
 }
+#endif
 
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

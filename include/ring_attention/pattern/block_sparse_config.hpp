@@ -1,16 +1,19 @@
 // BlockSparseConfig: which pairs of (query block, key block) are active.
 #pragma once
 
-#include <algorithm>
 #include <compare>
-#include <cstddef>
 #include <cstdint>
-#include <ring_attention/error.hpp>
-#include <ring_attention/pattern/block_indices.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/version.hpp>
+#include <vector>
+
+#if RING_ATTENTION_DEFINES_ENGINE
+#include <algorithm>
+#include <cstddef>
+#include <ring_attention/error.hpp>
 #include <string>
 #include <utility>
-#include <vector>
+#endif
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
@@ -47,30 +50,7 @@ struct BlockSparseConfig {
                                        ///< dropped when causal. Given for BlockPattern::custom only
 
   /// Throws std::invalid_argument that names the first field that breaks a rule.
-  void validate() const {
-    if (pattern < BlockPattern::local_window || pattern > BlockPattern::custom) {
-      detail::throw_invalid("pattern", static_cast<std::int64_t>(pattern), "is not a value of BlockPattern");
-    }
-    detail::require_positive("block_size", block_size);
-    if (window < 0) detail::throw_invalid("window", window, "must not be negative");
-    if (global_tokens < 0) detail::throw_invalid("global_tokens", global_tokens, "must not be negative");
-    if (pattern == BlockPattern::dilated_sparse && dilation_rates.empty()) {
-      detail::throw_invalid("dilation_rates.size()", std::int64_t{0}, "at least one rate is needed");
-    }
-    for (std::size_t i = 0; i < dilation_rates.size(); ++i) {
-      detail::require_positive(detail::element_name("dilation_rates", i), dilation_rates[i]);
-    }
-    if (pattern != BlockPattern::custom && !blocks.empty()) {
-      detail::throw_invalid("blocks.size()", static_cast<std::int64_t>(blocks.size()),
-                            "must be 0 unless pattern is BlockPattern::custom");
-    }
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-      for (const auto& [name, block] : {std::pair(".query", blocks[i].query), {".key", blocks[i].key}}) {
-        if (block < 0)
-          detail::throw_invalid(detail::element_name("blocks", i) + name, block, "must not be negative");
-      }
-    }
-  }
+  void validate() const;
 
   /// Whether every field is equal.
   friend bool operator==(const BlockSparseConfig&, const BlockSparseConfig&) = default;
@@ -83,7 +63,43 @@ constexpr std::int64_t blocks_of(std::int64_t tokens, std::int64_t block_size) {
 }
 
 /// Throws where a listed block lies past the last one of a sequence.
-inline void check_block_range(const BlockSparseConfig& sparse, std::int64_t tokens) {
+void check_block_range(const BlockSparseConfig& sparse, std::int64_t tokens);
+
+/// The key of a checked configuration's lists for a sequence. Listed pairs past its end are left out, which
+/// serves batch items that are shorter than the others.
+PatternKey block_pattern_key(const BlockSparseConfig& sparse, bool causal, std::int64_t tokens);
+
+}  // namespace detail
+#if RING_ATTENTION_DEFINES_ENGINE
+
+RING_ATTENTION_INLINE void BlockSparseConfig::validate() const {
+  if (pattern < BlockPattern::local_window || pattern > BlockPattern::custom) {
+    detail::throw_invalid("pattern", static_cast<std::int64_t>(pattern), "is not a value of BlockPattern");
+  }
+  detail::require_positive("block_size", block_size);
+  if (window < 0) detail::throw_invalid("window", window, "must not be negative");
+  if (global_tokens < 0) detail::throw_invalid("global_tokens", global_tokens, "must not be negative");
+  if (pattern == BlockPattern::dilated_sparse && dilation_rates.empty()) {
+    detail::throw_invalid("dilation_rates.size()", std::int64_t{0}, "at least one rate is needed");
+  }
+  for (std::size_t i = 0; i < dilation_rates.size(); ++i) {
+    detail::require_positive(detail::element_name("dilation_rates", i), dilation_rates[i]);
+  }
+  if (pattern != BlockPattern::custom && !blocks.empty()) {
+    detail::throw_invalid("blocks.size()", static_cast<std::int64_t>(blocks.size()),
+                          "must be 0 unless pattern is BlockPattern::custom");
+  }
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    for (const auto& [name, block] : {std::pair(".query", blocks[i].query), {".key", blocks[i].key}}) {
+      if (block < 0)
+        detail::throw_invalid(detail::element_name("blocks", i) + name, block, "must not be negative");
+    }
+  }
+}
+
+namespace detail {
+
+RING_ATTENTION_INLINE void check_block_range(const BlockSparseConfig& sparse, std::int64_t tokens) {
   const std::int64_t blocks = blocks_of(tokens, sparse.block_size);
   for (std::size_t i = 0; i < sparse.blocks.size(); ++i) {
     const BlockPair& pair = sparse.blocks[i];
@@ -96,9 +112,8 @@ inline void check_block_range(const BlockSparseConfig& sparse, std::int64_t toke
   }
 }
 
-/// The key of a checked configuration's lists for a sequence. Listed pairs past its end are left out, which
-/// serves batch items that are shorter than the others.
-inline PatternKey block_pattern_key(const BlockSparseConfig& sparse, bool causal, std::int64_t tokens) {
+RING_ATTENTION_INLINE PatternKey block_pattern_key(const BlockSparseConfig& sparse, bool causal,
+                                                   std::int64_t tokens) {
   PatternKey key;
   key.sequence_length = blocks_of(tokens, sparse.block_size);
   key.parameters = {causal ? 1 : 0};
@@ -134,5 +149,8 @@ inline PatternKey block_pattern_key(const BlockSparseConfig& sparse, bool causal
 }
 
 }  // namespace detail
+
+#endif
+
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

@@ -1,13 +1,24 @@
 // The one pattern cache of a process.
 #pragma once
 
-#include <atomic>
 #include <ring_attention/pattern/pattern_cache.hpp>
-#include <ring_attention/threads/made_once.hpp>
 #include <ring_attention/version.hpp>
+
+#if RING_ATTENTION_DEFINES_ENGINE
+#include <atomic>
+#include <ring_attention/threads/made_once.hpp>
+#endif
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
+/// The cache that `use_pattern_cache` reads: one per process, also when it is used from shared libraries that
+/// hide their symbols.
+PatternCache& get_global_pattern_cache();
+
+/// Drops every entry of the global cache.
+inline void clear_pattern_cache() { get_global_pattern_cache().clear(); }
+
+#if RING_ATTENTION_DEFINES_ENGINE
 namespace detail {
 
 // An inline variable would be one per shared library when libraries are loaded with RTLD_LOCAL, unless its
@@ -43,14 +54,11 @@ static_assert(sizeof(std::atomic<PatternCache*>) <= 8, "the slot above holds one
 
 }  // namespace detail
 
-/// The cache that `use_pattern_cache` reads: one per process, also when it is used from shared libraries that
-/// hide their symbols.
-inline PatternCache& get_global_pattern_cache() {
+RING_ATTENTION_INLINE PatternCache& get_global_pattern_cache() {
   return detail::made_once(detail::global_pattern_cache_slot);
 }
 
-/// Drops every entry of the global cache.
-inline void clear_pattern_cache() { get_global_pattern_cache().clear(); }
+#endif
 
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

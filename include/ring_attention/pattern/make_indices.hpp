@@ -2,11 +2,19 @@
 #pragma once
 
 #include <memory>
-#include <ring_attention/pattern/block_indices.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
+#include <ring_attention/version.hpp>
+
+#if RING_ATTENTION_DEFINES_ENGINE
+#include <ring_attention/pattern/block_indices.hpp>
+#endif
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
+
+/// Computes the lists of a key of one of the kinds that list blocks: list i holds the key blocks of query
+/// block i, ascending. Throws std::invalid_argument for a key that breaks a rule.
+std::shared_ptr<const DilatedIndices> make_block_indices(const PatternKey& key);
 
 /// Computes the pattern of a key of any kind. Throws std::invalid_argument for a key that breaks a rule.
 std::shared_ptr<const DilatedIndices> make_indices(const PatternKey& key);

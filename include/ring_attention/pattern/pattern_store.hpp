@@ -1,26 +1,72 @@
 // PatternStore: patterns on disk, which processes of one machine share in memory.
 #pragma once
 
+#include <filesystem>
+#include <ring_attention/pattern/global_cache.hpp>
+#include <ring_attention/pattern/pattern_cache.hpp>
+#include <ring_attention/pattern/store_report.hpp>
+#include <ring_attention/version.hpp>
+#include <utility>
+#include <vector>
+
+#if RING_ATTENTION_DEFINES_ENGINE
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <ring_attention/error.hpp>
-#include <ring_attention/pattern/global_cache.hpp>
-#include <ring_attention/pattern/pattern_cache.hpp>
 #include <ring_attention/pattern/pattern_check.hpp>
 #include <ring_attention/pattern/pattern_file.hpp>
 #include <ring_attention/pattern/posix_file.hpp>
 #include <ring_attention/pattern/standard_file.hpp>
-#include <ring_attention/pattern/store_report.hpp>
 #include <stdexcept>
 #include <string>
 #include <system_error>
-#include <utility>
-#include <vector>
+#endif
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
+
+/// How PatternStore::load reads.
+struct LoadOptions {
+  /// Map the file where the system can. False reads it into memory of the process's own: for folders on
+  /// devices that fail, or where something truncates files in place, which would end a process that maps
+  /// them.
+  bool map = true;
+};
+
+/// A file of patterns. Any number of threads and processes may save to it and load from it at once: a load
+/// sees one save whole. A save replaces the file, or a symbolic link in its place, and never edits it.
+///
+///     ra::PatternStore store("/var/cache/service/patterns");
+///     store.load();  // a file that is missing or damaged only means that patterns are computed
+///     ...
+///     store.save();  // what the global cache holds by now
+class PatternStore {
+ public:
+  /// Names the file, which need not exist. Touches no disk.
+  explicit PatternStore(std::filesystem::path path) : path_(std::move(path)) {}
+
+  const std::filesystem::path& path() const { return path_; }  ///< as given to the constructor
+
+  /// Replaces the file by the patterns of a cache. Throws std::filesystem::filesystem_error (a
+  /// std::system_error) where the file cannot be written; the old one is then as it was. Throws
+  /// std::invalid_argument for a pattern that is not the one of its key.
+  SaveReport save(const PatternCache& cache = get_global_pattern_cache()) const {
+    return save(cache.entries());
+  }
+  /// The same with listed patterns, the one used last first.
+  SaveReport save(const std::vector<PatternCache::KeyedPattern>& patterns) const;
+
+  /// Puts the patterns of the file into a cache, all or none. They view the mapped file, which all processes
+  /// that load it share; the mapping lasts as long as any of them. A file that is not as save() wrote it is
+  /// told in the report and otherwise ignored.
+  LoadReport load(PatternCache& into = get_global_pattern_cache(), LoadOptions options = {}) const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+#if RING_ATTENTION_DEFINES_ENGINE
 namespace detail {
 
 #if RING_ATTENTION_HAS_POSIX_FILES
@@ -94,49 +140,16 @@ LoadReport load_patterns(const std::filesystem::path& path, PatternCache& into, 
 
 }  // namespace detail
 
-/// How PatternStore::load reads.
-struct LoadOptions {
-  /// Map the file where the system can. False reads it into memory of the process's own: for folders on
-  /// devices that fail, or where something truncates files in place, which would end a process that maps
-  /// them.
-  bool map = true;
-};
+RING_ATTENTION_INLINE SaveReport
+PatternStore::save(const std::vector<PatternCache::KeyedPattern>& patterns) const {
+  return detail::save_patterns<detail::NativeOutput>(path_, patterns);
+}
 
-/// A file of patterns. Any number of threads and processes may save to it and load from it at once: a load
-/// sees one save whole. A save replaces the file, or a symbolic link in its place, and never edits it.
-///
-///     ra::PatternStore store("/var/cache/service/patterns");
-///     store.load();  // a file that is missing or damaged only means that patterns are computed
-///     ...
-///     store.save();  // what the global cache holds by now
-class PatternStore {
- public:
-  /// Names the file, which need not exist. Touches no disk.
-  explicit PatternStore(std::filesystem::path path) : path_(std::move(path)) {}
+RING_ATTENTION_INLINE LoadReport PatternStore::load(PatternCache& into, LoadOptions options) const {
+  return detail::load_patterns<detail::NativeInput>(path_, into, options.map);
+}
 
-  const std::filesystem::path& path() const { return path_; }  ///< as given to the constructor
-
-  /// Replaces the file by the patterns of a cache. Throws std::filesystem::filesystem_error (a
-  /// std::system_error) where the file cannot be written; the old one is then as it was. Throws
-  /// std::invalid_argument for a pattern that is not the one of its key.
-  SaveReport save(const PatternCache& cache = get_global_pattern_cache()) const {
-    return save(cache.entries());
-  }
-  /// The same with listed patterns, the one used last first.
-  SaveReport save(const std::vector<PatternCache::KeyedPattern>& patterns) const {
-    return detail::save_patterns<detail::NativeOutput>(path_, patterns);
-  }
-
-  /// Puts the patterns of the file into a cache, all or none. They view the mapped file, which all processes
-  /// that load it share; the mapping lasts as long as any of them. A file that is not as save() wrote it is
-  /// told in the report and otherwise ignored.
-  LoadReport load(PatternCache& into = get_global_pattern_cache(), LoadOptions options = {}) const {
-    return detail::load_patterns<detail::NativeInput>(path_, into, options.map);
-  }
-
- private:
-  std::filesystem::path path_;
-};
+#endif
 
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

@@ -17,7 +17,7 @@ namespace detail {
 RING_ATTENTION_INLINE PlannedCall plan_block_call(AttentionConfig config, const BlockSparseConfig& sparse,
                                                   const CallShape& shape,
                                                   const std::vector<std::int64_t>& lengths,
-                                                  const PatternLookup& lookup) {
+                                                  const PatternFunction& lookup) {
   // The block list takes the place of branches and rules.
   config.segment_lengths.clear();
   config.dilation_rates.clear();

@@ -10,6 +10,7 @@
 #include <ring_attention/plan/make_plan.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <ring_attention/version.hpp>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -44,7 +45,7 @@ inline std::int64_t offset_of_head(OffsetRule rule, std::int64_t branch, std::in
 }
 
 inline SequencePlan plan_sequence(const AttentionConfig& config, std::int64_t heads, std::int64_t length,
-                                  const PatternLookup& lookup, PlannedCall& call) {
+                                  const PatternFunction& lookup, PlannedCall& call) {
   SequencePlan sequence;
   sequence.length = length;
   if (length == 0) return sequence;
@@ -70,9 +71,22 @@ inline SequencePlan plan_sequence(const AttentionConfig& config, std::int64_t he
   return sequence;
 }
 
+RING_ATTENTION_INLINE void check_lengths(const CallShape& shape, const std::vector<std::int64_t>& lengths) {
+  if (!lengths.empty() && static_cast<std::int64_t>(lengths.size()) != shape.batch) {
+    throw_invalid("lengths.size()", static_cast<std::int64_t>(lengths.size()),
+                  "must be empty or equal the batch size " + std::to_string(shape.batch));
+  }
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] < 0 || lengths[i] > shape.tokens) {
+      throw_invalid(element_name("lengths", i), lengths[i],
+                    "must lie in [0, n] with n = " + std::to_string(shape.tokens));
+    }
+  }
+}
+
 RING_ATTENTION_INLINE PlannedCall plan_call(const AttentionConfig& config, const CallShape& shape,
                                             const std::vector<std::int64_t>& lengths,
-                                            const PatternLookup& lookup) {
+                                            const PatternFunction& lookup) {
   check_lengths(shape, lengths);
   PlannedCall call;
   AttentionPlan& plan = call.plan;

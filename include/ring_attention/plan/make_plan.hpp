@@ -3,35 +3,16 @@
 
 #include <cstdint>
 #include <ring_attention/config.hpp>
-#include <ring_attention/error.hpp>
 #include <ring_attention/pattern/block_sparse_config.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <ring_attention/version.hpp>
-#include <string>
 #include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
-
-/// How a call finds a pattern: by what an attention object does with its cache policy. Refers to a callable,
-/// which must live as long.
-class PatternLookup {
- public:
-  template <class Lookup>
-  PatternLookup(const Lookup& lookup)  // NOLINT(google-explicit-constructor)
-      : object_(&lookup), call_([](const void* object, const PatternKey& key) -> PatternCache::Pattern {
-          return (*static_cast<const Lookup*>(object))(key);
-        }) {}
-
-  PatternCache::Pattern operator()(const PatternKey& key) const { return call_(object_, key); }
-
- private:
-  const void* object_;
-  PatternCache::Pattern (*call_)(const void*, const PatternKey&);
-};
 
 /// A plan and the patterns that it was made from, which it may point into.
 struct PlannedCall {
@@ -40,7 +21,7 @@ struct PlannedCall {
   std::vector<PatternCache::Pattern> patterns;  ///< by key
 
   /// The pattern of a key, kept as long as this call.
-  const DilatedIndices& take(const PatternKey& key, const PatternLookup& lookup) {
+  const DilatedIndices& take(const PatternKey& key, const PatternFunction& lookup) {
     keys.push_back(key);
     patterns.push_back(lookup(key));
     return *patterns.back();
@@ -48,27 +29,16 @@ struct PlannedCall {
 };
 
 /// Throws std::invalid_argument for lengths that do not fit the shape.
-inline void check_lengths(const CallShape& shape, const std::vector<std::int64_t>& lengths) {
-  if (!lengths.empty() && static_cast<std::int64_t>(lengths.size()) != shape.batch) {
-    throw_invalid("lengths.size()", static_cast<std::int64_t>(lengths.size()),
-                  "must be empty or equal the batch size " + std::to_string(shape.batch));
-  }
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    if (lengths[i] < 0 || lengths[i] > shape.tokens) {
-      throw_invalid(element_name("lengths", i), lengths[i],
-                    "must lie in [0, n] with n = " + std::to_string(shape.tokens));
-    }
-  }
-}
+void check_lengths(const CallShape& shape, const std::vector<std::int64_t>& lengths);
 
 /// The plan of a call. Throws as check_lengths does. `config` and `shape` have been checked.
 PlannedCall plan_call(const AttentionConfig& config, const CallShape& shape,
-                      const std::vector<std::int64_t>& lengths, const PatternLookup& lookup);
+                      const std::vector<std::int64_t>& lengths, const PatternFunction& lookup);
 
 /// The plan of a block-sparse call: one branch of all heads, whose pattern lists the key blocks of each query
 /// block. Throws std::invalid_argument for lengths or listed blocks that do not fit the shape.
 PlannedCall plan_block_call(AttentionConfig config, const BlockSparseConfig& sparse, const CallShape& shape,
-                            const std::vector<std::int64_t>& lengths, const PatternLookup& lookup);
+                            const std::vector<std::int64_t>& lengths, const PatternFunction& lookup);
 
 }  // namespace detail
 }  // namespace RING_ATTENTION_NAMESPACE

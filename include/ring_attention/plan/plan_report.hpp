@@ -1,17 +1,21 @@
 // What a ring would do for a sequence: who owns which tokens, how much each member computes and sends.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <ring_attention/config.hpp>
+#include <ring_attention/plan/plan.hpp>
+#include <ring_attention/version.hpp>
+#include <utility>
+#include <vector>
+
+#if RING_ATTENTION_DEFINES_ENGINE
+#include <algorithm>
 #include <ring_attention/error.hpp>
 #include <ring_attention/plan/meetings.hpp>
-#include <ring_attention/plan/plan.hpp>
 #include <ring_attention/plan/shards.hpp>
 #include <ring_attention/plan/transfer.hpp>
 #include <string>
-#include <utility>
-#include <vector>
+#endif
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
@@ -35,8 +39,21 @@ struct PlanReport {
 
 /// Tokens that each member owns, in the order of its shard's rows; empty ranges are left out. Throws
 /// std::invalid_argument for a negative n or a ring size that is not positive.
-inline std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::int64_t ring_size,
-                                                         ShardLayout layout) {
+std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::int64_t ring_size, ShardLayout layout);
+
+namespace detail {
+
+/// The call that a report is about; checks its arguments.
+CallShape report_shape(std::int64_t total_sequence_length, std::int64_t heads, std::int64_t kv_heads);
+
+PlanReport report_plan(const AttentionPlan& plan, ShardLayout layout);
+
+}  // namespace detail
+#if RING_ATTENTION_DEFINES_ENGINE
+
+RING_ATTENTION_INLINE std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n,
+                                                                        std::int64_t ring_size,
+                                                                        ShardLayout layout) {
   if (n < 0) detail::throw_invalid("n", n, "must not be negative");
   detail::require_positive("ring_size", ring_size);
   std::vector<std::vector<TokenRange>> ranges;
@@ -51,8 +68,8 @@ inline std::vector<std::vector<TokenRange>> shard_ranges(std::int64_t n, std::in
 
 namespace detail {
 
-/// The call that a report is about; checks its arguments.
-inline CallShape report_shape(std::int64_t total_sequence_length, std::int64_t heads, std::int64_t kv_heads) {
+RING_ATTENTION_INLINE CallShape report_shape(std::int64_t total_sequence_length, std::int64_t heads,
+                                             std::int64_t kv_heads) {
   require_positive("heads", heads);
   require_positive("kv_heads", kv_heads);
   if (heads % kv_heads != 0) {
@@ -88,7 +105,7 @@ inline double count_pairs(const AttentionPlan& plan, const TokenRun& run) {
   return pairs;
 }
 
-inline PlanReport report_plan(const AttentionPlan& plan, ShardLayout layout) {
+RING_ATTENTION_INLINE PlanReport report_plan(const AttentionPlan& plan, ShardLayout layout) {
   const std::int64_t ring_size = plan.ring_size;
   PlanReport report;
   const auto ranges = shard_ranges(plan.shape.tokens, ring_size, layout);
@@ -111,5 +128,8 @@ inline PlanReport report_plan(const AttentionPlan& plan, ShardLayout layout) {
 }
 
 }  // namespace detail
+
+#endif
+
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

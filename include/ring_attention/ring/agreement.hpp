@@ -19,14 +19,39 @@ namespace detail {
 /// Names and values that must be equal on every member.
 using AgreementFields = std::vector<std::pair<std::string, std::string>>;
 
-inline std::string packed(const AgreementFields& fields) {
+std::string packed(const AgreementFields& fields);
+
+/// Why members with these parts, each an error and packed fields, cannot work together; empty where they can.
+std::string find_disagreement(const std::vector<std::vector<std::byte>>& all);
+
+/// Collective. `checked_fields()` checks this member's arguments and returns its fields. Throws
+/// std::invalid_argument on every member alike, which leaves the ring as it was: for the lowest rank where
+/// checked_fields() threw, whatever that was, else for the lowest rank that differs from rank 0, with the
+/// field and both values. A member that waits in vain tells the ring, so that one that comes late does not
+/// wait in turn; so does one that cannot even say what is wrong.
+template <class Communicator, class CheckedFields>
+void require_agreement(Communicator& communicator, const CheckedFields& checked_fields) {
+  const std::string disagreement = tell_failure(communicator, [&] {
+    std::string mine(1, '\0');  // no error
+    try {
+      mine += packed(checked_fields());
+    } catch (const std::exception& invalid) {
+      mine.assign(invalid.what()).append(1, '\0');
+    }
+    return find_disagreement(communicator.all_gather(std::as_bytes(std::span(mine))));
+  });
+  if (!disagreement.empty()) throw std::invalid_argument(disagreement);
+}
+
+#if RING_ATTENTION_DEFINES_ENGINE
+
+RING_ATTENTION_INLINE std::string packed(const AgreementFields& fields) {
   std::string bytes;
   for (const auto& [name, value] : fields) bytes.append(name).append("\0", 1).append(value).append("\0", 1);
   return bytes;
 }
 
-/// Why members with these parts, each an error and packed fields, cannot work together; empty where they can.
-inline std::string find_disagreement(const std::vector<std::vector<std::byte>>& all) {
+RING_ATTENTION_INLINE std::string find_disagreement(const std::vector<std::vector<std::byte>>& all) {
   std::vector<std::vector<std::string_view>> parts;
   for (const auto& bytes : all) {
     std::vector<std::string_view>& words = parts.emplace_back();
@@ -56,24 +81,7 @@ inline std::string find_disagreement(const std::vector<std::vector<std::byte>>& 
   return {};
 }
 
-/// Collective. `checked_fields()` checks this member's arguments and returns its fields. Throws
-/// std::invalid_argument on every member alike, which leaves the ring as it was: for the lowest rank where
-/// checked_fields() threw, whatever that was, else for the lowest rank that differs from rank 0, with the
-/// field and both values. A member that waits in vain tells the ring, so that one that comes late does not
-/// wait in turn; so does one that cannot even say what is wrong.
-template <class Communicator, class CheckedFields>
-void require_agreement(Communicator& communicator, const CheckedFields& checked_fields) {
-  const std::string disagreement = tell_failure(communicator, [&] {
-    std::string mine(1, '\0');  // no error
-    try {
-      mine += packed(checked_fields());
-    } catch (const std::exception& invalid) {
-      mine.assign(invalid.what()).append(1, '\0');
-    }
-    return find_disagreement(communicator.all_gather(std::as_bytes(std::span(mine))));
-  });
-  if (!disagreement.empty()) throw std::invalid_argument(disagreement);
-}
+#endif
 
 }  // namespace detail
 }  // namespace RING_ATTENTION_NAMESPACE

@@ -2,7 +2,6 @@
 // held.
 #pragma once
 
-#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -10,9 +9,12 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #define RING_ATTENTION_HAS_FORK 1
-#include <pthread.h>
 #else
 #define RING_ATTENTION_HAS_FORK 0
+#endif
+
+#if RING_ATTENTION_DEFINES_ENGINE && RING_ATTENTION_HAS_FORK
+#include <pthread.h>
 #endif
 
 namespace ring_attention {
@@ -47,6 +49,8 @@ class ForkGuard {
   ForkGuard* previous_ = nullptr;
   ForkGuard* following_ = nullptr;
 };
+
+#if RING_ATTENTION_DEFINES_ENGINE
 
 /// The guards of a process, or of a shared library that shares no symbols with the others.
 struct ForkRegistry {
@@ -96,12 +100,13 @@ RING_ATTENTION_EXPORT inline const bool fork_is_handled =
                      fork_registry.unlock_all();
                    }) == 0;
 
-inline ForkGuard::ForkGuard(std::mutex& mutex, void* owner, Repair repair)
+RING_ATTENTION_INLINE ForkGuard::ForkGuard(std::mutex& mutex, void* owner, Repair repair)
     : mutex_(mutex), owner_(owner), repair_(repair) {
   fork_registry.add(*this);
 }
-inline ForkGuard::~ForkGuard() { fork_registry.remove(*this); }
+RING_ATTENTION_INLINE ForkGuard::~ForkGuard() { fork_registry.remove(*this); }
 
+#endif
 #else
 
 class ForkGuard {
@@ -114,10 +119,11 @@ class ForkGuard {
 
 #endif
 
-/// For a repair: the parent's threads may wait for the old one, which therefore is neither usable nor
-/// destructible in the child.
-inline void renew(std::condition_variable& condition) {
-  ::new (static_cast<void*>(std::addressof(condition))) std::condition_variable;
+/// For a repair: the parent's threads may wait for the old condition variable, which therefore is neither
+/// usable nor destructible in the child.
+template <class Condition>
+void renew(Condition& condition) {
+  ::new (static_cast<void*>(std::addressof(condition))) Condition;
 }
 
 }  // namespace detail
