@@ -5,6 +5,7 @@
 #include <ring_attention/config.hpp>
 #include <ring_attention/cpu/backward_arguments.hpp>
 #include <ring_attention/cpu/forward_arguments.hpp>
+#include <ring_attention/cuda_views.hpp>
 #include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/options.hpp>
 #include <ring_attention/parallel.hpp>
@@ -23,6 +24,10 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 /// `run_forward(shape, tensors, options, execution)` and `run_backward(shape, tensors, grads, options,
 /// execution)`. Every call takes a Context as an optional first argument.
 ///
+/// Calls that take a cuda::Context and views of device memory run on a GPU, with the same shapes and checks.
+/// They are queued and return. Only units that include <ring_attention/cuda.hpp> can make them, and only of
+/// RingDilatedAttentionV2, RingDilatedAttentionProduction and BlockSparseRingDilatedAttention.
+///
 /// Shapes: q, out and grad_out [b, n, h, d]; k and v [b, n, h_kv, d] with `h % h_kv == 0`, query head j reads
 /// key/value head `j / (h / h_kv)`; lse {b, h, n, 1}. Any strides; rows of an output must overlap
 /// neither each other nor another tensor of the call.
@@ -38,6 +43,11 @@ class WholeTensorAttention {
   using Output = TensorView<Scalar>;               ///< a tensor that is written
   using LseInput = TensorView<const Accumulator>;  ///< a log-sum-exp that is read
   using LseOutput = TensorView<Accumulator>;       ///< a log-sum-exp that is written
+
+  using DeviceInput = cuda::View<const Scalar>;          ///< a tensor on a GPU that is read
+  using DeviceOutput = cuda::View<Scalar>;               ///< a tensor on a GPU that is written
+  using DeviceLseInput = cuda::View<const Accumulator>;  ///< a log-sum-exp on a GPU that is read
+  using DeviceLseOutput = cuda::View<Accumulator>;       ///< a log-sum-exp on a GPU that is written
 
   const AttentionConfig& config() const { return config_; }          ///< as given to the constructor
   const CachePolicy& cache_policy() const { return cache_policy_; }  ///< as given to the constructor
@@ -80,6 +90,13 @@ class WholeTensorAttention {
     detail::check_outputs<Scalar>({q, k, v, out, lse}, true);
     derived().run_forward(shape, {q, k, v, out, lse}, options, execution(context));
   }
+
+  /// On a GPU. Memory of the tensors is used until the call has run on the context's stream.
+  void forward(cuda::Context& context, DeviceInput q, DeviceInput k, DeviceInput v, DeviceOutput out,
+               const ForwardOptions& options = {}) const;
+  /// The same, and the log-sum-exp.
+  void forward(cuda::Context& context, DeviceInput q, DeviceInput k, DeviceInput v, DeviceOutput out,
+               DeviceLseOutput lse, const ForwardOptions& options = {}) const;
 
   /// Output [b, n, h, d] and log-sum-exp {b, h, n, 1}, which backward needs.
   AttentionResult<Scalar> forward_with_lse(Input q, Input k, Input v,
@@ -134,6 +151,11 @@ class WholeTensorAttention {
     detail::check_gradients(tensors, grads);
     derived().run_backward(shape, tensors, grads, options, execution(context));
   }
+
+  /// On a GPU. Memory of the tensors is used until the call has run on the context's stream.
+  void backward(cuda::Context& context, DeviceInput q, DeviceInput k, DeviceInput v, DeviceInput out,
+                DeviceLseInput lse, DeviceInput grad_out, const cuda::GradientViews<Scalar>& grads,
+                const cuda::BackwardOptions& options = {}) const;
 
  protected:
   /// Throws std::invalid_argument for a configuration that breaks a rule.
