@@ -37,8 +37,7 @@ add_test(NAME compile.plan_alone
 set_tests_properties(compile.plan_alone PROPERTIES LABELS package)
 add_test(NAME compile.cuda_kernels
          COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/cuda_kernels.sh" "${RING_ATTENTION_NVCC}"
-                 "${PROJECT_SOURCE_DIR}/include" "${scratch}/cuda_kernels" sm_80
-                 "${PROJECT_SOURCE_DIR}/tests/cuda/generic_forward.cu")
+                 "${scratch}/cuda_kernels" sm_80 "${PROJECT_SOURCE_DIR}/tests/cuda" ${check_flags})
 find_program(RING_ATTENTION_AARCH64_COMPILER aarch64-linux-gnu-g++)
 find_program(RING_ATTENTION_AARCH64_EMULATOR NAMES qemu-aarch64-static qemu-aarch64)
 add_test(NAME compile.aarch64

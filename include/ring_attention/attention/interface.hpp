@@ -197,6 +197,11 @@ class WholeTensorAttention {
     return shape;
   }
 
+  /// Of checked tensors on a GPU. Defined by <ring_attention/cuda.hpp>.
+  template <class Tensors>
+  void queue_forward(cuda::Context& context, const CallShape& shape, const Tensors& tensors,
+                     const ForwardOptions& options) const;
+
   static engine::Execution<Scalar> execution(const Context& context) {
     return engine::execution_of<Scalar>(context);
   }

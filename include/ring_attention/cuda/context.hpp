@@ -79,18 +79,18 @@ class ContextState {
     return status != cudaStreamCaptureStatusNone;
   }
 
-  /// The plan of a key, which `make(key)` computes as a PlannedCall if it is not there yet. Throws
-  /// std::invalid_argument in that case while the stream is capturing.
+  /// The plan that was asked for, which `make()` computes as a PlannedCall if it is not there yet. Throws
+  /// std::invalid_argument in that case while the stream is capturing. Valid until the next is asked for.
   template <class Make>
-  const DevicePlan& plan(const PlanKey& key, bool capturing, const Make& make) {
+  const DevicePlan& plan(const PlanRequest& request, bool capturing, const Make& make) {
     const auto known = std::find_if(plans_.begin(), plans_.end(),
-                                    [&](const KeptPlan& kept) { return kept.plan.key() == key; });
+                                    [&](const KeptPlan& kept) { return kept.plan.serves(request); });
     if (known != plans_.end()) {
       plans_.splice(plans_.begin(), plans_, known);
     } else {
       if (capturing) refuse_capture();
-      const auto call = make(key);
-      plans_.emplace_front(key, call.plan, stream_);
+      const auto call = make();
+      plans_.emplace_front(request, call.plan, stream_);
       forget_plans();
     }
     plans_.front().captured = plans_.front().captured || capturing;
@@ -119,8 +119,8 @@ class ContextState {
 
  private:
   struct KeptPlan {
-    KeptPlan(const PlanKey& key, const AttentionPlan& call_plan, cudaStream_t stream)
-        : plan(key, call_plan, stream) {}
+    KeptPlan(const PlanRequest& request, const AttentionPlan& call_plan, cudaStream_t stream)
+        : plan(request, call_plan, stream) {}
 
     DevicePlan plan;
     bool captured = false;  // by a graph, which holds its addresses

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <ring_attention/config.hpp>
 #include <ring_attention/cuda/device_memory.hpp>
@@ -16,33 +17,38 @@
 #include <ring_attention/plan/plan.hpp>
 #include <ring_attention/version.hpp>
 #include <span>
-#include <utility>
 #include <vector>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
-/// What decides a plan.
-struct PlanKey {
-  AttentionConfig config;
-  std::optional<BlockSparseConfig> sparse;
-  CallShape shape;
-  std::vector<std::int64_t> lengths;
-
-  friend bool operator==(const PlanKey&, const PlanKey&) = default;
+/// What decides the plan of a call. Refers to the caller's, so that asking for a plan allocates nothing.
+struct PlanRequest {
+  const AttentionConfig& config;
+  const BlockSparseConfig* sparse;  ///< null: dilated
+  const CallShape& shape;
+  const std::vector<std::int64_t>& lengths;
+  std::size_t carried_row_bytes;  ///< of a row's state that items leave for others
+  std::size_t workspace_limit;    ///< for all such rows
 };
 
 /// A work list and block lists on a device.
 class DevicePlan {
  public:
-  /// Copies what a plan says into memory of the stream's pool; the plan need not live on. Throws cuda::Error.
-  DevicePlan(PlanKey key, const AttentionPlan& plan, cudaStream_t stream)
-      : key_(std::move(key)),
+  /// Copies what a plan says into memory of the stream's pool; request and plan need not live on. Throws
+  /// cuda::Error, and std::invalid_argument for extents that do not fit a work list.
+  DevicePlan(const PlanRequest& request, const AttentionPlan& plan, cudaStream_t stream)
+      : config_(request.config),
+        shape_(request.shape),
+        lengths_(request.lengths),
+        row_bytes_(request.carried_row_bytes),
+        limit_(request.workspace_limit),
         scale_(plan.scale),
         causal_(plan.causal),
         block_size_(static_cast<std::int32_t>(plan.block_size)) {
-    const WorkList list = make_work_list(plan);
+    if (request.sparse != nullptr) sparse_ = *request.sparse;
+    const WorkList list = fitting_list(plan);
     carried_rows_ = list.carried_rows();
     lists_at_ = list.bytes() + padding_after(list.bytes());
     std::size_t bytes = lists_at_ + plan.sequences.size() * sizeof(ListPointers);
@@ -72,7 +78,12 @@ class DevicePlan {
                     "cudaMemcpyAsync");
   }
 
-  const PlanKey& key() const { return key_; }
+  bool serves(const PlanRequest& request) const {
+    return config_ == request.config && sparse_.has_value() == (request.sparse != nullptr) &&
+           (!sparse_ || *sparse_ == *request.sparse) && shape_ == request.shape &&
+           lengths_ == request.lengths && row_bytes_ == request.carried_row_bytes &&
+           limit_ == request.workspace_limit;
+  }
   const WorkView& work() const { return work_; }
   const ListPointers* lists() const {
     return reinterpret_cast<const ListPointers*>(memory_.data() + lists_at_);
@@ -88,7 +99,20 @@ class DevicePlan {
     return (alignment - bytes % alignment) % alignment;
   }
 
-  PlanKey key_;
+  /// Within the limit: without groups of branches, no state is carried.
+  WorkList fitting_list(const AttentionPlan& plan) const {
+    WorkList list = make_work_list(plan);
+    if (static_cast<std::size_t>(list.carried_rows()) <= limit_ / row_bytes_) return list;
+    WorkSizes one_group;
+    one_group.launch_cost = std::numeric_limits<double>::infinity();
+    return make_work_list(plan, one_group);
+  }
+
+  AttentionConfig config_;
+  std::optional<BlockSparseConfig> sparse_;
+  CallShape shape_;
+  std::vector<std::int64_t> lengths_;
+  std::size_t row_bytes_, limit_;
   DeviceMemory memory_;
   WorkView work_{};
   std::size_t lists_at_ = 0;

@@ -74,6 +74,22 @@ void check_apart(std::string_view name, const Output& output, std::string_view o
   }
 }
 
+/// Checks the caller's output of a forward call, and its log-sum-exp if it is wanted: their shapes, and that
+/// they share no memory with another tensor of the call. lse may be a view without data.
+template <class Input, class Output, class Lse>
+void check_forward_outputs(const Input& q, const Input& k, const Input& v, const Output& out, const Lse& lse,
+                           bool with_lse) {
+  check_output("out", out, q.shape());
+  if (with_lse) check_output("lse", lse, lse_shape(q.shape()));
+  check_apart("out", out, "q", q);
+  check_apart("out", out, "k", k);
+  check_apart("out", out, "v", v);
+  check_apart("lse", lse, "q", q);
+  check_apart("lse", lse, "k", k);
+  check_apart("lse", lse, "v", v);
+  check_apart("lse", lse, "out", out);
+}
+
 }  // namespace detail
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention
