@@ -1,3 +1,4 @@
+// unit: cuda
 // Views of device memory: what they check, and what they convert to.
 #include <concepts>
 #include <cstdint>

@@ -81,10 +81,12 @@ constexpr std::uint64_t type_number = std::is_same_v<Scalar, float> ? 0 : 1;
 
 TEMPLATE_TEST_CASE("work lists: random configurations agree with the oracle", "[cuda][property]", float,
                    double) {
+  std::set<std::uint64_t> rules;
   int partial_lists = 0;
   for (std::uint64_t i = 0; i < cases_per_type; ++i) {
     const std::uint64_t seed = type_number<TestType> * cases_per_type + i;
     const test::RandomCase c = test::make_random_case(seed, 4e6);
+    rules.insert(test::rules_of(c.config));
     INFO(c.describe());
     test::Random random(seed + 77);
     const WorkSizes sizes = random_sizes(random);
@@ -95,10 +97,16 @@ TEMPLATE_TEST_CASE("work lists: random configurations agree with the oracle", "[
     CHECK(check_items(call.plan, list, sizes) == "");
     const std::string failure = test::check_forward<TestType>(
         c, [&](const auto& q, const auto& k, const auto& v, const auto& out, const auto& lse, const auto&) {
-          test::WorkExecutor<TestType>(call.plan, list, q, k, v, out, lse).run();
+          test::WorkExecutor<TestType> executor(call.plan, list, q, k, v, out, lse);
+          if (i % 2 == 0) {
+            executor.run();
+          } else {
+            executor.run_with_redo([](std::int64_t item) { return item % 3 == 0; });
+          }
         });
     CHECK(failure == "");
   }
+  CHECK(rules.size() == test::rule_combinations);
   CHECK(partial_lists > 30);
 }
 
@@ -133,4 +141,83 @@ TEMPLATE_TEST_CASE("work lists: random block lists agree with the oracle", "[cud
     const WorkSizes sizes = random_sizes(random);
     CHECK(test::check_block_forward<TestType>(c, BlockWork<TestType>{c, sizes}) == "");
   }
+}
+
+namespace {
+
+/// Pairs of query and key that tiles hold, padding included, for each that counts, of one head.
+double processed_per_useful(const ra::AttentionConfig& config, std::int64_t tokens, std::int64_t copies,
+                            const WorkSizes& sizes, double* carried = nullptr) {
+  // The batch items share launches, and one head's work is that of all.
+  const ra::detail::PlannedCall call =
+      ra::detail::plan_call(config, {copies, tokens, 1, 1, 64}, {}, find_pattern);
+  const WorkList list = ra::detail::make_work_list(call.plan, sizes);
+  const ra::detail::WorkView work = list.view();
+  double useful = 0, tiles = 0;
+  for (std::int64_t i = 0; i < work.item_count; ++i) {
+    const WorkItem& item = work.items[i];
+    for (ra::detail::ItemKeys keys(item, work.spans, nullptr, 0, config.causal); keys.next();) {
+      tiles += static_cast<double>(ra::detail::ceil_div((*keys).count, sizes.key_rows));
+      for (std::int32_t row = 0; row < item.rows.count; ++row) {
+        useful += config.causal ? (*keys).count_below(item.rows[row] + 1) : (*keys).count;
+      }
+    }
+  }
+  if (carried != nullptr) {
+    *carried = static_cast<double>(list.carried_rows()) / static_cast<double>(copies * tokens);
+  }
+  return tiles * static_cast<double>(sizes.query_rows * sizes.key_rows) / useful;
+}
+
+ra::AttentionConfig with_branches(ra::AttentionConfig config, std::vector<std::int64_t> lengths,
+                                  std::vector<std::int64_t> rates) {
+  config.segment_lengths = std::move(lengths);
+  config.dilation_rates = std::move(rates);
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("work lists: branches are grouped so that little work is wasted", "[cuda]") {
+  const ra::AttentionConfig longnet =
+      with_branches(ra::longnet_preset(), {2048, 4096, 8192, 16384, 32768}, {1, 2, 4, 8, 16});
+  ra::AttentionConfig causal = longnet;
+  causal.causal = true;
+  const ra::AttentionConfig gigapath =
+      with_branches(ra::torchscale_preset(), {1024, 5792, 32768, 185363, 1048576}, {1, 2, 4, 8, 16});
+  const ra::AttentionConfig uneven = with_branches(ra::longnet_preset(), {1000, 4000, 9000}, {1, 6, 12});
+
+  double carried = 0;
+  CHECK(processed_per_useful(longnet, 65536, 12, {}, &carried) == 1.0);
+  CHECK(carried == 0.0);
+  CHECK(processed_per_useful(causal, 65536, 12, {}) < 1.15);
+  CHECK(processed_per_useful(gigapath, 65536, 12, {}, &carried) < 1.05);
+  CHECK(carried > 0.0);
+  CHECK(processed_per_useful(uneven, 65536, 12, {}) < 1.15);
+
+  // Wider tiles waste more, and are divided more.
+  const WorkSizes wide{.query_rows = 128};
+  CHECK(processed_per_useful(longnet, 65536, 12, wide) == 1.0);
+  CHECK(processed_per_useful(causal, 65536, 12, wide) < 1.2);
+  CHECK(processed_per_useful(gigapath, 65536, 12, wide) < 1.05);
+}
+
+TEST_CASE("work lists: extents that do not fit are refused", "[cuda][error]") {
+  ra::AttentionPlan plan;
+  plan.shape = {1, std::int64_t{1} << 31, 1, 1, 8};
+  CHECK(test::error_text([&] { ra::detail::make_work_list(plan); }) ==
+        "q tokens = 2147483648: must be at most 2147483647 on a GPU");
+}
+
+TEST_CASE("work lists: row spans count and find rows", "[cuda]") {
+  const ra::detail::RowSpan rows{3, 4, 3};  // 3, 7, 11
+  CHECK(rows.last() == 11);
+  CHECK(rows.count_below(3) == 0);
+  CHECK(rows.count_below(4) == 1);
+  CHECK(rows.count_below(11) == 2);
+  CHECK(rows.count_below(1000) == 3);
+  CHECK(rows.find(7) == 1);
+  CHECK(rows.find(8) == -1);
+  CHECK(rows.find(15) == -1);
+  CHECK(rows.find(-1) == -1);
 }

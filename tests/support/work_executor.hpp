@@ -54,7 +54,16 @@ class WorkExecutor {
         outputs_(maxima_.size() * dims_, not_a_number) {}
 
   void run() {
-    for (std::int64_t i = 0; i < work_.item_count; ++i) attend(work_.items[i], i < work_.partial_count);
+    run(0, work_.partial_count);
+    run(work_.partial_count, work_.item_count);
+  }
+
+  /// As a kernel that gives up the items for which gives_up(number) holds: what they should have written is
+  /// NaN until they are redone.
+  template <class GivesUp>
+  void run_with_redo(const GivesUp& gives_up) {
+    run_with_redo(0, work_.partial_count, gives_up);
+    run_with_redo(work_.partial_count, work_.item_count, gives_up);
   }
 
  private:
@@ -66,6 +75,40 @@ class WorkExecutor {
     T sum = 0;
     std::vector<T> output;
   };
+
+  void run(std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) attend(work_.items[i], i < work_.partial_count);
+  }
+
+  template <class GivesUp>
+  void run_with_redo(std::int64_t begin, std::int64_t end, const GivesUp& gives_up) {
+    std::int32_t count = 0;
+    std::vector<std::int32_t> items(static_cast<std::size_t>(work_.item_count));
+    const ra::detail::RedoList redo{&count, items.data()};
+    for (std::int64_t i = begin; i < end; ++i) {
+      const bool partial = i < work_.partial_count;
+      if (gives_up(i)) {
+        spoil(work_.items[i], partial);
+        redo.items[(*redo.count)++] = static_cast<std::int32_t>(i);
+      } else {
+        attend(work_.items[i], partial);
+      }
+    }
+    for (std::int32_t i = 0; i < *redo.count; ++i) {
+      attend(work_.items[redo.items[i]], redo.items[i] < work_.partial_count);
+    }
+  }
+
+  void spoil(const ra::detail::WorkItem& item, bool partial) {
+    const State state{not_a_number, not_a_number, std::vector<T>(dims_, not_a_number)};
+    for (std::int32_t i = 0; i < item.rows.count; ++i) {
+      if (partial) {
+        leave(state, static_cast<std::size_t>(item.carry + i));
+      } else {
+        write(state, item, item.rows[i]);
+      }
+    }
+  }
 
   void attend(const ra::detail::WorkItem& item, bool partial) {
     for (std::int32_t i = 0; i < item.rows.count; ++i) {

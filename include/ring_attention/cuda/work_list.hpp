@@ -86,6 +86,14 @@ struct WorkView {
   std::int64_t partial_count;
 };
 
+/// Numbers of items that a kernel could not finish, because a score was too far from the reference that it
+/// measured from (a running maximum costs time). Another kernel redoes them with exact maxima before items of
+/// the next part run. Items of one part depend on nothing that others of it write, so any may be redone.
+struct RedoList {
+  std::int32_t* count;  ///< raised by atomic additions; 0 to begin with
+  std::int32_t* items;  ///< [item_count], in any order
+};
+
 /// The online-softmax states that partial items leave (cpu/softmax_state.hpp), in the accumulator type T.
 template <class T>
 struct CarriedStates {
