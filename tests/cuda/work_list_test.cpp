@@ -202,6 +202,16 @@ TEST_CASE("work lists: branches are grouped so that little work is wasted", "[cu
   CHECK(processed_per_useful(gigapath, 65536, 12, wide) < 1.05);
 }
 
+TEST_CASE("work lists: rows between kept ones that lie far apart stay together", "[cuda]") {
+  for (const std::int64_t rate : {61, 97, 128, 1000}) {
+    const ra::AttentionConfig config = with_branches(ra::longnet_preset(), {100}, {rate});
+    const ra::detail::PlannedCall call =
+        ra::detail::plan_call(config, {1, 10'000, 1, 1, 64}, {}, find_pattern);
+    // A segment keeps one row or two, and leaves at most three runs.
+    CHECK(ra::detail::make_work_list(call.plan).view().item_count <= 4 * 100);
+  }
+}
+
 TEST_CASE("work lists: extents that do not fit are refused", "[cuda][error]") {
   ra::AttentionPlan plan;
   plan.shape = {1, std::int64_t{1} << 31, 1, 1, 8};
