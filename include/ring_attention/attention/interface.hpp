@@ -26,7 +26,8 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 ///
 /// Calls that take a cuda::Context and views of device memory run on a GPU, with the same shapes and checks.
 /// They are queued and return. Only units that include <ring_attention/cuda.hpp> can make them, and only of
-/// RingDilatedAttentionV2, RingDilatedAttentionProduction and BlockSparseRingDilatedAttention.
+/// RingDilatedAttentionV2, RingDilatedAttentionProduction and BlockSparseRingDilatedAttention. backward does
+/// not run on GPUs yet.
 ///
 /// Shapes: q, out and grad_out [b, n, h, d]; k and v [b, n, h_kv, d] with `h % h_kv == 0`, query head j reads
 /// key/value head `j / (h / h_kv)`; lse {b, h, n, 1}. Any strides; rows of an output must overlap
@@ -152,10 +153,10 @@ class WholeTensorAttention {
     derived().run_backward(shape, tensors, grads, options, execution(context));
   }
 
-  /// On a GPU. Memory of the tensors is used until the call has run on the context's stream.
+  /// Gradients are not computed on GPUs yet.
   void backward(cuda::Context& context, DeviceInput q, DeviceInput k, DeviceInput v, DeviceInput out,
                 DeviceLseInput lse, DeviceInput grad_out, const cuda::GradientViews<Scalar>& grads,
-                const cuda::BackwardOptions& options = {}) const;
+                const cuda::BackwardOptions& options = {}) const = delete;
 
  protected:
   /// Throws std::invalid_argument for a configuration that breaks a rule.

@@ -6,14 +6,19 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <list>
 #include <memory>
 #include <ring_attention/cuda/device_memory.hpp>
 #include <ring_attention/cuda/device_plan.hpp>
 #include <ring_attention/cuda/error.hpp>
+#include <ring_attention/cuda/finite_report.hpp>
 #include <ring_attention/error.hpp>
+#include <ring_attention/options.hpp>
+#include <ring_attention/plan/plan.hpp>
 #include <ring_attention/version.hpp>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -89,17 +94,24 @@ class ContextState {
       plans_.splice(plans_.begin(), plans_, known);
     } else {
       if (capturing) refuse_capture();
-      const auto call = make();
-      plans_.emplace_front(request, call.plan, stream_);
+      drop_copies();
+      plans_.emplace_front(request, make(), device_, stream_);
       forget_plans();
     }
     plans_.front().captured = plans_.front().captured || capturing;
     return plans_.front().plan;
   }
 
-  /// Memory of a call, at least so large. Throws cuda::OutOfMemory, and std::invalid_argument if there is
-  /// less and the stream is capturing.
+  /// Memory of a call, at least so large. Throws cuda::OutOfMemory, std::invalid_argument if there is less
+  /// and the stream is capturing, and if the caller's memory is too small.
   std::byte* workspace(std::size_t bytes, bool capturing) {
+    if (callers_ != nullptr) {
+      if (bytes > callers_bytes_) {
+        throw_invalid("workspace_bytes", std::to_string(callers_bytes_),
+                      "this call needs " + std::to_string(bytes));
+      }
+      return callers_;
+    }
     if (bytes > workspace_.bytes()) {
       if (capturing) refuse_capture();
       DeviceMemory larger(bytes, stream_);
@@ -112,6 +124,45 @@ class ContextState {
     return workspace_.data();
   }
 
+  /// The caller's memory for calls from now on; null: memory of the context's.
+  void set_workspace(void* data, std::size_t bytes) {
+    constexpr std::uintptr_t alignment = 16;
+    if (reinterpret_cast<std::uintptr_t>(data) % alignment != 0) {
+      throw_invalid("workspace", "address that is no multiple of 16", "must be aligned to 16 bytes");
+    }
+    if (data == nullptr && bytes > 0) throw_invalid("workspace", "null", "must point to device memory");
+    callers_ = static_cast<std::byte*>(data);
+    callers_bytes_ = bytes;
+  }
+
+  /// Where calls leave what check() reports. Throws as workspace() does.
+  FiniteCheck* finite_check(bool capturing) {
+    if (finite_check_.bytes() == 0) {
+      if (capturing) refuse_capture();
+      DeviceMemory memory(sizeof(FiniteCheck), stream_);
+      FiniteCheck empty{};
+      for (unsigned long long& first : empty.first) first = ~0ULL;
+      throw_if_failed(cudaMemcpyAsync(memory.data(), &empty, sizeof empty, cudaMemcpyHostToDevice, stream_),
+                      "cudaMemcpyAsync");
+      finite_check_ = std::move(memory);
+    }
+    return reinterpret_cast<FiniteCheck*>(finite_check_.data());
+  }
+
+  /// Waits for the stream, and throws std::invalid_argument for an input that was not finite.
+  void check() {
+    const DeviceScope scope(device_);
+    FiniteReport report{};
+    if (finite_check_.bytes() > 0) {
+      auto* const on_device = &reinterpret_cast<FiniteCheck*>(finite_check_.data())->report;
+      throw_if_failed(cudaMemcpyAsync(&report, on_device, sizeof report, cudaMemcpyDeviceToHost, stream_),
+                      "cudaMemcpyAsync");
+      throw_if_failed(cudaMemsetAsync(on_device, 0, sizeof report, stream_), "cudaMemsetAsync");
+    }
+    throw_if_failed(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    if (report.tensor != 0) throw_not_finite(report);
+  }
+
   /// Marks the end of what a call queued.
   void end_call(bool capturing) {
     if (!capturing) throw_if_failed(cudaEventRecord(last_call_, stream_), "cudaEventRecord");
@@ -119,8 +170,8 @@ class ContextState {
 
  private:
   struct KeptPlan {
-    KeptPlan(const PlanRequest& request, const AttentionPlan& call_plan, cudaStream_t stream)
-        : plan(request, call_plan, stream) {}
+    KeptPlan(const PlanRequest& request, const PlannedCall& call, int device, cudaStream_t stream)
+        : plan(request, call, device, stream) {}
 
     DevicePlan plan;
     bool captured = false;  // by a graph, which holds its addresses
@@ -136,17 +187,39 @@ class ContextState {
     constexpr std::size_t most = 64;
     std::size_t count = 0;
     for (auto kept = plans_.begin(); kept != plans_.end();) {
-      kept = !kept->captured && ++count > most ? plans_.erase(kept) : std::next(kept);
+      if (kept->captured || ++count <= most) {
+        ++kept;
+        continue;
+      }
+      std::vector<DeviceCopy>& copies = kept->plan.copies();
+      std::move(copies.begin(), copies.end(), std::back_inserter(copies_in_use_));
+      kept = plans_.erase(kept);
     }
+  }
+
+  /// Drops block lists of forgotten plans once calls are known to be done with them.
+  void drop_copies() {
+    if (copies_in_use_.empty()) return;
+    const cudaError_t state = cudaEventQuery(last_call_);
+    if (state == cudaErrorNotReady) {
+      static_cast<void>(cudaGetLastError());
+      return;
+    }
+    throw_if_failed(state, "cudaEventQuery");
+    copies_in_use_.clear();
   }
 
   cudaStream_t stream_;
   int device_;
   cudaEvent_t last_call_ = nullptr;
   std::list<KeptPlan> plans_;  // the one used last comes first
+  std::vector<DeviceCopy> copies_in_use_;
   DeviceMemory workspace_;
   bool workspace_captured_ = false;
   std::vector<DeviceMemory> kept_for_graphs_;
+  std::byte* callers_ = nullptr;
+  std::size_t callers_bytes_ = 0;
+  DeviceMemory finite_check_;
 };
 
 }  // namespace detail
@@ -164,6 +237,22 @@ class Context {
 
   cudaStream_t stream() const { return state_->stream(); }  ///< as given to the constructor
   int device() const { return state_->device(); }           ///< the stream's, by CUDA's number
+
+  /// Bytes of workspace that a forward call of an attention object needs. Makes the plan of the call, as the
+  /// first call of its kind does. Throws std::invalid_argument as that call would.
+  template <class Attention>
+  std::size_t workspace_bytes(const Attention& attention, const CallShape& shape,
+                              const ForwardOptions& options = {});
+
+  /// Lets calls from now on work in the caller's device memory, aligned to 16 bytes; null: in memory that the
+  /// context allocates, as by default. Calls that need more throw std::invalid_argument. The memory is used
+  /// until those calls, and graphs that captured them, have run. Plans stay in memory of the context's.
+  void set_workspace(void* data, std::size_t bytes) { state_->set_workspace(data, bytes); }
+
+  /// Waits for what the stream was given. Throws std::invalid_argument if a call since the last check had an
+  /// input that was not finite and its object checks that (ProductionOptions::check_finite), naming the first
+  /// such element; cuda::Error if the stream failed.
+  void check() { state_->check(); }
 
   /// What calls keep here; the library's own.
   ring_attention::detail::ContextState& state() { return *state_; }

@@ -32,6 +32,19 @@ class DeviceScope {
   bool changed_ = false;
 };
 
+/// Lets a thread do for a scope what would break captures of other threads, or of its own on other streams,
+/// that ask to be broken by it: it has nothing to do with what they capture.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+  ~RelaxedCapture() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 /// Memory of the pool of a stream's device. It is freed in the stream's order: what was queued before the
 /// destructor ran may still use it.
 class DeviceMemory {
@@ -62,6 +75,48 @@ class DeviceMemory {
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
   cudaStream_t stream_ = nullptr;
+};
+
+/// A stream of the library's own on the current device.
+class OwnStream {
+ public:
+  OwnStream() {
+    throw_if_failed(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  }
+  OwnStream(const OwnStream&) = delete;
+  OwnStream& operator=(const OwnStream&) = delete;
+  ~OwnStream() { static_cast<void>(cudaStreamDestroy(stream_)); }
+
+  cudaStream_t get() const { return stream_; }
+  void synchronize() const { throw_if_failed(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+/// Memory that belongs to no stream of the caller's. Whoever drops it has seen that all work on it is done;
+/// freeing it waits for nothing else.
+class SharedDeviceMemory {
+ public:
+  SharedDeviceMemory(std::size_t bytes, int device) : device_(device), memory_(bytes, stream_.get()) {}
+  SharedDeviceMemory(const SharedDeviceMemory&) = delete;
+  SharedDeviceMemory& operator=(const SharedDeviceMemory&) = delete;
+  ~SharedDeviceMemory() {
+    int before = 0;
+    if (cudaGetDevice(&before) == cudaSuccess && before != device_) {
+      static_cast<void>(cudaSetDevice(device_));
+      memory_ = DeviceMemory();
+      static_cast<void>(cudaSetDevice(before));
+    }
+  }
+
+  const OwnStream& stream() const { return stream_; }
+  std::byte* data() const { return memory_.data(); }
+
+ private:
+  int device_;
+  OwnStream stream_;
+  DeviceMemory memory_;
 };
 
 }  // namespace detail

@@ -19,6 +19,8 @@ class Error : public std::runtime_error {
       : std::runtime_error(std::string(call) + ": " + cudaGetErrorName(code) + " (" +
                            cudaGetErrorString(code) + ")"),
         code_(code) {}
+  /// The same with a text of its own.
+  Error(cudaError_t code, const std::string& text) : std::runtime_error(text), code_(code) {}
 
   cudaError_t code() const noexcept { return code_; }  ///< as CUDA returned it
 

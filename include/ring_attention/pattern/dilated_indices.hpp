@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <ring_attention/error.hpp>
+#include <ring_attention/pattern/device_copies.hpp>
 #include <ring_attention/pattern/progression.hpp>
 #include <span>
 #include <string>
@@ -137,6 +138,9 @@ class DilatedIndices {
     return sizeof *this + sizeof(Lists) + (begin_.size() + rows_.size()) * sizeof(std::int64_t);
   }
 
+  /// What GPUs hold of the lists; the library's own.
+  detail::DeviceCopies& device_copies() const { return device_copies_; }
+
   /// Whether the lists are equal, wherever they lie.
   friend bool operator==(const DilatedIndices& a, const DilatedIndices& b) {
     return std::equal(a.begin_.begin(), a.begin_.end(), b.begin_.begin(), b.begin_.end()) &&
@@ -157,6 +161,7 @@ class DilatedIndices {
   std::shared_ptr<const void> owner_;
   bool mapped_;
   bool is_even_ = true;  // whether the rows of every branch are at equal distances
+  mutable detail::DeviceCopies device_copies_;
 };
 
 /// Number of rows t in [0, length) with t % rate == offset.

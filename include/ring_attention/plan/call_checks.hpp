@@ -14,6 +14,12 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
+inline void require_head_groups(std::int64_t heads, std::int64_t kv_heads) {
+  if (heads % kv_heads == 0) return;
+  throw_invalid("q heads", heads,
+                "must be a multiple of the key/value heads, of which k has " + std::to_string(kv_heads));
+}
+
 /// Checks that q [b, n, h, d], k and v [b, n, h_kv, d] fit together; returns their extents.
 template <class View>
 CallShape check_inputs(const View& q, const View& k, const View& v) {
@@ -29,11 +35,18 @@ CallShape check_inputs(const View& q, const View& k, const View& v) {
   if (v.shape() != k.shape()) {
     throw_invalid("v shape", to_string(v.shape()), "must equal the shape of k, " + to_string(k.shape()));
   }
-  if (h % kv_heads != 0) {
-    throw_invalid("q heads", h,
-                  "must be a multiple of the key/value heads, of which k has " + std::to_string(kv_heads));
-  }
+  require_head_groups(h, kv_heads);
   return {b, n, h, kv_heads, d};
+}
+
+/// The same checks of extents that stand for tensors yet to come.
+inline void check_call_shape(const CallShape& shape) {
+  if (shape.batch < 0) throw_invalid("q batch size", shape.batch, "must not be negative");
+  if (shape.tokens < 0) throw_invalid("q tokens", shape.tokens, "must not be negative");
+  require_positive("q heads", shape.heads);
+  require_positive("q head dimension", shape.head_dim);
+  require_positive("k heads", shape.kv_heads);
+  require_head_groups(shape.heads, shape.kv_heads);
 }
 
 inline Shape lse_shape(const Shape& q_shape) { return {q_shape[0], q_shape[2], q_shape[1], 1}; }

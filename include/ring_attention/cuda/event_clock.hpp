@@ -1,0 +1,126 @@
+// The time of calls on GPUs, between events.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <mutex>
+#include <ring_attention/attention/device_clock.hpp>
+#include <ring_attention/cuda/device_memory.hpp>
+#include <ring_attention/cuda/error.hpp>
+#include <ring_attention/threads/fork.hpp>
+#include <ring_attention/version.hpp>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+/// Events at the beginning and the end of calls. Those of complete calls are used again, so that calls which
+/// follow one another allocate nothing.
+class EventClock final : public DeviceClock {
+ public:
+  ~EventClock() override {
+    for (const auto* calls : {&running_, &idle_}) {
+      for (const Call& call : *calls) destroy(call);
+    }
+  }
+
+  double seconds() override {
+    const RelaxedCapture relaxed;
+    const std::lock_guard lock(mutex_);
+    collect();
+    return seconds_;
+  }
+
+ private:
+  friend class EventClockScope;
+
+  struct Call {
+    int device = 0;
+    cudaEvent_t begin = nullptr, end = nullptr;
+  };
+
+  static void destroy(const Call& call) {
+    if (call.begin != nullptr) static_cast<void>(cudaEventDestroy(call.begin));
+    if (call.end != nullptr) static_cast<void>(cudaEventDestroy(call.end));
+  }
+
+  /// Adds up the calls that are complete. The mutex is held.
+  void collect() {
+    for (std::size_t i = 0; i < running_.size();) {
+      float milliseconds = 0;
+      if (cudaEventElapsedTime(&milliseconds, running_[i].begin, running_[i].end) != cudaSuccess) {
+        static_cast<void>(cudaGetLastError());  // not ready; if the device failed, calls say so
+        ++i;
+        continue;
+      }
+      seconds_ += 1e-3 * static_cast<double>(milliseconds);
+      idle_.push_back(running_[i]);
+      running_[i] = running_.back();
+      running_.pop_back();
+    }
+  }
+
+  Call take(int device) {
+    const std::lock_guard lock(mutex_);
+    collect();
+    for (std::size_t i = 0; i < idle_.size(); ++i) {
+      if (idle_[i].device != device) continue;
+      const Call call = idle_[i];
+      idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(i));
+      return call;
+    }
+    Call call{device};
+    const std::size_t calls = ++call_count_;  // so that giving one back never allocates
+    idle_.reserve(calls);
+    running_.reserve(calls);
+    throw_if_failed(cudaEventCreate(&call.begin), "cudaEventCreate");
+    const cudaError_t made = cudaEventCreate(&call.end);
+    if (made != cudaSuccess) destroy(call);
+    throw_if_failed(made, "cudaEventCreate");
+    return call;
+  }
+
+  void give_back(const Call& call, bool ran) {
+    const std::lock_guard lock(mutex_);
+    (ran ? running_ : idle_).push_back(call);
+  }
+
+  std::mutex mutex_;
+  std::vector<Call> running_, idle_;
+  std::size_t call_count_ = 0;
+  double seconds_ = 0;
+  // A child of a fork cannot use the parent's devices; its counters can be read.
+  ForkGuard fork_guard_{mutex_, this, [](void* clock) { static_cast<EventClock*>(clock)->running_.clear(); }};
+};
+
+/// Times what a scope queues on a stream of the current device, if it ends by finish().
+class EventClockScope {
+ public:
+  EventClockScope(EventClock& clock, int device, cudaStream_t stream)
+      : clock_(clock), stream_(stream), call_(clock.take(device)) {
+    const cudaError_t begun = cudaEventRecord(call_.begin, stream_);
+    if (begun != cudaSuccess) clock_.give_back(call_, false);  // the destructor will not run
+    throw_if_failed(begun, "cudaEventRecord");
+  }
+  EventClockScope(const EventClockScope&) = delete;
+  EventClockScope& operator=(const EventClockScope&) = delete;
+  ~EventClockScope() { clock_.give_back(call_, ran_); }
+
+  void finish() {
+    throw_if_failed(cudaEventRecord(call_.end, stream_), "cudaEventRecord");
+    ran_ = true;
+  }
+
+ private:
+  EventClock& clock_;
+  cudaStream_t stream_;
+  EventClock::Call call_;
+  bool ran_ = false;
+};
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
