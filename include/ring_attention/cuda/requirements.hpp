@@ -9,7 +9,7 @@
 #elif defined(__CUDACC__)
 #define RING_ATTENTION_DEFINES_CUDA 1
 #if defined(RING_ATTENTION_CUDA_COMPILING)
-#define RING_ATTENTION_CUDA_INLINE __attribute__((weak))
+#define RING_ATTENTION_CUDA_INLINE
 #else
 #define RING_ATTENTION_CUDA_INLINE inline
 #endif
