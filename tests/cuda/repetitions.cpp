@@ -1,0 +1,104 @@
+// Calls on a GPU that are repeated: the same bits, no allocation, little time of the host's.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+#include <ring_attention/cuda.hpp>
+#include <string>
+#include <vector>
+
+#include "checks.hpp"
+
+namespace {
+
+std::atomic<std::uint64_t> allocations{0};
+
+void* take(std::size_t size, std::size_t alignment) {
+  ++allocations;
+  const std::size_t rounded = (size + alignment - 1) / alignment * alignment;
+  void* const block = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
+  if (block == nullptr) throw std::bad_alloc();
+  return block;
+}
+
+}  // namespace
+
+// Those of arrays and the like end here.
+void* operator new(std::size_t size) { return take(size, alignof(std::max_align_t)); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return take(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* block) noexcept { std::free(block); }
+void operator delete(void* block, std::size_t) noexcept { std::free(block); }
+void operator delete(void* block, std::align_val_t) noexcept { std::free(block); }
+void operator delete(void* block, std::size_t, std::align_val_t) noexcept { std::free(block); }
+
+namespace test {
+namespace {
+
+constexpr ra::Shape shape{1, 1024, 8, 64};
+
+/// Bytes of the pool that contexts allocate from.
+std::uint64_t pool_bytes(int device, cudaMemPoolAttr attribute) {
+  cudaMemPool_t pool{};
+  must(cudaDeviceGetDefaultMemPool(&pool, device));
+  std::uint64_t bytes = 0;
+  must(cudaMemPoolGetAttribute(pool, attribute, &bytes));
+  return bytes;
+}
+
+template <class Attention>
+void check_warm_calls(const std::string& name, const Attention& attention, int repetitions) {
+  using Scalar = Eigen::bfloat16;
+  const Stream stream;
+  ra::cuda::Context context(stream);
+  const SelfAttention<Scalar> tensors(shape);
+  const auto view = tensors.input.view();
+  const auto call = [&] { attention.forward(context, view, view, view, tensors.out.view()); };
+  call();
+  must(cudaStreamSynchronize(stream));
+  const auto expected = tensors.out.bytes();
+  std::vector<double> microseconds;
+  microseconds.reserve(static_cast<std::size_t>(repetitions));
+  call();  // the clock of the first may have been running
+  must(cudaStreamSynchronize(stream));
+
+  std::uint64_t cold = 0, unequal = 0, used = pool_bytes(context.device(), cudaMemPoolAttrUsedMemCurrent);
+  for (int i = 0; i < repetitions; ++i) {
+    tensors.out.poison();
+    must(cudaDeviceSynchronize());
+    const std::uint64_t before = allocations;
+    const auto begin = std::chrono::steady_clock::now();
+    call();
+    const std::chrono::duration<double, std::micro> spent = std::chrono::steady_clock::now() - begin;
+    cold += allocations - before;
+    microseconds.push_back(spent.count());
+    must(cudaStreamSynchronize(stream));
+    if (tensors.out.bytes() != expected) ++unequal;
+  }
+  expect(unequal == 0, name + ": " + std::to_string(unequal) + " calls gave other bits");
+  expect(cold == 0, name + ": warm calls allocated " + std::to_string(cold) + " times");
+  expect(pool_bytes(context.device(), cudaMemPoolAttrUsedMemCurrent) == used,
+         name + ": warm calls allocated on the device");
+  std::sort(microseconds.begin(), microseconds.end());
+  const double median = microseconds[microseconds.size() / 2];
+  report("host cost of a warm call, " + name + ", n = 1024, median", median, "us");
+  expect(median <= 15, name + ": a warm call takes more than 15 us of the host's time");
+}
+
+}  // namespace
+
+void check_repetitions(int repetitions) {
+  check_warm_calls("V2", ra::RingDilatedAttentionV2<Eigen::bfloat16>(longnet_config()), repetitions);
+  check_warm_calls("Production",
+                   ra::RingDilatedAttentionProduction<Eigen::bfloat16>(
+                       longnet_config(), ra::ProductionOptions{.check_finite = true}),
+                   repetitions);
+  check_warm_calls("block-sparse",
+                   ra::BlockSparseRingDilatedAttention<Eigen::bfloat16>(ra::AttentionConfig{}), repetitions);
+}
+
+}  // namespace test
