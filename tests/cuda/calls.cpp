@@ -192,7 +192,7 @@ void check_finite_inputs() {
 void check_patterns() {
   const Stream stream;
   ra::cuda::Context context(stream), second(stream);
-  ra::AttentionConfig config;
+  ra::AttentionConfig config = block_config();
   config.causal = true;
   const ra::BlockSparseConfig sparse{.pattern = ra::BlockPattern::global_local, .block_size = 16};
   ra::PatternCache cache;
@@ -226,7 +226,7 @@ void check_patterns() {
 void check_many_calls() {
   const Stream stream;
   const ra::BlockSparseRingDilatedAttention<float, ra::use_no_cache> attention(
-      ra::AttentionConfig{}, ra::BlockSparseConfig{.block_size = 8});
+      block_config(), ra::BlockSparseConfig{.block_size = 8});
   const SelfAttention<float> tensors({1, 200, 2, 8});
   const auto view = tensors.input.view();
   const auto call = [&](ra::cuda::Context& context, const DeviceCopy<float>& out, std::int64_t length) {
@@ -313,7 +313,6 @@ void check_errors() {
               "q head dimension = 257: must be at most 256", "head dimension");
   expect_text(error_text([&] { attention.forward(context, view, view, view, view); }),
               "must not share memory", "output on an input");
-  const ra::cuda::View<float> empty;
   const ra::cuda::View<float> no_tokens(nullptr, {1, 0, 2, 8});
   attention.forward(context, no_tokens, no_tokens, no_tokens, no_tokens);
   std::string text = "no error";

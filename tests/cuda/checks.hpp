@@ -43,6 +43,14 @@ inline ra::AttentionConfig longnet_config() {
   return config;
 }
 
+/// For block lists, which take the place of branches.
+inline ra::AttentionConfig block_config() {
+  ra::AttentionConfig config = ra::ring_preset();
+  config.segment_lengths = {1024};
+  config.dilation_rates = {1};
+  return config;
+}
+
 /// q, which is k and v, too, and out of one shape on the device.
 template <class Scalar>
 struct SelfAttention {

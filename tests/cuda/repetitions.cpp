@@ -61,31 +61,36 @@ void check_warm_calls(const std::string& name, const Attention& attention, int r
   call();
   must(cudaStreamSynchronize(stream));
   const auto expected = tensors.out.bytes();
-  std::vector<double> microseconds;
-  microseconds.reserve(static_cast<std::size_t>(repetitions));
-  call();  // the clock of the first may have been running
-  must(cudaStreamSynchronize(stream));
 
-  std::uint64_t cold = 0, unequal = 0, used = pool_bytes(context.device(), cudaMemPoolAttrUsedMemCurrent);
+  int unequal = 0;
   for (int i = 0; i < repetitions; ++i) {
     tensors.out.poison();
     must(cudaDeviceSynchronize());
-    const std::uint64_t before = allocations;
-    const auto begin = std::chrono::steady_clock::now();
     call();
-    const std::chrono::duration<double, std::micro> spent = std::chrono::steady_clock::now() - begin;
-    cold += allocations - before;
-    microseconds.push_back(spent.count());
     must(cudaStreamSynchronize(stream));
     if (tensors.out.bytes() != expected) ++unequal;
   }
   expect(unequal == 0, name + ": " + std::to_string(unequal) + " calls gave other bits");
-  expect(cold == 0, name + ": warm calls allocated " + std::to_string(cold) + " times");
+
+  std::vector<double> microseconds;
+  microseconds.reserve(static_cast<std::size_t>(repetitions));
+  const std::uint64_t used = pool_bytes(context.device(), cudaMemPoolAttrUsedMemCurrent);
+  const std::uint64_t before = allocations;
+  for (int i = 0; i < repetitions; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    call();
+    const std::chrono::duration<double, std::micro> spent = std::chrono::steady_clock::now() - begin;
+    microseconds.push_back(spent.count());
+    must(cudaStreamSynchronize(stream));
+  }
+  expect(allocations == before,
+         name + ": warm calls allocated " + std::to_string(allocations - before) + " times");
   expect(pool_bytes(context.device(), cudaMemPoolAttrUsedMemCurrent) == used,
          name + ": warm calls allocated on the device");
   std::sort(microseconds.begin(), microseconds.end());
   const double median = microseconds[microseconds.size() / 2];
   report("host cost of a warm call, " + name + ", n = 1024, median", median, "us");
+  report("the same, 90th percentile", microseconds[microseconds.size() * 9 / 10], "us");
   expect(median <= 15, name + ": a warm call takes more than 15 us of the host's time");
 }
 
@@ -93,12 +98,14 @@ void check_warm_calls(const std::string& name, const Attention& attention, int r
 
 void check_repetitions(int repetitions) {
   check_warm_calls("V2", ra::RingDilatedAttentionV2<Eigen::bfloat16>(longnet_config()), repetitions);
-  check_warm_calls("Production",
+  check_warm_calls("Production", ra::RingDilatedAttentionProduction<Eigen::bfloat16>(longnet_config()),
+                   repetitions);
+  check_warm_calls("Production with check_finite",
                    ra::RingDilatedAttentionProduction<Eigen::bfloat16>(
                        longnet_config(), ra::ProductionOptions{.check_finite = true}),
                    repetitions);
-  check_warm_calls("block-sparse",
-                   ra::BlockSparseRingDilatedAttention<Eigen::bfloat16>(ra::AttentionConfig{}), repetitions);
+  check_warm_calls("block-sparse", ra::BlockSparseRingDilatedAttention<Eigen::bfloat16>(block_config()),
+                   repetitions);
 }
 
 }  // namespace test

@@ -5,8 +5,11 @@
 namespace ra = ring_attention;
 
 void attend_locally(ra::cuda::Context& context, const Call& call) {
+  ra::AttentionConfig config = ra::ring_preset();
+  config.segment_lengths = {64};
+  config.dilation_rates = {1};
   const ra::BlockSparseRingDilatedAttention<Eigen::bfloat16> attention(
-      ra::AttentionConfig{},
-      ra::BlockSparseConfig{.pattern = ra::BlockPattern::local_window, .block_size = 16});
+      config,
+      ra::BlockSparseConfig{.pattern = ra::BlockPattern::local_window, .block_size = 16, .window = 16});
   attention.forward(context, call.q, call.k, call.v, call.out, call.options);
 }

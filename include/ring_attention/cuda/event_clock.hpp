@@ -51,7 +51,8 @@ class EventClock final : public DeviceClock {
   void collect() {
     for (std::size_t i = 0; i < running_.size();) {
       float milliseconds = 0;
-      if (cudaEventElapsedTime(&milliseconds, running_[i].begin, running_[i].end) != cudaSuccess) {
+      if (cudaEventQuery(running_[i].end) != cudaSuccess ||
+          cudaEventElapsedTime(&milliseconds, running_[i].begin, running_[i].end) != cudaSuccess) {
         static_cast<void>(cudaGetLastError());  // not ready; if the device failed, calls say so
         ++i;
         continue;
@@ -65,22 +66,37 @@ class EventClock final : public DeviceClock {
 
   Call take(int device) {
     const std::lock_guard lock(mutex_);
-    collect();
-    for (std::size_t i = 0; i < idle_.size(); ++i) {
-      if (idle_[i].device != device) continue;
-      const Call call = idle_[i];
-      idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(i));
-      return call;
+    std::size_t found = find_idle(device);
+    if (found == idle_.size()) {
+      collect();
+      found = find_idle(device);
     }
-    Call call{device};
-    const std::size_t calls = ++call_count_;  // so that giving one back never allocates
-    idle_.reserve(calls);
-    running_.reserve(calls);
-    throw_if_failed(cudaEventCreate(&call.begin), "cudaEventCreate");
-    const cudaError_t made = cudaEventCreate(&call.end);
-    if (made != cudaSuccess) destroy(call);
-    throw_if_failed(made, "cudaEventCreate");
+    if (found == idle_.size()) add_calls(device);
+    const Call call = idle_[found];
+    idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(found));
     return call;
+  }
+
+  std::size_t find_idle(int device) const {
+    std::size_t i = 0;
+    while (i < idle_.size() && idle_[i].device != device) ++i;
+    return i;
+  }
+
+  /// Several at once: to ask each time whether the last call is complete costs more than to begin.
+  void add_calls(int device) {
+    constexpr std::size_t batch = 16;
+    call_count_ += batch;
+    idle_.reserve(call_count_);  // so that giving one back never allocates
+    running_.reserve(call_count_);
+    for (std::size_t i = 0; i < batch; ++i) {
+      Call call{device};
+      cudaError_t made = cudaEventCreate(&call.begin);
+      if (made == cudaSuccess) made = cudaEventCreate(&call.end);
+      if (made != cudaSuccess) destroy(call);
+      throw_if_failed(made, "cudaEventCreate");
+      idle_.push_back(call);
+    }
   }
 
   void give_back(const Call& call, bool ran) {

@@ -29,35 +29,11 @@ namespace generic {
 
 inline constexpr int check_threads = 256;
 
-/// A row of one tensor for each warp at a time. gridDim.y is the number of tensors.
-template <class Stored>
-__global__ void __launch_bounds__(check_threads)
-    find_not_finite(const CheckedInputs<Stored> inputs, detail::FiniteCheck* check) {
-  constexpr int row_warps = check_threads / warp_size;
-  const DeviceRows<const Stored>& tensor = inputs.tensors[blockIdx.y];
-  const std::int64_t heads = inputs.heads[blockIdx.y];
-  const std::int64_t rows = inputs.batch * inputs.tokens * heads;
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * row_warps + threadIdx.x / warp_size;
-  for (; row < rows; row += static_cast<std::int64_t>(gridDim.x) * row_warps) {
-    const std::int64_t head = row % heads, token = row / heads % inputs.tokens;
-    const std::int64_t item = row / heads / inputs.tokens;
-    if (token >= inputs.lengths[item]) continue;
-    const Stored* elements = tensor.row(item, token, head);
-    for (std::int64_t c = lane; c < inputs.head_dim; c += warp_size) {
-      if (isfinite(static_cast<double>(elements[c]))) continue;
-      atomicMin(&check->first[blockIdx.y], static_cast<unsigned long long>(row * inputs.head_dim + c));
-      break;
-    }
-  }
-}
-
 /// Keeps what was found, unless an earlier call's is there, and makes ready for the next call.
 template <class Stored>
-__global__ void keep_report(const CheckedInputs<Stored> inputs, detail::FiniteCheck* check) {
+__device__ void keep_report(const CheckedInputs<Stored>& inputs, detail::FiniteCheck* check) {
   for (int i = 0; i < 3; ++i) {
-    const unsigned long long first = check->first[i];
-    check->first[i] = ~0ULL;
+    const unsigned long long first = atomicExch(&check->first[i], ~0ULL);
     if (first == ~0ULL || check->report.tensor != 0) continue;
     const auto at = static_cast<std::int64_t>(first);
     detail::FiniteReport report{};
@@ -70,6 +46,37 @@ __global__ void keep_report(const CheckedInputs<Stored> inputs, detail::FiniteCh
     report.value = static_cast<double>(row[report.column]);
     check->report = report;
   }
+}
+
+/// A row of one tensor for each warp at a time; gridDim.y is the number of tensors. The last block to end
+/// keeps what all of them found.
+template <class Stored>
+__global__ void __launch_bounds__(check_threads)
+    check_finite(const CheckedInputs<Stored> inputs, detail::FiniteCheck* check) {
+  constexpr int row_warps = check_threads / warp_size;
+  const DeviceRows<const Stored>& tensor = inputs.tensors[blockIdx.y];
+  const std::int64_t heads = inputs.heads[blockIdx.y];
+  const std::int64_t rows = inputs.batch * inputs.tokens * heads;
+  const int warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const auto stride = static_cast<std::int64_t>(gridDim.x) * row_warps;
+  for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * row_warps + warp; row < rows;
+       row += stride) {
+    const std::int64_t head = row % heads, token = row / heads % inputs.tokens;
+    const std::int64_t item = row / heads / inputs.tokens;
+    if (token >= inputs.lengths[item]) continue;
+    const Stored* elements = tensor.row(item, token, head);
+    for (std::int64_t c = lane; c < inputs.head_dim; c += warp_size) {
+      if (isfinite(static_cast<double>(elements[c]))) continue;
+      atomicMin(&check->first[blockIdx.y], static_cast<unsigned long long>(row * inputs.head_dim + c));
+      break;
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  __threadfence();
+  const unsigned last = gridDim.x * gridDim.y - 1;
+  if (atomicInc(&check->blocks_done, last) == last) keep_report(inputs, check);
 }
 
 }  // namespace generic
@@ -90,12 +97,9 @@ void queue_finite_check(const DeviceRows<const Stored> (&tensors)[3], const Call
   const std::int64_t blocks = detail::ceil_div(shape.batch * shape.tokens * shape.heads, row_warps);
   const unsigned grid = blocks < most_blocks ? static_cast<unsigned>(blocks) : most_blocks;
   detail::throw_if_failed(
-      cudaLaunchKernel(reinterpret_cast<const void*>(&generic::find_not_finite<Stored>), dim3(grid, 3),
+      cudaLaunchKernel(reinterpret_cast<const void*>(&generic::check_finite<Stored>), dim3(grid, 3),
                        dim3(generic::check_threads), parameters, 0, stream),
       "cudaLaunchKernel");
-  detail::throw_if_failed(cudaLaunchKernel(reinterpret_cast<const void*>(&generic::keep_report<Stored>),
-                                           dim3(1), dim3(1), parameters, 0, stream),
-                          "cudaLaunchKernel");
 }
 
 }  // namespace engine

@@ -24,9 +24,8 @@ struct FiniteReport {
 struct FiniteCheck {
   /// By tensor: number of the first such element of the call that runs, in row-major order; none: all bits.
   unsigned long long first[3];
+  unsigned int blocks_done;  ///< of the kernel that runs
   FiniteReport report;
-
-  static constexpr unsigned char none = 0xff;  ///< each byte of `first` before a call
 };
 
 [[noreturn]] inline void throw_not_finite(const FiniteReport& report) {
