@@ -79,6 +79,20 @@ TEST_CASE("device views refuse what tensor views refuse", "[cuda][error]") {
   }
 }
 
+TEST_CASE("extents that stand for tensors are checked like them", "[cuda][error]") {
+  const auto text = [](const ra::CallShape& shape) {
+    return test::error_text([&] { ra::detail::check_call_shape(shape); });
+  };
+  CHECK(text({1, 4, 4, 2, 8}) == "no error");
+  CHECK(text({0, 0, 4, 4, 8}) == "no error");
+  CHECK(text({-1, 4, 4, 4, 8}) == "q batch size = -1: must not be negative");
+  CHECK(text({1, -4, 4, 4, 8}) == "q tokens = -4: must not be negative");
+  CHECK(text({1, 4, 0, 4, 8}) == "q heads = 0: must be positive");
+  CHECK(text({1, 4, 4, 0, 8}) == "k heads = 0: must be positive");
+  CHECK(text({1, 4, 4, 4, 0}) == "q head dimension = 0: must be positive");
+  CHECK(text({1, 4, 4, 3, 8}) == "q heads = 4: must be a multiple of the key/value heads, of which k has 3");
+}
+
 TEST_CASE("the checks of calls take device views", "[cuda][error]") {
   float memory[256] = {};
   const View<const float> q(memory, {1, 4, 4, 4}), k(memory + 64, {1, 4, 2, 4});

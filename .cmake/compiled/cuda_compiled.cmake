@@ -1,7 +1,7 @@
 # ring_attention::cuda_compiled: calls on GPUs once, as a static library, for units that g++ or clang++ compiles. Brings
 # ring_attention::compiled, so that all units share their code, whatever their flags.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80 90)
+  set(CMAKE_CUDA_ARCHITECTURES 80 90a-real)  # newer ones compile what 80 carries when they first run it
 endif()
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)

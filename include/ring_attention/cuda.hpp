@@ -2,8 +2,11 @@
 // is included.
 #pragma once
 
-#include <ring_attention/cuda/requirements.hpp>
-// First, because without them nothing else is found.
+#if !defined(__CUDACC__) && !defined(RING_ATTENTION_CUDA_COMPILED)
+#error \
+    "<ring_attention/cuda.hpp> needs nvcc, or the CMake target ring_attention::cuda_compiled; <ring_attention/cuda_views.hpp> serves units that only pass views on"
+#endif
+
 #include <cuda_runtime_api.h>
 
 #include <cstddef>

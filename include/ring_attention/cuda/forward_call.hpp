@@ -1,11 +1,13 @@
 // A forward call on a GPU, from checked views to queued kernels.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <cstddef>
-#include <ring_attention/cuda/context.hpp>
+#include <ring_attention/cuda/definitions.hpp>
 #include <ring_attention/cuda/device_plan.hpp>
+#include <ring_attention/cuda/finite_report.hpp>
 #include <ring_attention/cuda/kernels.hpp>
-#include <ring_attention/cuda/requirements.hpp>
 #include <ring_attention/cuda_views.hpp>
 #include <ring_attention/plan/plan.hpp>
 #include <ring_attention/scalar.hpp>

@@ -1,7 +1,7 @@
 // Kernels on GPUs by name.
 #pragma once
 
-#include <ring_attention/cuda/requirements.hpp>
+#include <ring_attention/cuda/definitions.hpp>
 #include <ring_attention/version.hpp>
 #include <string>
 #include <string_view>
