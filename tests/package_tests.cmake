@@ -153,9 +153,17 @@ if(MPI_CXX_FOUND)
   endforeach()
 endif()
 
+set(cuda_root "")
 if(RING_ATTENTION_NVCC)
   cmake_path(GET RING_ATTENTION_NVCC PARENT_PATH cuda_root)
   cmake_path(GET cuda_root PARENT_PATH cuda_root)
+endif()
+# The shared library of examples/python, with calls on GPUs where nvcc is, called from C.
+add_project_test(package.c_interface "${CMAKE_CURRENT_LIST_DIR}/c_interface" "${CMAKE_CXX_COMPILER}"
+                 OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}"
+                 RUN --test-command "${scratch}/package.c_interface/c_program")
+set_tests_properties(package.c_interface PROPERTIES FIXTURES_REQUIRED installed)
+if(RING_ATTENTION_NVCC)
   # With the compiled library, and units that nvcc compiles, for one architecture: they take their time.
   add_project_test(package.gpu_checks "${CMAKE_CURRENT_LIST_DIR}/cuda" "${CMAKE_CXX_COMPILER}"
                    OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}"
