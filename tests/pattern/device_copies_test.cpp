@@ -15,7 +15,7 @@ namespace {
 
 namespace ra = ring_attention;
 
-ra::PatternKey key_of(std::int64_t n) { return {n, {8}, {2}, 0}; }
+ra::PatternKey copied_key(std::int64_t n) { return {n, {8}, {2}, 0}; }
 
 ra::detail::DeviceCopy copy_of(int number, std::size_t bytes) {
   return {std::make_shared<const int>(number), bytes};
@@ -26,7 +26,7 @@ int number_in(const ra::detail::DeviceCopy& copy) { return *static_cast<const in
 }  // namespace
 
 TEST_CASE("a pattern has one copy per device", "[cuda][pattern]") {
-  const auto pattern = ra::make_indices(key_of(8));
+  const auto pattern = ra::make_indices(copied_key(8));
   auto& copies = pattern->device_copies();
   CHECK(copies.bytes() == 0);
   CHECK(number_in(copies.find_or_make(0, [] { return copy_of(10, 100); })) == 10);
@@ -44,7 +44,7 @@ TEST_CASE("a pattern has one copy per device", "[cuda][pattern]") {
 }
 
 TEST_CASE("a copy lives as long as its last holder", "[cuda][pattern]") {
-  auto pattern = ra::make_indices(key_of(8));
+  auto pattern = ra::make_indices(copied_key(8));
   std::weak_ptr<const void> watched;
   const auto make = [&] {
     const ra::detail::DeviceCopy copy = copy_of(1, 1);
@@ -60,7 +60,7 @@ TEST_CASE("a copy lives as long as its last holder", "[cuda][pattern]") {
 
 TEST_CASE("threads get the same copy", "[cuda][pattern][threads]") {
   for (int round = 0; round < 50; ++round) {
-    const auto pattern = ra::make_indices(key_of(8));
+    const auto pattern = ra::make_indices(copied_key(8));
     std::vector<std::thread> threads;
     std::vector<const void*> found(8);
     std::atomic<int> waiting{8};
@@ -82,8 +82,8 @@ TEST_CASE("threads get the same copy", "[cuda][pattern][threads]") {
 
 TEST_CASE("the cache tells bytes on devices apart", "[cuda][pattern]") {
   ra::PatternCache cache;
-  const auto first = cache.find_or_compute(key_of(8), ra::make_indices);
-  cache.find_or_compute(key_of(16), ra::make_indices)->device_copies().find_or_make(0, [] {
+  const auto first = cache.find_or_compute(copied_key(8), ra::make_indices);
+  cache.find_or_compute(copied_key(16), ra::make_indices)->device_copies().find_or_make(0, [] {
     return copy_of(0, 30);
   });
   const std::size_t bytes = cache.stats().bytes;
