@@ -160,13 +160,13 @@ if(RING_ATTENTION_NVCC)
 endif()
 # The shared library of examples/python, with calls on GPUs where nvcc is, called from C.
 add_project_test(package.c_interface "${CMAKE_CURRENT_LIST_DIR}/c_interface" "${CMAKE_CXX_COMPILER}"
-                 OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}"
+                 OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}" "-DWARNINGS_ARE_ERRORS=${RING_ATTENTION_WERROR}"
                  RUN --test-command "${scratch}/package.c_interface/c_program")
 set_tests_properties(package.c_interface PROPERTIES FIXTURES_REQUIRED installed)
 if(RING_ATTENTION_NVCC)
   # With the compiled library, and units that nvcc compiles, for one architecture: they take their time.
   add_project_test(package.gpu_checks "${CMAKE_CURRENT_LIST_DIR}/cuda" "${CMAKE_CXX_COMPILER}"
-                   OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}"
+                   OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}" "-DWARNINGS_ARE_ERRORS=${RING_ATTENTION_WERROR}"
                    RUN --test-command "${scratch}/package.gpu_checks/gpu_checks")
   add_project_test(package.cuda_consumer "${CMAKE_CURRENT_LIST_DIR}/cuda_consumer" "${CMAKE_CXX_COMPILER}"
                    OPTIONS "-DCMAKE_CUDA_COMPILER=${RING_ATTENTION_NVCC}" -DCMAKE_CUDA_ARCHITECTURES=80

@@ -40,9 +40,9 @@ struct OnGpus<RingDilatedAttentionProduction<Scalar, CachePolicy>> : RunsOnGpus<
 template <class Scalar, class CachePolicy>
 struct OnGpus<BlockSparseRingDilatedAttention<Scalar, CachePolicy>> : RunsOnGpus<Scalar> {};
 
-/// The plan of a call in a context; patterns come from `lookup(key)`. Throws as the call does.
+/// The plan of a call, which the context owns; patterns come from `lookup(key)`. Throws as the call does.
 template <class Attention, class Lookup>
-const detail::DevicePlan& device_plan(detail::ContextState& context, const Attention& attention,
+const detail::DevicePlan* device_plan(detail::ContextState& context, const Attention& attention,
                                       const CallShape& shape, const ForwardOptions& options, bool capturing,
                                       const Lookup& lookup) {
   constexpr std::int64_t largest_head_dim = 256;
@@ -55,7 +55,7 @@ const detail::DevicePlan& device_plan(detail::ContextState& context, const Atten
   std::size_t limit = no_limit;
   if constexpr (requires { attention.options(); }) limit = attention.options().workspace_limit_bytes;
   const std::size_t row_bytes = carried_row_bytes<typename OnGpus<Attention>::Scalar>(shape);
-  return context.plan({config, sparse, shape, options.lengths, row_bytes, limit}, capturing, [&] {
+  return &context.plan({config, sparse, shape, options.lengths, row_bytes, limit}, capturing, [&] {
     return sparse != nullptr ? detail::plan_block_call(config, *sparse, shape, options.lengths, lookup)
                              : detail::plan_call(config, shape, options.lengths, lookup);
   });
@@ -103,14 +103,14 @@ void WholeTensorAttention<Derived, Scalar, CachePolicy>::queue_forward(cuda::Con
     detail::require_program_for(state.device());
     const detail::DeviceScope device(state.device());
     const bool capturing = state.capturing();
-    const detail::DevicePlan& plan =
+    const detail::DevicePlan* const plan =
         engine::device_plan(state, derived(), shape, options, capturing, [this](const PatternKey& key) {
           if constexpr (counts)
             return derived().counted_lookup(key);
           else
             return apply_dilation(key);
         });
-    bytes = plan.workspace_bytes();
+    bytes = plan->workspace_bytes();
     std::byte* const workspace = state.workspace(bytes, capturing);
     detail::FiniteCheck* finite_check = nullptr;
     std::optional<detail::EventClockScope> clock;
@@ -121,7 +121,7 @@ void WholeTensorAttention<Derived, Scalar, CachePolicy>::queue_forward(cuda::Con
                       state.stream());
       }
     }
-    engine::queue_forward<Scalar>(plan, shape, tensors, workspace, finite_check, state.stream());
+    engine::queue_forward<Scalar>(*plan, shape, tensors, workspace, finite_check, state.stream());
     if (clock) clock->finish();
     state.end_call(capturing);
   }
@@ -145,7 +145,7 @@ std::size_t Context::workspace_bytes(const Attention& attention, const CallShape
   const ring_attention::detail::DeviceScope device(state_->device());
   const auto lookup = [&](const PatternKey& key) { return attention.cache_policy().dilated_indices(key); };
   return engine::device_plan(*state_, attention, shape, options, state_->capturing(), lookup)
-      .workspace_bytes();
+      ->workspace_bytes();
 }
 
 }  // namespace cuda
