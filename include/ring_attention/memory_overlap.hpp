@@ -65,10 +65,10 @@ class StepSums {
   };
 
   bool any_in(std::size_t from, std::int64_t low, std::int64_t high, int& tries) const {
-    // g++ 13 does not see that count_ is at most the size, and warns.
-    if (from == count_ || from >= steps_.size()) return low <= 0 && 0 <= high;
+    const std::size_t count = (std::min)(count_, steps_.size());  // as g++ 13 does not see, and warns
+    if (from >= count) return low <= 0 && 0 <= high;
     std::int64_t rest_low = 0, rest_high = 0;
-    for (std::size_t i = from + 1; i < count_; ++i) {
+    for (std::size_t i = from + 1; i < count; ++i) {
       rest_low += steps_[i].least * steps_[i].size;
       rest_high += steps_[i].most * steps_[i].size;
     }
