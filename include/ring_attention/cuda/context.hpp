@@ -200,6 +200,7 @@ class ContextState {
   /// Drops block lists of forgotten plans once calls are known to be done with them.
   void drop_copies() {
     if (copies_in_use_.empty()) return;
+    const RelaxedCapture relaxed;
     const cudaError_t state = cudaEventQuery(last_call_);
     if (state == cudaErrorNotReady) {
       static_cast<void>(cudaGetLastError());

@@ -30,7 +30,7 @@ class EventClock final : public DeviceClock {
   double seconds() override {
     const RelaxedCapture relaxed;
     const std::lock_guard lock(mutex_);
-    collect();
+    collect(true);
     return seconds_;
   }
 
@@ -47,28 +47,32 @@ class EventClock final : public DeviceClock {
     if (call.end != nullptr) static_cast<void>(cudaEventDestroy(call.end));
   }
 
-  /// Adds up the calls that are complete. The mutex is held.
-  void collect() {
-    for (std::size_t i = 0; i < running_.size();) {
+  /// Adds up calls that are complete: all of them, or those before the first that is not, which costs the
+  /// caller little time. The mutex is held.
+  void collect(bool all) {
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < running_.size(); ++i) {
+      const Call call = running_[i];
       float milliseconds = 0;
-      if (cudaEventQuery(running_[i].end) != cudaSuccess ||
-          cudaEventElapsedTime(&milliseconds, running_[i].begin, running_[i].end) != cudaSuccess) {
-        static_cast<void>(cudaGetLastError());  // not ready; if the device failed, calls say so
-        ++i;
+      if ((kept > 0 && !all) || cudaEventQuery(call.end) != cudaSuccess ||
+          cudaEventElapsedTime(&milliseconds, call.begin, call.end) != cudaSuccess) {
+        running_[kept++] = call;
         continue;
       }
       seconds_ += 1e-3 * static_cast<double>(milliseconds);
-      idle_.push_back(running_[i]);
-      running_[i] = running_.back();
-      running_.pop_back();
+      idle_.push_back(call);
     }
+    // What is not ready is no error; if the device failed, calls say so.
+    if (kept > 0) static_cast<void>(cudaGetLastError());
+    running_.resize(kept);
   }
 
   Call take(int device) {
+    const RelaxedCapture relaxed;
     const std::lock_guard lock(mutex_);
     std::size_t found = find_idle(device);
     if (found == idle_.size()) {
-      collect();
+      collect(false);
       found = find_idle(device);
     }
     if (found == idle_.size()) add_calls(device);
