@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <limits>
 #include <ring_attention/memory_overlap.hpp>
+#include <ring_attention/tensor.hpp>
 #include <set>
 #include <vector>
 

@@ -38,9 +38,18 @@ function(add_project_test name source compiler)
   set_tests_properties("${name}" PROPERTIES LABELS package TIMEOUT 300)
 endfunction()
 
+# Code for GPUs is compiled where nvcc is; what runs it says so if there is no GPU.
+find_program(RING_ATTENTION_NVCC nvcc PATHS /usr/local/cuda/bin)
+set(cuda_compiled "")
+if(RING_ATTENTION_NVCC)
+  set(cuda_compiled -DRING_ATTENTION_BUILD_CUDA_COMPILED=ON "-DCMAKE_CUDA_COMPILER=${RING_ATTENTION_NVCC}")
+else()
+  message(STATUS "nvcc was not found: calls on GPUs are neither compiled nor tested")
+endif()
+
 add_project_test(package.install "${PROJECT_SOURCE_DIR}" "${CMAKE_CXX_COMPILER}"
                  OPTIONS "-DCMAKE_INSTALL_PREFIX=${prefix}" -DRING_ATTENTION_BUILD_TESTS=OFF
-                         -DRING_ATTENTION_BUILD_COMPILED=ON
+                         -DRING_ATTENTION_BUILD_COMPILED=ON ${cuda_compiled}
                          -DRING_ATTENTION_BUILD_BENCHMARKS=OFF -DRING_ATTENTION_BUILD_EXAMPLES=OFF
                  RUN --build-target install)
 set_tests_properties(package.install PROPERTIES FIXTURES_SETUP installed)
@@ -142,6 +151,27 @@ if(MPI_CXX_FOUND)
                                         "${scratch}/${name}/mpi_consumer")
     set_tests_properties("${name}" PROPERTIES FIXTURES_REQUIRED installed ENVIRONMENT "${mpi_environment}")
   endforeach()
+endif()
+
+set(cuda_root "")
+if(RING_ATTENTION_NVCC)
+  cmake_path(GET RING_ATTENTION_NVCC PARENT_PATH cuda_root)
+  cmake_path(GET cuda_root PARENT_PATH cuda_root)
+endif()
+# The shared library of examples/python, with calls on GPUs where nvcc is, called from C.
+add_project_test(package.c_interface "${CMAKE_CURRENT_LIST_DIR}/c_interface" "${CMAKE_CXX_COMPILER}"
+                 OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}" "-DWARNINGS_ARE_ERRORS=${RING_ATTENTION_WERROR}"
+                 RUN --test-command "${scratch}/package.c_interface/c_program")
+set_tests_properties(package.c_interface PROPERTIES FIXTURES_REQUIRED installed)
+if(RING_ATTENTION_NVCC)
+  # With the compiled library, and units that nvcc compiles, for one architecture: they take their time.
+  add_project_test(package.gpu_checks "${CMAKE_CURRENT_LIST_DIR}/cuda" "${CMAKE_CXX_COMPILER}"
+                   OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}" "-DWARNINGS_ARE_ERRORS=${RING_ATTENTION_WERROR}"
+                   RUN --test-command "${scratch}/package.gpu_checks/gpu_checks")
+  add_project_test(package.cuda_consumer "${CMAKE_CURRENT_LIST_DIR}/cuda_consumer" "${CMAKE_CXX_COMPILER}"
+                   OPTIONS "-DCMAKE_CUDA_COMPILER=${RING_ATTENTION_NVCC}" -DCMAKE_CUDA_ARCHITECTURES=80
+                   RUN --test-command "${scratch}/package.cuda_consumer/cuda_consumer")
+  set_tests_properties(package.gpu_checks package.cuda_consumer PROPERTIES FIXTURES_REQUIRED installed)
 endif()
 
 # As on a machine without MPI.

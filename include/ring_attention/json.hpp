@@ -12,8 +12,13 @@ inline namespace RING_ATTENTION_NAMESPACE {
 
 /// An object with a number for each field, by its name: `nlohmann::json(cache.stats())`.
 inline void to_json(nlohmann::json& json, const PatternCacheStats& stats) {
-  json = {{"hits", stats.hits},           {"misses", stats.misses},   {"insertions", stats.insertions},
-          {"evictions", stats.evictions}, {"entries", stats.entries}, {"bytes", stats.bytes}};
+  json = {{"hits", stats.hits},
+          {"misses", stats.misses},
+          {"insertions", stats.insertions},
+          {"evictions", stats.evictions},
+          {"entries", stats.entries},
+          {"bytes", stats.bytes},
+          {"device_bytes", stats.device_bytes}};
 }
 
 /// An object with a number for each field, by its name: `nlohmann::json(service.counters())`.

@@ -16,6 +16,7 @@
 #include <ring_attention/attention/true_ring_dilated_attention.hpp>
 #include <ring_attention/block_probabilities.hpp>
 #include <ring_attention/config.hpp>
+#include <ring_attention/cuda_views.hpp>
 #include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/num_threads.hpp>
 #include <ring_attention/options.hpp>

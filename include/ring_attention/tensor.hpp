@@ -40,6 +40,13 @@ inline std::int64_t element_count(const Shape& shape) {
   return shape[0] * shape[1] * shape[2] * shape[3];
 }
 
+/// Throws for a shape that checked_size refuses, and for null data of non-zero size.
+inline void check_view(const void* data, const Shape& shape, std::size_t element_bytes) {
+  if (checked_size("view", shape, element_bytes) != 0 && data == nullptr) {
+    throw_invalid("view data", "null", "a view of shape " + to_string(shape) + " needs memory");
+  }
+}
+
 /// Strides of row-major memory without gaps; of an empty shape, zeros.
 inline Strides dense_strides(const Shape& shape) {
   if (element_count(shape) == 0) return {};
@@ -69,9 +76,7 @@ class TensorView {
   /// Throws std::invalid_argument for negative extents, a size that overflows, or null data of non-zero size.
   TensorView(T* data, const Shape& shape, const Strides& strides)
       : data_(data), shape_(shape), strides_(strides) {
-    if (detail::checked_size("view", shape, sizeof(T)) != 0 && data == nullptr) {
-      detail::throw_invalid("view data", "null", "a view of shape " + to_string(shape) + " needs memory");
-    }
+    detail::check_view(data, shape, sizeof(T));
   }
 
   /// Row-major memory without gaps. Throws as the constructor above.

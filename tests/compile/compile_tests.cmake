@@ -26,7 +26,6 @@ foreach(compiler compiler_name IN ZIP_LISTS compilers compiler_names)
 endforeach()
 
 # Host code alone: no GPU is needed.
-find_program(RING_ATTENTION_NVCC nvcc PATHS /usr/local/cuda/bin)
 add_test(NAME compile.cuda_unit
          COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/cuda_unit.sh" "${RING_ATTENTION_NVCC}"
                  "${CMAKE_CURRENT_LIST_DIR}/four_scalars.cpp" "${scratch}/cuda_unit" ${check_flags})

@@ -7,10 +7,12 @@ set -uo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 copy=$folder/project tools=$folder/tools
-mkdir -p "$copy/.cmake" "$copy/tests/gates" "$copy/tests/fuzz" "$copy/tests/distributions" "$copy/benchmarks" "$tools"
+mkdir -p "$copy/.cmake" "$copy/tests/gates" "$copy/tests/fuzz" "$copy/tests/distributions" "$copy/tests/cuda" \
+  "$copy/include/ring_attention/cuda" "$copy/benchmarks" "$tools"
 cp "$1/.cmake/prerequisites.sh" "$copy/.cmake/"
 cp "$1/tests/run" "$copy/tests/"
 cp "$1/tests/distributions/run" "$copy/tests/distributions/"
+cp "$1/tests/cuda/verify" "$copy/tests/cuda/"
 cp "$1/benchmarks/run" "$copy/benchmarks/"
 failures=0
 unset CMAKE_GENERATOR CXX CI
@@ -32,6 +34,21 @@ tool() {
   { echo '#!/usr/bin/env bash'; cat; } >"$1"
   chmod +x "$1"
 }
+
+# Whether a recorded run on a GPU was of the sources that lie here.
+tool "$tools/nvidia-smi" <<<'exit 1'
+runs 0 "$copy/tests/cuda/verify"
+expect "verify without a GPU" "skipped: there is no GPU"
+touch "$copy/include/ring_attention/cuda.hpp" "$copy/include/ring_attention/cuda_views.hpp"
+runs 0 "$copy/tests/cuda/verify" --check
+expect "verify --check" "no record of a run"
+hash=$(cd "$copy/include/ring_attention" && sha256sum cuda.hpp cuda_views.hpp | sha256sum | cut -d ' ' -f 1)
+printf 'sources: %s\ndate: 2026-01-02\nmachine: a GPU\n' "$hash" >"$copy/tests/cuda/record.txt"
+runs 0 "$copy/tests/cuda/verify" --check
+expect "verify --check" "these CUDA sources passed on a GPU, 2026-01-02"
+touch "$copy/include/ring_attention/cuda/new.inl"
+runs 0 "$copy/tests/cuda/verify" --check
+expect "verify --check of other sources" "have changed since the recorded run (2026-01-02)"
 
 # CMake gets a generator whose program is there, in the script's own builds and in whatever it starts.
 tool "$tools/cmake" <<<'echo "generator ${CMAKE_GENERATOR:-none}, arguments $*"'

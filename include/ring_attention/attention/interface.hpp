@@ -5,6 +5,7 @@
 #include <ring_attention/config.hpp>
 #include <ring_attention/cpu/backward_arguments.hpp>
 #include <ring_attention/cpu/forward_arguments.hpp>
+#include <ring_attention/cuda_views.hpp>
 #include <ring_attention/kernel/choice.hpp>
 #include <ring_attention/options.hpp>
 #include <ring_attention/pattern/cache_policy.hpp>
@@ -22,6 +23,11 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 /// `run_forward(shape, tensors, options, execution)` and `run_backward(shape, tensors, grads, options,
 /// execution)`. Every call takes a Context as an optional first argument.
 ///
+/// Calls that take a cuda::Context and views of device memory run on a GPU, with the same shapes and checks.
+/// They are queued and return. Only units that include <ring_attention/cuda.hpp> can make them, and only of
+/// RingDilatedAttentionV2, RingDilatedAttentionProduction and BlockSparseRingDilatedAttention. backward does
+/// not run on GPUs yet.
+///
 /// Shapes: q, out and grad_out [b, n, h, d]; k and v [b, n, h_kv, d] with `h % h_kv == 0`, query head j reads
 /// key/value head `j / (h / h_kv)`; lse {b, h, n, 1}. Any strides; rows of an output must overlap
 /// neither each other nor another tensor of the call.
@@ -37,6 +43,11 @@ class WholeTensorAttention {
   using Output = TensorView<Scalar>;               ///< a tensor that is written
   using LseInput = TensorView<const Accumulator>;  ///< a log-sum-exp that is read
   using LseOutput = TensorView<Accumulator>;       ///< a log-sum-exp that is written
+
+  using DeviceInput = cuda::View<const Scalar>;          ///< a tensor on a GPU that is read
+  using DeviceOutput = cuda::View<Scalar>;               ///< a tensor on a GPU that is written
+  using DeviceLseInput = cuda::View<const Accumulator>;  ///< a log-sum-exp on a GPU that is read
+  using DeviceLseOutput = cuda::View<Accumulator>;       ///< a log-sum-exp on a GPU that is written
 
   const AttentionConfig& config() const { return config_; }          ///< as given to the constructor
   const CachePolicy& cache_policy() const { return cache_policy_; }  ///< as given to the constructor
@@ -82,6 +93,13 @@ class WholeTensorAttention {
     derived().run_forward(shape, {q, k, v, out, lse}, options,
                           engine::execution_of<engine::ForwardKernel<Scalar>>(context));
   }
+
+  /// On a GPU. Memory of the tensors is used until the call has run on the context's stream.
+  void forward(cuda::Context& context, DeviceInput q, DeviceInput k, DeviceInput v, DeviceOutput out,
+               const ForwardOptions& options = {}) const;
+  /// The same, and the log-sum-exp.
+  void forward(cuda::Context& context, DeviceInput q, DeviceInput k, DeviceInput v, DeviceOutput out,
+               DeviceLseOutput lse, const ForwardOptions& options = {}) const;
 
   /// Output [b, n, h, d] and log-sum-exp {b, h, n, 1}, which backward needs.
   AttentionResult<Scalar> forward_with_lse(Input q, Input k, Input v,
@@ -140,6 +158,11 @@ class WholeTensorAttention {
                            engine::execution_of<engine::BackwardKernel<Scalar>>(context));
   }
 
+  /// Gradients are not computed on GPUs yet.
+  void backward(cuda::Context& context, DeviceInput q, DeviceInput k, DeviceInput v, DeviceInput out,
+                DeviceLseInput lse, DeviceInput grad_out, const cuda::GradientViews<Scalar>& grads,
+                const cuda::BackwardOptions& options = {}) const = delete;
+
  protected:
   /// Throws std::invalid_argument for a configuration that breaks a rule.
   WholeTensorAttention(AttentionConfig config, CachePolicy cache_policy)
@@ -179,6 +202,11 @@ class WholeTensorAttention {
     detail::check_saved(tensors, out, lse);
     return shape;
   }
+
+  /// Of checked tensors on a GPU. Defined by <ring_attention/cuda.hpp>.
+  template <class Tensors>
+  void queue_forward(cuda::Context& context, const CallShape& shape, const Tensors& tensors,
+                     const ForwardOptions& options) const;
 
   const Derived& derived() const { return static_cast<const Derived&>(*this); }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <ring_attention/attention/device_clock.hpp>
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/attention/production_options.hpp>
 #include <ring_attention/cpu/whole.hpp>
@@ -36,6 +37,10 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 /// - Backward recomputes probabilities: nothing but out and lse is kept.
 /// - counters() can be read at any time.
 ///
+/// On a GPU the workspace limit bounds the states that branches leave for one another, the finite check
+/// reaches the caller at cuda::Context::check(), and a call whose plan its context holds looks no pattern up.
+/// Replays of graphs are not counted, nor is the time of a captured call.
+///
 /// Safe to call from several threads at once: each call takes a workspace of its own. Movable, not copyable.
 /// Calls: see WholeTensorAttention.
 template <typename Scalar, typename CachePolicy = use_pattern_cache>
@@ -63,7 +68,8 @@ class RingDilatedAttentionProduction
     counters.forward_calls = shared_->forward_calls;
     counters.backward_calls = shared_->backward_calls;
     counters.tokens = shared_->tokens;
-    counters.seconds = 1e-9 * static_cast<double>(shared_->nanoseconds.load());
+    counters.seconds =
+        1e-9 * static_cast<double>(shared_->nanoseconds.load()) + shared_->device_clock.seconds();
     counters.workspace_bytes = shared_->workspace_bytes;
     counters.cache_hits = shared_->cache_hits;
     counters.cache_misses = shared_->cache_misses;
@@ -91,6 +97,7 @@ class RingDilatedAttentionProduction
     std::atomic<std::uint64_t> forward_calls{0}, backward_calls{0}, tokens{0}, workspace_bytes{0},
         cache_hits{0}, cache_misses{0};
     std::atomic<std::int64_t> nanoseconds{0};
+    detail::DeviceClockSlot device_clock;
     // In the child of a fork, slots that other threads had taken are theirs no longer, and nobody's.
     detail::ForkGuard fork_guard{mutex, this, [](void* shared) {
                                    auto& mine = *static_cast<Shared*>(shared);
@@ -185,7 +192,11 @@ class RingDilatedAttentionProduction
     const Lease slot(*shared_, shape, lengths);
     const detail::CallMemory memory(workspace, slot->memory);
     refresh_plan(*slot, shape, lengths);
-    const std::size_t bytes = compute(slot->call.plan, *memory);
+    count(shape, compute(slot->call.plan, *memory), calls);
+  }
+
+  /// A call that returned, and what it worked in.
+  void count(const CallShape& shape, std::size_t bytes, std::atomic<std::uint64_t>& calls) const {
     std::uint64_t seen = shared_->workspace_bytes;
     while (bytes > seen && !shared_->workspace_bytes.compare_exchange_weak(seen, bytes)) {
     }
@@ -193,14 +204,17 @@ class RingDilatedAttentionProduction
     shared_->tokens += static_cast<std::uint64_t>(shape.batch * shape.tokens);
   }
 
+  /// A lookup that counters() shows.
+  PatternCache::Pattern counted_lookup(const PatternKey& key) const {
+    bool computed = false;
+    PatternCache::Pattern pattern = this->apply_dilation(key, computed);
+    ++(computed ? shared_->cache_misses : shared_->cache_hits);
+    return pattern;
+  }
+
   /// Looks every pattern up, in a plan that is kept where the shape is that of the slot's last call.
   void refresh_plan(Slot& slot, const CallShape& shape, const std::vector<std::int64_t>& lengths) const {
-    const auto counted = [this](const PatternKey& key) {
-      bool computed = false;
-      PatternCache::Pattern pattern = this->apply_dilation(key, computed);
-      ++(computed ? shared_->cache_misses : shared_->cache_hits);
-      return pattern;
-    };
+    const auto counted = [this](const PatternKey& key) { return counted_lookup(key); };
     detail::PlannedCall& call = slot.call;
     if (call.plan.shape == shape && slot.lengths == lengths && slot.planned) {
       for (std::size_t i = 0; i < call.keys.size(); ++i) call.patterns[i] = counted(call.keys[i]);

@@ -18,20 +18,10 @@ struct ForwardTensors {
   TensorView<accumulator_t<Scalar>> lse;
 };
 
-/// Checks the caller's output, and its log-sum-exp if it is wanted: their shapes, and that they share no
-/// memory with another tensor of the call.
+/// As check_forward_outputs.
 template <class Scalar>
 void check_outputs(const ForwardTensors<Scalar>& tensors, bool with_lse) {
-  const auto& [q, k, v, out, lse] = tensors;
-  check_output("out", out, q.shape());
-  if (with_lse) check_output("lse", lse, lse_shape(q.shape()));
-  check_apart("out", out, "q", q);
-  check_apart("out", out, "k", k);
-  check_apart("out", out, "v", v);
-  check_apart("lse", lse, "q", q);
-  check_apart("lse", lse, "k", k);
-  check_apart("lse", lse, "v", v);
-  check_apart("lse", lse, "out", out);
+  check_forward_outputs(tensors.q, tensors.k, tensors.v, tensors.out, tensors.lse, with_lse);
 }
 
 }  // namespace detail

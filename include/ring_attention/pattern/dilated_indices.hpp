@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <ring_attention/pattern/device_copies.hpp>
 #include <ring_attention/pattern/progression.hpp>
 #include <ring_attention/version.hpp>
 #include <span>
@@ -91,6 +92,9 @@ class DilatedIndices {
   /// Memory that the process itself holds, in bytes: not what lies in a mapped file.
   std::size_t bytes() const;
 
+  /// What GPUs hold of the lists; the library's own.
+  detail::DeviceCopies& device_copies() const { return device_copies_; }
+
   /// Whether the lists are equal, wherever they lie.
   friend bool operator==(const DilatedIndices& a, const DilatedIndices& b);
 
@@ -107,6 +111,7 @@ class DilatedIndices {
   std::shared_ptr<const void> owner_;
   bool mapped_;
   bool is_even_ = true;  // whether the rows of every branch are at equal distances
+  mutable detail::DeviceCopies device_copies_;
 };
 
 /// Number of rows t in [0, length) with t % rate == offset.

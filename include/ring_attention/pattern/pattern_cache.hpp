@@ -31,6 +31,8 @@ struct PatternCacheStats {
   std::uint64_t evictions = 0;   ///< entries dropped to stay within the byte limit; clear() is not counted
   std::size_t entries = 0;       ///< entries held now
   std::size_t bytes = 0;         ///< bytes of patterns and keys held now
+  std::size_t device_bytes =
+      0;  ///< bytes that GPUs hold of these patterns; the byte limit does not count them
 };
 
 namespace detail {
@@ -290,6 +292,9 @@ RING_ATTENTION_INLINE PatternCacheStats PatternCache::stats() const {
   PatternCacheStats result = contents_->counters;
   result.entries = contents_->entries.size();
   result.bytes = contents_->bytes;
+  for (const auto& [key, entry] : contents_->entries) {
+    result.device_bytes += entry.pattern->device_copies().bytes();
+  }
   return result;
 }
 

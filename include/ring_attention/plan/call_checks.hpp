@@ -16,6 +16,8 @@ inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
 CallShape check_shapes(const Shape& q, const Shape& k, const Shape& v);
+/// The same checks of extents that stand for tensors yet to come.
+void check_call_shape(const CallShape& shape);
 
 /// Checks that q [b, n, h, d], k and v [b, n, h_kv, d] fit together; returns their extents.
 template <class View>
@@ -44,7 +46,29 @@ void check_apart(std::string_view name, const Output& output, std::string_view o
   if (views_overlap(output, other)) throw_shared_memory(name, other_name);
 }
 
+/// Checks the caller's output of a forward call, and its log-sum-exp if it is wanted: their shapes, and that
+/// they share no memory with another tensor of the call. lse may be a view without data.
+template <class Input, class Output, class Lse>
+void check_forward_outputs(const Input& q, const Input& k, const Input& v, const Output& out, const Lse& lse,
+                           bool with_lse) {
+  check_output("out", out, q.shape());
+  if (with_lse) check_output("lse", lse, lse_shape(q.shape()));
+  check_apart("out", out, "q", q);
+  check_apart("out", out, "k", k);
+  check_apart("out", out, "v", v);
+  check_apart("lse", lse, "q", q);
+  check_apart("lse", lse, "k", k);
+  check_apart("lse", lse, "v", v);
+  check_apart("lse", lse, "out", out);
+}
+
 #if RING_ATTENTION_DEFINES_ENGINE
+
+RING_ATTENTION_INLINE void require_head_groups(std::int64_t heads, std::int64_t kv_heads) {
+  if (heads % kv_heads == 0) return;
+  throw_invalid("q heads", heads,
+                "must be a multiple of the key/value heads, of which k has " + std::to_string(kv_heads));
+}
 
 RING_ATTENTION_INLINE CallShape check_shapes(const Shape& q, const Shape& k, const Shape& v) {
   const auto [b, n, h, d] = q;
@@ -58,11 +82,17 @@ RING_ATTENTION_INLINE CallShape check_shapes(const Shape& q, const Shape& k, con
   if (v != k) {
     throw_invalid("v shape", to_string(v), "must equal the shape of k, " + to_string(k));
   }
-  if (h % kv_heads != 0) {
-    throw_invalid("q heads", h,
-                  "must be a multiple of the key/value heads, of which k has " + std::to_string(kv_heads));
-  }
+  require_head_groups(h, kv_heads);
   return {b, n, h, kv_heads, d};
+}
+
+RING_ATTENTION_INLINE void check_call_shape(const CallShape& shape) {
+  if (shape.batch < 0) throw_invalid("q batch size", shape.batch, "must not be negative");
+  if (shape.tokens < 0) throw_invalid("q tokens", shape.tokens, "must not be negative");
+  require_positive("q heads", shape.heads);
+  require_positive("q head dimension", shape.head_dim);
+  require_positive("k heads", shape.kv_heads);
+  require_head_groups(shape.heads, shape.kv_heads);
 }
 
 RING_ATTENTION_INLINE void check_shape(std::string_view name, const Shape& shape, const Shape& expected) {

@@ -1,0 +1,267 @@
+// cuda::Context: the stream of calls on a GPU, and what they leave for those that follow.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <list>
+#include <memory>
+#include <ring_attention/cuda/device_memory.hpp>
+#include <ring_attention/cuda/device_plan.hpp>
+#include <ring_attention/cuda/error.hpp>
+#include <ring_attention/cuda/finite_report.hpp>
+#include <ring_attention/error.hpp>
+#include <ring_attention/options.hpp>
+#include <ring_attention/plan/plan.hpp>
+#include <ring_attention/version.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+/// A function of the driver, found through the runtime, so that nothing links libcuda.
+inline void* driver_function(const char* name) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+#if CUDART_VERSION >= 12050
+  throw_if_failed(cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found), name);
+#else
+  throw_if_failed(cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found), name);
+#endif
+  if (found != cudaDriverEntryPointSuccess) throw cuda::Error(cudaErrorSymbolNotFound, name);
+  return function;
+}
+
+/// The device of a stream; of the default streams, the current one.
+inline int device_of(cudaStream_t stream) {
+  int device = 0;
+  throw_if_failed(cudaGetDevice(&device), "cudaGetDevice");
+  if (stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread) return device;
+  const auto failed = [](CUresult result) { return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorUnknown; };
+  const auto context_of =
+      reinterpret_cast<CUresult (*)(CUstream, CUcontext*)>(driver_function("cuStreamGetCtx"));
+  const auto push = reinterpret_cast<CUresult (*)(CUcontext)>(driver_function("cuCtxPushCurrent"));
+  const auto pop = reinterpret_cast<CUresult (*)(CUcontext*)>(driver_function("cuCtxPopCurrent"));
+  const auto current = reinterpret_cast<CUresult (*)(CUdevice*)>(driver_function("cuCtxGetDevice"));
+  CUcontext context = nullptr;
+  throw_if_failed(failed(context_of(stream, &context)), "cuStreamGetCtx");
+  throw_if_failed(failed(push(context)), "cuCtxPushCurrent");
+  const CUresult result = current(&device);
+  throw_if_failed(failed(pop(&context)), "cuCtxPopCurrent");
+  throw_if_failed(failed(result), "cuCtxGetDevice");
+  return device;
+}
+
+/// Plans and memory of a context's calls.
+class ContextState {
+ public:
+  explicit ContextState(cudaStream_t stream) : stream_(stream), device_(device_of(stream)) {
+    const DeviceScope scope(device_);
+    throw_if_failed(cudaEventCreateWithFlags(&last_call_, cudaEventDisableTiming),
+                    "cudaEventCreateWithFlags");
+  }
+  ContextState(const ContextState&) = delete;
+  ContextState& operator=(const ContextState&) = delete;
+  /// Waits for the last call: what frees memory below only queues that.
+  ~ContextState() {
+    static_cast<void>(cudaEventSynchronize(last_call_));
+    static_cast<void>(cudaEventDestroy(last_call_));
+  }
+
+  cudaStream_t stream() const { return stream_; }
+  int device() const { return device_; }
+
+  bool capturing() const {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    throw_if_failed(cudaStreamIsCapturing(stream_, &status), "cudaStreamIsCapturing");
+    return status != cudaStreamCaptureStatusNone;
+  }
+
+  /// The plan that was asked for, which `make()` computes as a PlannedCall if it is not there yet. Throws
+  /// std::invalid_argument in that case while the stream is capturing. Valid until the next is asked for.
+  template <class Make>
+  const DevicePlan& plan(const PlanRequest& request, bool capturing, const Make& make) {
+    const auto known = std::find_if(plans_.begin(), plans_.end(),
+                                    [&](const KeptPlan& kept) { return kept.plan.serves(request); });
+    if (known != plans_.end()) {
+      plans_.splice(plans_.begin(), plans_, known);
+    } else {
+      if (capturing) refuse_capture();
+      drop_copies();
+      plans_.emplace_front(request, make(), device_, stream_);
+      forget_plans();
+    }
+    plans_.front().captured = plans_.front().captured || capturing;
+    return plans_.front().plan;
+  }
+
+  /// Memory of a call, at least so large. Throws cuda::OutOfMemory, std::invalid_argument if there is less
+  /// and the stream is capturing, and if the caller's memory is too small.
+  std::byte* workspace(std::size_t bytes, bool capturing) {
+    if (callers_ != nullptr) {
+      if (bytes > callers_bytes_) {
+        throw_invalid("workspace_bytes", std::to_string(callers_bytes_),
+                      "this call needs " + std::to_string(bytes));
+      }
+      return callers_;
+    }
+    if (bytes > workspace_.bytes()) {
+      if (capturing) refuse_capture();
+      DeviceMemory larger(bytes, stream_);
+      std::swap(workspace_, larger);
+      // Graphs hold its address; queued calls are done with it before the stream frees it.
+      if (workspace_captured_) kept_for_graphs_.push_back(std::move(larger));
+      workspace_captured_ = false;
+    }
+    workspace_captured_ = workspace_captured_ || (capturing && bytes > 0);
+    return workspace_.data();
+  }
+
+  /// The caller's memory for calls from now on; null: memory of the context's.
+  void set_workspace(void* data, std::size_t bytes) {
+    constexpr std::uintptr_t alignment = 16;
+    if (reinterpret_cast<std::uintptr_t>(data) % alignment != 0) {
+      throw_invalid("workspace", "address that is no multiple of 16", "must be aligned to 16 bytes");
+    }
+    if (data == nullptr && bytes > 0) throw_invalid("workspace", "null", "must point to device memory");
+    callers_ = static_cast<std::byte*>(data);
+    callers_bytes_ = bytes;
+  }
+
+  /// Where calls leave what check() reports. Throws as workspace() does.
+  FiniteCheck* finite_check(bool capturing) {
+    if (finite_check_.bytes() == 0) {
+      if (capturing) refuse_capture();
+      DeviceMemory memory(sizeof(FiniteCheck), stream_);
+      FiniteCheck empty{};
+      for (unsigned long long& first : empty.first) first = ~0ULL;
+      throw_if_failed(cudaMemcpyAsync(memory.data(), &empty, sizeof empty, cudaMemcpyHostToDevice, stream_),
+                      "cudaMemcpyAsync");
+      finite_check_ = std::move(memory);
+    }
+    return reinterpret_cast<FiniteCheck*>(finite_check_.data());
+  }
+
+  /// Waits for the stream, and throws std::invalid_argument for an input that was not finite.
+  void check() {
+    const DeviceScope scope(device_);
+    FiniteReport report{};
+    if (finite_check_.bytes() > 0) {
+      auto* const on_device = &reinterpret_cast<FiniteCheck*>(finite_check_.data())->report;
+      throw_if_failed(cudaMemcpyAsync(&report, on_device, sizeof report, cudaMemcpyDeviceToHost, stream_),
+                      "cudaMemcpyAsync");
+      throw_if_failed(cudaMemsetAsync(on_device, 0, sizeof report, stream_), "cudaMemsetAsync");
+    }
+    throw_if_failed(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    if (report.tensor != 0) throw_not_finite(report);
+  }
+
+  /// Marks the end of what a call queued.
+  void end_call(bool capturing) {
+    if (!capturing) throw_if_failed(cudaEventRecord(last_call_, stream_), "cudaEventRecord");
+  }
+
+ private:
+  struct KeptPlan {
+    KeptPlan(const PlanRequest& request, const PlannedCall& call, int device, cudaStream_t stream)
+        : plan(request, call, device, stream) {}
+
+    DevicePlan plan;
+    bool captured = false;  // by a graph, which holds its addresses
+  };
+
+  [[noreturn]] static void refuse_capture() {
+    throw_invalid("context", "stream that is capturing",
+                  "the first call of its kind allocates memory: make the call once before the capture");
+  }
+
+  /// Of plans that no graph uses, those used last are kept.
+  void forget_plans() {
+    constexpr std::size_t most = 64;
+    std::size_t count = 0;
+    for (auto kept = plans_.begin(); kept != plans_.end();) {
+      if (kept->captured || ++count <= most) {
+        ++kept;
+        continue;
+      }
+      std::vector<DeviceCopy>& copies = kept->plan.copies();
+      std::move(copies.begin(), copies.end(), std::back_inserter(copies_in_use_));
+      kept = plans_.erase(kept);
+    }
+  }
+
+  /// Drops block lists of forgotten plans once calls are known to be done with them.
+  void drop_copies() {
+    if (copies_in_use_.empty()) return;
+    const RelaxedCapture relaxed;
+    const cudaError_t state = cudaEventQuery(last_call_);
+    if (state == cudaErrorNotReady) {
+      static_cast<void>(cudaGetLastError());
+      return;
+    }
+    throw_if_failed(state, "cudaEventQuery");
+    copies_in_use_.clear();
+  }
+
+  cudaStream_t stream_;
+  int device_;
+  cudaEvent_t last_call_ = nullptr;
+  std::list<KeptPlan> plans_;  // the one used last comes first
+  std::vector<DeviceCopy> copies_in_use_;
+  DeviceMemory workspace_;
+  bool workspace_captured_ = false;
+  std::vector<DeviceMemory> kept_for_graphs_;
+  std::byte* callers_ = nullptr;
+  std::size_t callers_bytes_ = 0;
+  DeviceMemory finite_check_;
+};
+
+}  // namespace detail
+
+namespace cuda {
+
+/// A CUDA stream and what calls on it work in: plans and workspace, in device memory of the stream's pool.
+/// Belongs to the device of the stream, which it does not own and which must outlive it. Serves one call at a
+/// time, and waits for its last one when it is destroyed. Graphs that captured calls must not run after that.
+class Context {
+ public:
+  /// Throws cuda::Error. Of the default streams the device is the current one.
+  explicit Context(cudaStream_t stream = nullptr)
+      : state_(std::make_unique<ring_attention::detail::ContextState>(stream)) {}
+
+  cudaStream_t stream() const { return state_->stream(); }  ///< as given to the constructor
+  int device() const { return state_->device(); }           ///< the stream's, by CUDA's number
+
+  /// Bytes of workspace that a forward call of an attention object needs. Makes the plan of the call, as the
+  /// first call of its kind does. Throws std::invalid_argument as that call would.
+  template <class Attention>
+  std::size_t workspace_bytes(const Attention& attention, const CallShape& shape,
+                              const ForwardOptions& options = {});
+
+  /// Lets calls from now on work in the caller's device memory, aligned to 16 bytes; null: in memory that the
+  /// context allocates, as by default. Calls that need more throw std::invalid_argument. The memory is used
+  /// until those calls, and graphs that captured them, have run. Plans stay in memory of the context's.
+  void set_workspace(void* data, std::size_t bytes) { state_->set_workspace(data, bytes); }
+
+  /// Waits for what the stream was given. Throws std::invalid_argument if a call since the last check had an
+  /// input that was not finite and its object checks that (ProductionOptions::check_finite), naming the first
+  /// such element; cuda::Error if the stream failed.
+  void check() { state_->check(); }
+
+  /// What calls keep here; the library's own.
+  ring_attention::detail::ContextState& state() { return *state_; }
+
+ private:
+  std::unique_ptr<ring_attention::detail::ContextState> state_;
+};
+
+}  // namespace cuda
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,38 @@
+// Kernels on GPUs by name.
+#pragma once
+
+#include <ring_attention/cuda/definitions.hpp>
+#include <ring_attention/version.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+
+namespace cuda {
+
+/// Names of the kernels that a device runs with the code that the program carries, the best first: "generic",
+/// plain arithmetic, which serves every scalar. Empty if the program has no code for the device's
+/// architecture. Throws cuda::Error if there is no such device.
+std::vector<std::string> available_kernels(int device);
+
+/// Chooses the kernel of all calls that begin from now on, in the whole process; an empty name: the best one.
+/// Throws std::invalid_argument for a name that no device runs.
+void set_kernel(std::string_view name);
+
+}  // namespace cuda
+
+namespace detail {
+
+/// Throws cuda::Error if the program carries no code for a device's architecture, or code without the
+/// arithmetic that the kernels need. Asks a device once in a process, which takes a small kernel.
+void require_program_for(int device);
+
+}  // namespace detail
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention
+
+#if RING_ATTENTION_DEFINES_CUDA
+#include <ring_attention/cuda/program_check.inl>
+#endif

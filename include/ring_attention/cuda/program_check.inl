@@ -1,0 +1,107 @@
+// Whether a program can compute on a device: definitions of kernels.hpp. For nvcc.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <ring_attention/cuda/device_memory.hpp>
+#include <ring_attention/cuda/error.hpp>
+#include <ring_attention/cuda/kernels.hpp>
+#include <ring_attention/error.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_NAMESPACE {
+namespace detail {
+
+/// A subnormal number, unless the compiler was told to flush those to zero, as --use_fast_math does.
+template <class T>
+__global__ void halve(T smallest_normal, T* half) {
+  *half = smallest_normal * T(0.5);
+}
+
+/// Whether the program has code that runs on the current device.
+inline bool has_code() {
+  cudaFuncAttributes attributes{};
+  const cudaError_t code = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&halve<float>));
+  if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
+    static_cast<void>(cudaGetLastError());
+    return false;
+  }
+  throw_if_failed(code, "cudaFuncGetAttributes");
+  return true;
+}
+
+[[noreturn]] inline void throw_no_code(int device) {
+  cudaDeviceProp properties{};
+  throw_if_failed(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  const std::string major = std::to_string(properties.major), minor = std::to_string(properties.minor);
+  std::string text("this program carries no code for device ");
+  text.append(std::to_string(device))
+      .append(" (")
+      .append(properties.name)
+      .append("), of compute capability ");
+  text.append(major).append(".").append(minor).append(": compile it with nvcc -arch=sm_").append(major);
+  text.append(minor).append(", or add ").append(major).append(minor).append(" to CMAKE_CUDA_ARCHITECTURES");
+  throw cuda::Error(cudaErrorNoKernelImageForDevice, text);
+}
+
+/// Whether arithmetic on the current device keeps subnormal numbers.
+inline bool keeps_subnormals() {
+  const OwnStream stream;
+  const DeviceMemory memory(sizeof(float), stream.get());
+  auto* result = reinterpret_cast<float*>(memory.data());
+  float smallest = (std::numeric_limits<float>::min)();
+  void* parameters[] = {&smallest, &result};
+  throw_if_failed(cudaLaunchKernel(reinterpret_cast<const void*>(&halve<float>), dim3(1), dim3(1), parameters,
+                                   0, stream.get()),
+                  "cudaLaunchKernel");
+  float half = 0;
+  throw_if_failed(cudaMemcpyAsync(&half, result, sizeof half, cudaMemcpyDeviceToHost, stream.get()),
+                  "cudaMemcpyAsync");
+  stream.synchronize();
+  return half > 0;
+}
+
+RING_ATTENTION_CUDA_INLINE void require_program_for(int device) {
+  // Bit i: device i passed. Threads that ask at once all find the same.
+  static constinit std::atomic<std::uint64_t> passed{0};
+  const std::uint64_t bit = device < 64 ? std::uint64_t{1} << device : 0;
+  if ((passed.load(std::memory_order_relaxed) & bit) != 0) return;
+  const RelaxedCapture relaxed;
+  const DeviceScope scope(device);
+  if (!has_code()) throw_no_code(device);
+  if (!keeps_subnormals()) {
+    throw cuda::Error(
+        cudaErrorNotSupported,
+        "this program was compiled with nvcc --use_fast_math or -ftz=true: ring_attention needs "
+        "subnormal numbers and exact division, build without them");
+  }
+  passed.fetch_or(bit, std::memory_order_relaxed);
+}
+
+}  // namespace detail
+
+namespace cuda {
+
+RING_ATTENTION_CUDA_INLINE std::vector<std::string> available_kernels(int device) {
+  const ring_attention::detail::RelaxedCapture relaxed;
+  const ring_attention::detail::DeviceScope scope(device);
+  if (!ring_attention::detail::has_code()) return {};
+  return {"generic"};
+}
+
+RING_ATTENTION_CUDA_INLINE void set_kernel(std::string_view name) {
+  // The best one and the only one are the same.
+  if (name.empty() || name == "generic") return;
+  ring_attention::detail::throw_invalid("kernel", "\"" + std::string(name) + "\"",
+                                        "must be empty, or a kernel for GPUs: generic");
+}
+
+}  // namespace cuda
+}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace ring_attention

@@ -1,0 +1,78 @@
+// How a forward call is queued: definitions of forward_call.hpp. For nvcc.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <Eigen/Core>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <ring_attention/cuda/device_plan.hpp>
+#include <ring_attention/cuda/finite_check.inl>
+#include <ring_attention/cuda/forward_call.hpp>
+#include <ring_attention/cuda/generic_forward.inl>
+#include <ring_attention/cuda_views.hpp>
+#include <ring_attention/scalar.hpp>
+#include <ring_attention/version.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+
+/// The type that kernels know a scalar by; its bits are the same.
+template <class Scalar>
+struct StoredScalar {
+  using Type = Scalar;
+};
+template <>
+struct StoredScalar<Eigen::half> {
+  using Type = __half;
+};
+template <>
+struct StoredScalar<Eigen::bfloat16> {
+  using Type = __nv_bfloat16;
+};
+template <class Scalar>
+using stored_t = typename StoredScalar<Scalar>::Type;
+
+template <class Stored, class T>
+DeviceRows<Stored> device_rows(const cuda::View<T>& view) {
+  static_assert(sizeof(Stored) == sizeof(T));
+  const auto [batch, token, head] = view.strides();
+  return {reinterpret_cast<Stored*>(view.data()), batch, token, head};
+}
+
+template <class Scalar>
+void queue_forward(const detail::DevicePlan& plan, const CallShape& shape,
+                   const DeviceForwardTensors<Scalar>& tensors, std::byte* workspace,
+                   detail::FiniteCheck* finite_check, cudaStream_t stream) {
+  using Stored = stored_t<Scalar>;
+  using T = accumulator_t<Scalar>;
+  ForwardArguments<Stored> call{};
+  call.q = device_rows<const Stored>(tensors.q);
+  call.k = device_rows<const Stored>(tensors.k);
+  call.v = device_rows<const Stored>(tensors.v);
+  call.out = device_rows<Stored>(tensors.out);
+  call.lse = device_rows<T>(tensors.lse);
+  call.work = plan.work();
+  call.lists = plan.lists();
+  const auto rows = static_cast<std::size_t>(plan.carried_rows());
+  auto* const states = reinterpret_cast<T*>(workspace);
+  if (rows > 0) call.carried = {states, states + rows, states + 2 * rows};
+  call.scale = static_cast<T>(plan.scale() * std::numbers::log2e);
+  call.block_size = plan.block_size();
+  call.group = static_cast<std::int32_t>(shape.heads / shape.kv_heads);
+  call.head_dim = static_cast<std::int32_t>(shape.head_dim);
+  call.causal = plan.causal();
+  if (finite_check != nullptr) {
+    queue_finite_check<Stored>({call.q, call.k, call.v}, shape, plan.lengths(), finite_check, stream);
+  }
+  queue_generic_forward(call, stream);
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
