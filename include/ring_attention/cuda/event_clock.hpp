@@ -54,8 +54,7 @@ class EventClock final : public DeviceClock {
     for (std::size_t i = 0; i < running_.size(); ++i) {
       const Call call = running_[i];
       float milliseconds = 0;
-      if ((kept > 0 && !all) || cudaEventQuery(call.end) != cudaSuccess ||
-          cudaEventElapsedTime(&milliseconds, call.begin, call.end) != cudaSuccess) {
+      if ((kept > 0 && !all) || cudaEventElapsedTime(&milliseconds, call.begin, call.end) != cudaSuccess) {
         running_[kept++] = call;
         continue;
       }
@@ -68,14 +67,14 @@ class EventClock final : public DeviceClock {
   }
 
   Call take(int device) {
-    const RelaxedCapture relaxed;
     const std::lock_guard lock(mutex_);
     std::size_t found = find_idle(device);
     if (found == idle_.size()) {
+      const RelaxedCapture relaxed;
       collect(false);
       found = find_idle(device);
+      if (found == idle_.size()) add_calls(device);
     }
-    if (found == idle_.size()) add_calls(device);
     const Call call = idle_[found];
     idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(found));
     return call;
