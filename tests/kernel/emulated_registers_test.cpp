@@ -32,6 +32,12 @@ std::uint16_t bits(float number) {
   return static_cast<std::uint16_t>(wide >> 16);
 }
 
+bool cannot_multiply() {
+  if (__builtin_cpu_supports("avx512f")) return false;
+  WARN("no AVX-512 here, which emulated products are computed with: skipped");
+  return true;
+}
+
 }  // namespace
 
 TEST_CASE("emulated tiles notice shapes that the processor refuses", "[tiles]") {
@@ -50,6 +56,7 @@ TEST_CASE("emulated tiles notice shapes that the processor refuses", "[tiles]") 
 }
 
 TEST_CASE("emulated tiles notice use without shapes, and shapes that do not fit", "[tiles]") {
+  if (cannot_multiply()) return;
   (void)fault();
   Tiles::zero<0>();
   CHECK_FALSE(fault().empty());
@@ -98,7 +105,7 @@ TEST_CASE("emulated tiles load and store no more than their shape", "[tiles]") {
 
 TEST_CASE("emulated tiles multiply pairs, count denormal numbers as 0 and sum in the documented order",
           "[tiles]") {
-  if (!__builtin_cpu_supports("avx512f")) return;
+  if (cannot_multiply()) return;
   (void)fault();
   Tiles::configure(Tiles::Shapes{});
   std::uint16_t a[16][32] = {}, b[16][32] = {};
