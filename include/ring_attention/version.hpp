@@ -45,6 +45,7 @@
 #define RING_ATTENTION_INLINE __attribute__((weak))
 #else
 #define RING_ATTENTION_DEFINES_ENGINE 0
+// For headers of definitions that are included by themselves.
 #define RING_ATTENTION_INLINE inline
 #endif
 

@@ -1,5 +1,5 @@
-// What kernels use of CUDA, for a C++ compiler: in place of the toolkit's header of this name. Lanes of a warp are run by
-// tests/emulated_gpu/warps.hpp, one at a time from one exchange of data to the next.
+// What kernels use of CUDA, for a C++ compiler: in place of the toolkit's header of this name. Lanes of a
+// warp are run by tests/emulated_gpu/warps.hpp, one at a time from one exchange of data to the next.
 #pragma once
 
 #include <bit>
