@@ -17,8 +17,7 @@ namespace detail {
 
 constexpr int no_cpu_quota = INT_MAX;
 
-// Functions that read files run once in a process: marked cold, they are made for size, which saves compile
-// time.
+// Functions that read files run once in a process: marked cold, they are made for size.
 
 /// The text before `separator`; the rest, after it, remains. All of it if there is none.
 inline std::string_view take_until(std::string_view& rest, char separator) {
