@@ -1,9 +1,10 @@
-// Attention against the limit of the processor: GFLOP/s and part of the peak for each kernel, scalar, head
-// dimension, direction and number of threads. `--help` lists cases and options.
+// Attention against the limit of the processor or the GPU: GFLOP/s and part of the peak for each kernel,
+// scalar, head dimension, direction and number of threads. `--help` lists cases and options.
 #include <barrier>
 #include <cstdio>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <ring_attention/ring_attention.hpp>
 #include <string>
@@ -17,15 +18,18 @@
 #include "support/problems.hpp"
 #include "support/program.hpp"
 #include "support/results.hpp"
+#if defined(RING_ATTENTION_CUDA_COMPILED)
+#include "support/gpu_problem.hpp"
+#endif
 
 namespace {
 
 using namespace benchmarks;
 
 constexpr const char* help_text =
-    R"(benchmark_attention_kernels: attention against the limit of the processor
+    R"(benchmark_attention_kernels: attention against the limit of the processor, or of a GPU
 
-usage: benchmark_attention_kernels [--quick] [--filter TEXT[,TEXT...]] [--samples N] [--json FILE]
+usage: benchmark_attention_kernels [--device cpu|cuda] [--quick] [--filter TEXT[,TEXT...]] [--samples N] [--json FILE]
 
 For each kernel that the library has for this processor, each scalar (float, double, half, bfloat16), head dimension
 (24, 32, 48, 64, 80, 96, 128), forward and backward, with one thread and with all:
@@ -38,10 +42,17 @@ and for the best kernel, of float and bfloat16, the same at the sizes that are p
 it prints GFLOP/s, what part that is of the peak of the kernel's instructions, and tokens per second. At the end,
 shared-cores shows the work per second with several callers at once and with more threads than cores.
 
+With --device cuda the same of the kernels that the library has for the current GPU, forward alone, between events:
+  dense-8192x16, causal-8192x16 (heads of 64 and 128), longnet-16384x12 (heads of 64), gigapath-10000x16
+  longnet-262144x12 (heads of 64) and blocks1-8192x4 to blocks64-8192x4 for the best kernel, float and bfloat16
+The peak is that of mma.sync on the tensor cores for 16-bit scalars, and of multiply-adds without them for the others
+and for the kernel generic. It needs a build with -DRING_ATTENTION_BUILD_CUDA_COMPILED=ON.
+
+  --device NAME    cpu (default) or cuda
   --quick          head dimensions 64 and 128 (gigapath: 48), the smaller sizes alone: a few minutes in place of about
                    a quarter of an hour
   --filter TEXT    only cases whose name contains TEXT; of several texts, separated by commas, every one. Names are
-                   as longnet-4096x2/avx512/float/d64/forward/threads1, and shared-cores
+                   as longnet-4096x2/avx512/float/d64/forward/threads1 (on a GPU without threads), and shared-cores
   --samples N      samples of a case that must count (default 3; for the best kernel 7)
   --json FILE      where the results go (default: benchmark_attention_kernels_results-<UTC time>.json beside this
                    program)
@@ -63,22 +74,54 @@ struct Settings {
   std::vector<Configuration> configurations;
 };
 
+/// Calls on the host's threads. Such a type says what differs between devices.
+struct OnProcessor {
+  template <class Scalar>
+  using Problem = KernelProblem<Scalar>;
+
+  static constexpr bool has_threads = true, has_backward = true;
+  // Short calls are repeated: the first has to wake up threads that slept during the probe.
+  static constexpr double least_sample_seconds = 0.06;
+
+  static std::vector<std::string> kernels() { return ra::available_kernels(); }
+  static void choose(const std::string& kernel, int threads) {
+    ra::set_num_threads(threads);
+    ra::set_kernel(kernel);
+  }
+  template <class Scalar>
+  static bool serves(const std::string&) {
+    return true;
+  }
+  template <class Scalar>
+  static PeakProbe probe(const std::string& kernel) {
+    return matching_probe<Scalar>(kernel);
+  }
+  static std::map<std::string, PeakProbe> probes() { return all_probes(); }
+
+  static std::vector<Configuration> configurations(bool quick, const std::vector<std::int64_t>& head_dims) {
+    std::vector<Configuration> all{dense(2048, 2, head_dims), longnet(4096, 2, head_dims),
+                                   gigapath(2500, 4, {48})};
+    if (quick) return all;
+    for (Configuration large : {dense(2048, 1, {64, 128}), dense(2048, 8, {64, 128}), dense(1024, 1, {64}),
+                                dense(1024, 8, {64}), longnet(16384, 12, {64}), gigapath(10000, 16, {48})}) {
+      large.best_kernel_only = true;
+      all.push_back(large);
+    }
+    return all;
+  }
+  static void describe(nlohmann::json&) {}
+};
+
 /// Throws command_line::Error.
+template <class Device>
 Settings parse(const command_line::Arguments& arguments) {
   Settings settings;
   settings.quick = arguments.has("--quick");
   settings.selects = NameFilter(arguments.text("--filter"));
-  if (ra::num_threads() > 1) settings.threads.push_back(ra::num_threads());
+  if (Device::has_threads && ra::num_threads() > 1) settings.threads.push_back(ra::num_threads());
   std::vector<std::int64_t> head_dims{24, 32, 48, 64, 80, 96, 128};
   if (settings.quick) head_dims = {64, 128};
-  settings.configurations = {dense(2048, 2, head_dims), longnet(4096, 2, head_dims), gigapath(2500, 4, {48})};
-  if (!settings.quick) {
-    for (Configuration large : {dense(2048, 1, {64, 128}), dense(2048, 8, {64, 128}), dense(1024, 1, {64}),
-                                dense(1024, 8, {64}), longnet(16384, 12, {64}), gigapath(10000, 16, {48})}) {
-      large.best_kernel_only = true;
-      settings.configurations.push_back(large);
-    }
-  }
+  settings.configurations = Device::configurations(settings.quick, head_dims);
   for (const std::int64_t count : {1, 2, 4, 8, 16, 32, 64}) {
     settings.configurations.push_back(blocks(count, settings.quick ? 4096 : 8192, 4, {64}));
     settings.configurations.back().best_kernel_only = true;
@@ -96,20 +139,23 @@ struct Case {
 };
 
 /// The cases of one problem that the filter lets through.
+template <class Device, class Scalar>
 std::vector<Case> select_cases(const Settings& settings, const Configuration& configuration,
                                const std::string& scalar, std::int64_t head_dim) {
   std::vector<Case> cases;
-  std::vector<std::string> kernels = ra::available_kernels();
+  std::vector<std::string> kernels = Device::kernels();
   if (configuration.best_kernel_only) {
     if (scalar != "float" && scalar != "bfloat16") return cases;
     kernels.resize(1);
   }
   for (const std::string& kernel : kernels) {
+    if (!Device::template serves<Scalar>(kernel)) continue;
     for (const Direction direction : {Direction::forward, Direction::backward}) {
+      if (direction == Direction::backward && !Device::has_backward) continue;
       for (const int threads : settings.threads) {
-        const std::string name = configuration.name + "/" + kernel + "/" + scalar + "/d" +
-                                 std::to_string(head_dim) + "/" + to_string(direction) + "/threads" +
-                                 std::to_string(threads);
+        std::string name = configuration.name + "/" + kernel + "/" + scalar + "/d" +
+                           std::to_string(head_dim) + "/" + to_string(direction);
+        if (Device::has_threads) name += "/threads" + std::to_string(threads);
         if (settings.selects(name)) cases.push_back({name, kernel, direction, threads});
       }
     }
@@ -123,38 +169,34 @@ std::string ranged(const Summary& summary, const char* form) {
   return text;
 }
 
+template <class Device>
 nlohmann::json measure_peaks(const std::vector<int>& thread_counts, PeakMeter& meter) {
   nlohmann::json peaks = nlohmann::json::array();
-  for (const auto& [name, probe] : all_probes()) {
+  for (const auto& [name, probe] : Device::probes()) {
     for (const int threads : thread_counts) {
       std::vector<double> rates;
       for (int i = 0; i < 5; ++i) rates.push_back(meter.measure(probe, threads) * 1e-9);
       const Summary gflops = summarize(rates);
-      std::printf("peak %-18s threads %-3d %s GFLOP/s\n", name.c_str(), threads,
+      const std::string of = Device::has_threads ? "threads " + std::to_string(threads) : std::string();
+      std::printf("peak %-18s %-11s %s GFLOP/s\n", name.c_str(), of.c_str(),
                   ranged(gflops, "%.1f (%.1f to %.1f)").c_str());
-      peaks.push_back({{"name", name}, {"threads", threads}, {"gflops", gflops}});
+      peaks.push_back({{"name", name}, {"gflops", gflops}});
+      if (Device::has_threads) peaks.back()["threads"] = threads;
     }
   }
   return peaks;
 }
 
 /// Adds the figures of a case to its line.
-template <class Scalar>
-void measure_case(const Case& what, int wanted, KernelProblem<Scalar>& problem, PeakMeter& meter,
-                  nlohmann::json& line) {
-  const PeakProbe probe = matching_probe<Scalar>(what.kernel);
-  const auto call = [&] { problem.call(what.direction); };
-  // Short calls are repeated: the first has to wake up threads that slept during the probe.
-  const double least_sample_seconds = 0.06;
-  const auto calls = static_cast<int>(std::clamp(least_sample_seconds / seconds_of(call), 1.0, 1e6));
+template <class Device, class Scalar>
+void measure_case(const Case& what, int wanted, typename Device::template Problem<Scalar>& problem,
+                  PeakMeter& meter, nlohmann::json& line) {
+  const PeakProbe probe = Device::template probe<Scalar>(what.kernel);
+  const double one_call = problem.seconds_of_calls(what.direction, 1);
+  const auto calls = static_cast<int>(std::clamp(Device::least_sample_seconds / one_call, 1.0, 1e6));
   const auto taken = take_bracketed(
       wanted, 0.8, meter.best(probe, what.threads),
-      [&] {
-        return seconds_of([&] {
-                 for (int i = 0; i < calls; ++i) call();
-               }) /
-               calls;
-      },
+      [&] { return problem.seconds_of_calls(what.direction, calls); },
       [&] { return meter.measure(probe, what.threads); });
   std::vector<double> gflops, parts;
   for (std::size_t i = 0; i < taken.samples.size(); ++i) {
@@ -175,16 +217,15 @@ void measure_case(const Case& what, int wanted, KernelProblem<Scalar>& problem, 
 }
 
 /// Adds a line for each case to `results`, and returns how many failed their check.
-template <class Scalar>
+template <class Device, class Scalar>
 int measure_problem(const Settings& settings, const Configuration& configuration, std::int64_t head_dim,
                     const char* scalar, const std::vector<Case>& cases, PeakMeter& meter,
                     nlohmann::json& results) {
-  KernelProblem<Scalar> problem(configuration, head_dim);
+  typename Device::template Problem<Scalar> problem(configuration, head_dim);
   const double pairs = count_pairs(configuration.config, configuration.tokens, configuration.heads);
   int failures = 0;
   for (const Case& what : cases) {
-    ra::set_num_threads(what.threads);
-    ra::set_kernel(what.kernel);
+    Device::choose(what.kernel, what.threads);
     nlohmann::json line{{"name", what.name},
                         {"kernel", what.kernel},
                         {"scalar", scalar},
@@ -192,12 +233,13 @@ int measure_problem(const Settings& settings, const Configuration& configuration
                         {"tokens", configuration.tokens},
                         {"head_dim", head_dim},
                         {"direction", to_string(what.direction)},
-                        {"threads", what.threads},
                         {"flops", count_flops(pairs, head_dim, what.direction)}};
+    if (Device::has_threads) line["threads"] = what.threads;
     try {
       line["worst_error_in_tolerances"] = problem.validate(what.direction);
-      measure_case(what, configuration.best_kernel_only ? settings.best_kernel_samples : settings.samples,
-                   problem, meter, line);
+      measure_case<Device, Scalar>(
+          what, configuration.best_kernel_only ? settings.best_kernel_samples : settings.samples, problem,
+          meter, line);
     } catch (const std::runtime_error& error) {
       std::fprintf(stderr, "FAILED %s: %s\n", what.name.c_str(), error.what());
       line["error"] = error.what();
@@ -262,29 +304,31 @@ void for_each_scalar(const Action& action) {
   action.template operator()<double>("double");
 }
 
-int run(const Settings& settings, const std::string& json, nlohmann::json results) {
-  const std::filesystem::path path = results_path(json, results["timestamp"]);
+template <class Device>
+int run(const command_line::Arguments& arguments, nlohmann::json results) {
+  const Settings settings = parse<Device>(arguments);
+  Device::describe(results);
+  const std::filesystem::path path = results_path(arguments.text("--json"), results["timestamp"]);
   const int all_threads = ra::num_threads();
-  const std::string best_kernel = ra::available_kernels().front();
+  const std::string best_kernel = Device::kernels().front();
   PeakMeter meter(0.01);
   int failures = 0;
-  results["peaks"] = measure_peaks(settings.threads, meter);
+  results["peaks"] = measure_peaks<Device>(settings.threads, meter);
   std::printf("\n%-48s %25s %23s %10s\n", "case", "GFLOP/s", "part of the peak", "tokens/s");
   results["results"] = nlohmann::json::array();
   for (const Configuration& configuration : settings.configurations) {
     for (const std::int64_t head_dim : configuration.head_dims) {
       for_each_scalar([&]<class Scalar>(const char* scalar) {
-        const std::vector<Case> cases = select_cases(settings, configuration, scalar, head_dim);
+        const auto cases = select_cases<Device, Scalar>(settings, configuration, scalar, head_dim);
         if (cases.empty()) return;
-        failures += measure_problem<Scalar>(settings, configuration, head_dim, scalar, cases, meter,
-                                            results["results"]);
+        failures += measure_problem<Device, Scalar>(settings, configuration, head_dim, scalar, cases, meter,
+                                                    results["results"]);
         write_results(path, results);  // a run takes long: what is there is kept
       });
     }
   }
-  if (settings.selects("shared-cores")) {
-    ra::set_num_threads(all_threads);
-    ra::set_kernel(best_kernel);
+  if (Device::has_threads && settings.selects("shared-cores")) {
+    Device::choose(best_kernel, all_threads);
     results["shared_cores"] = measure_shared_cores();
   } else if (results["results"].empty()) {
     throw command_line::Error("no case matches --filter");
@@ -301,7 +345,17 @@ int main(int argc, char** argv) {
   const auto start = [&](const command_line::Arguments& arguments) {
     nlohmann::json results = describe_run();
     results["command"] = command_of(name, argc, argv);
-    return run(parse(arguments), arguments.text("--json"), std::move(results));
+    bool on_gpu = false;
+    arguments.choose<bool>("--device", {{"cpu", false}, {"cuda", true}}, on_gpu);
+    if (!on_gpu) return run<OnProcessor>(arguments, std::move(results));
+#if defined(RING_ATTENTION_CUDA_COMPILED)
+    return run<gpu::OnGpu>(arguments, std::move(results));
+#else
+    throw command_line::Error(
+        "--device cuda: this program was built without "
+        "-DRING_ATTENTION_BUILD_CUDA_COMPILED=ON");
+#endif
   };
-  return run_program(name, help_text, argc, argv, {"--filter", "--samples", "--json"}, {"--quick"}, start);
+  return run_program(name, help_text, argc, argv, {"--device", "--filter", "--samples", "--json"},
+                     {"--quick"}, start);
 }

@@ -8,7 +8,6 @@ import tempfile
 
 sys.dont_write_bytecode = True
 
-from support import safetensors_file  # noqa: E402
 from support.comparison import (  # noqa: E402
     RATES, SEGMENTS, Case, LineServer, cores, make_parser, pytorch_version, ranged, require_program,
 )
@@ -42,14 +41,14 @@ PyTorch: pip install torch. Without it the library is measured alone. benchmarks
 
 def compare_outputs(options):
     """Largest difference between the library and PyTorch's dilated attention, in tolerances, and where it is."""
-    from support.pytorch_peer import PytorchPeer, worst_error
+    from support.pytorch_peer import PytorchPeer, read_tensors, worst_error
 
     case = Case("lengths", CHECKED_TOKENS, HEADS, HEAD_DIM, "longnet", SEGMENTS, RATES)
     with tempfile.TemporaryDirectory() as name:
         path = pathlib.Path(name) / "tensors"
         with case.serve(options.program, "float32", "--output", path):
-            tensors = safetensors_file.read(path)
-            return worst_error(case, "float32", PytorchPeer(case, tensors), tensors)
+            tensors = read_tensors(path)
+            return worst_error(case, "float32", PytorchPeer(case, tensors).outputs(), tensors)
 
 
 def measure(side, tokens, options, heads=HEADS, scalar="float32"):

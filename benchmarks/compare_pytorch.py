@@ -3,16 +3,15 @@
 
 import dataclasses
 import pathlib
-import statistics
 import sys
 import tempfile
 import time
 
 sys.dont_write_bytecode = True
 
-from support import safetensors_file  # noqa: E402
 from support.comparison import (  # noqa: E402
-    PAUSE, RATES, SCALARS, SEGMENTS, Case, cores, make_parser, pytorch_version, ranged, require_program,
+    GIGAPATH_SEGMENTS, PAUSE, RATES, SCALARS, SEGMENTS, Case, add_filter, compare_errors, cores, make_parser,
+    pytorch_version, ranged, require_program, selected,
 )
 from support.results import describe_run, summarize, write_results  # noqa: E402
 
@@ -42,37 +41,21 @@ PyTorch: pip install torch. Without it the library is measured alone. Exit statu
 """
 
 
-LARGEST_ERROR_RATIO = 1.25
-
-
 def make_cases(quick):
     return [
         Case("sdpa/d64/forward", 2048, 8, 64, segments=(2048,)),
         Case("sdpa/d128/forward", 2048, 8, 128, segments=(2048,)),
         Case("sdpa/d64/backward", 1024, 8, 64, segments=(1024,), backward=True),
         Case("longnet/d64/forward", 4096 if quick else 16384, 12, 64, "longnet", SEGMENTS, RATES),
-        Case("gigapath/d48/forward", 2500 if quick else 10000, 16, 48, "torchscale",
-             (1024, 5792, 32768, 185363, 1048576), RATES),
+        Case("gigapath/d48/forward", 2500 if quick else 10000, 16, 48, "torchscale", GIGAPATH_SEGMENTS, RATES),
     ]
 
 
-def compare_errors(options, peers, folder):
-    """A line of the results for each head dimension and mask."""
-    for head_dim, causal in ((64, False), (64, True), (128, False), (128, True)):
-        name = f"accuracy/d{head_dim}/{'causal' if causal else 'full'}/bfloat16"
-        case = Case(name, 2048, 2, head_dim, segments=(2048,), backward=True, causal=causal)
-        ratios = []
-        for seed in range(1, 6):
-            words = ("--output", folder / "tensors", "--seed", seed)
-            words += ("--kernel", options.kernel) if options.kernel else ()
-            with case.serve(options.program, "bfloat16", *words) as library:
-                kernel = library.about["kernel"]
-            ratios.append(peers.error_ratios(case, safetensors_file.read(folder / "tensors")))
-        medians = {f"error_ratio_{key}": statistics.median(each[key] for each in ratios) for key in ratios[0]}
-        agree = max(medians.values()) <= LARGEST_ERROR_RATIO
-        texts = ", ".join(f"{key.removeprefix('error_ratio_')} {value:.3f}" for key, value in medians.items())
-        print(f"{'' if agree else 'FAILED '}{name}: RMS error over PyTorch's: {texts}", flush=True)
-        yield dataclasses.asdict(case) | {"scalar": "bfloat16", "kernel": kernel, "agree": agree} | medians
+def error_ratios(case, seed, options, peers, folder):
+    words = ("--output", folder / "tensors", "--seed", seed) + (("--kernel", options.kernel) if options.kernel else ())
+    with case.serve(options.program, "bfloat16", *words) as library:
+        kernel = library.about["kernel"]
+    return peers.error_ratios(case, peers.read_tensors(folder / "tensors")), kernel
 
 
 def take_turns(sides, threads, rounds):
@@ -91,9 +74,9 @@ def measure(case, scalar, thread_counts, options, peers, folder):
     with case.serve(options.program, scalar, *words) as library:
         about, sides = {key: library.about[key] for key in ("kernel", "flops")}, [lambda n: library.ask(n)["seconds"]]
         if peers:
-            tensors = safetensors_file.read(folder / "tensors")
+            tensors = peers.read_tensors(folder / "tensors")
             peer = peers.PytorchPeer(case, tensors)
-            worst, where = peers.worst_error(case, scalar, peer, tensors)
+            worst, where = peers.worst_error(case, scalar, peer.outputs(), tensors)
             about |= {"worst_difference_in_tolerances": worst, "worst_in": where, "agree": worst <= 1}
             sides.append(peer.seconds)
         for threads in thread_counts:
@@ -122,15 +105,14 @@ def show(line):
 def parse_arguments():
     parser = make_parser(__doc__, EPILOG)
     parser.add_argument("--quick", action="store_true", help="shorter dilated sequences, and fewer calls of them")
-    parser.add_argument(
-        "--filter", metavar="TEXT[,TEXT...]", default="", help="only cases whose name contains each TEXT"
-    )
+    add_filter(parser)
     parser.add_argument("--rounds", type=int, help="calls of each side that count (default: 9; quick: 7)")
     parser.add_argument("--threads", type=int, nargs="+", help="numbers of threads (default: 1 and all)")
     parser.add_argument("--accuracy", action="store_true", help="compare errors alone")
     parser.add_argument("--kernel", help="the library's kernel (default: its best; --about of the program lists them)")
     options = parser.parse_args()
-    options.rounds = options.rounds or (7 if options.quick else 9)
+    if options.rounds is None:
+        options.rounds = 7 if options.quick else 9
     if options.rounds < 1:
         parser.error("--rounds must be positive")
     require_program(parser, options.program)
@@ -146,15 +128,16 @@ def main():
         pytorch["attention_with_lse"] = peers.find_attention_with_lse()[1]
         print(f"PyTorch's dilated cases use {pytorch['attention_with_lse']}", flush=True)
         if not options.filter:
-            with tempfile.TemporaryDirectory() as folder:
-                accuracy.extend(compare_errors(options, peers, pathlib.Path(folder)))
+            with tempfile.TemporaryDirectory() as name:
+                more = (options, peers, pathlib.Path(name))
+                accuracy.extend(compare_errors("bfloat16", lambda case, seed: error_ratios(case, seed, *more)))
     print("{:<38} {:>25} {:>25} {:>21}".format("case, GFLOP/s", "library", "PyTorch", "ratio"))
     for case in () if options.accuracy else make_cases(options.quick):
         for scalar in SCALARS:
             chosen = [
                 threads
                 for threads in options.threads or sorted({1, cores()})
-                if all(text in f"{case.name}/{scalar}/threads{threads}" for text in options.filter.split(","))
+                if selected(f"{case.name}/{scalar}/threads{threads}", options)
             ]
             with tempfile.TemporaryDirectory() as folder:
                 for line in measure(case, scalar, chosen, options, peers, pathlib.Path(folder)) if chosen else ():

@@ -9,7 +9,7 @@ import sys
 
 sys.dont_write_bytecode = True
 
-from support.report import cache, kernels, lengths, mpi_ring, slide_encoder  # noqa: E402
+from support.report import cache, gpus, kernels, lengths, mpi_ring, slide_encoder  # noqa: E402
 from support.report.files import ReportError, ResultsFile, figures, kept_files, print_changes, provenance  # noqa: E402
 from support.report.plots import Plots  # noqa: E402
 from support.report.text import day, listed, table  # noqa: E402
@@ -26,15 +26,18 @@ REPORTS = {
     "kernels": kernels,
     "long": kernels,
     "pytorch": kernels,
+    "gpu_kernels": gpus,
+    "cuda": gpus,
     "mpi_ring": mpi_ring,
     "slide_encoder": slide_encoder,
 }
 
 EPILOG = """\
 RESULTS is the JSON of benchmark_ring_pattern_cache, _attention_kernels or _mpi_ring, of compare_pytorch.py,
-compare_slide_encoder.py or compare_lengths.py: the command in the file tells which. The page NAME-<UTC time>.md and its
-plots, each as SVG and PNG, are written beside it. Results of compare_pytorch.py and of compare_lengths.py --long belong
-to the report of the kernels; given together with its results they make one page.
+compare_cuda.py, compare_slide_encoder.py or compare_lengths.py: the command in the file tells which. The page
+NAME-<UTC time>.md and its plots, each as SVG and PNG, are written beside it. Results of compare_pytorch.py and of
+compare_lengths.py --long belong to the report of the kernels, and those of compare_cuda.py to that of
+benchmark_attention_kernels --device cuda; given together they make one page.
 
 Plots need matplotlib (Debian and Ubuntu: apt-get install python3-matplotlib). Without it, or if one cannot be drawn,
 the page has its tables alone, and --publish refuses. It also refuses results of a run that failed.
@@ -196,7 +199,7 @@ def run(options):
     order = list(REPORTS)
     files = sorted(map(ResultsFile, options.results), key=lambda file: order.index(file.kind))
     if len({REPORTS[file.kind] for file in files}) > 1 or len({file.kind for file in files}) < len(files):
-        raise ReportError("one page takes one file, or one of each benchmark that belongs to the kernels' report")
+        raise ReportError("one page takes one file, or one of each benchmark that belongs to the same report")
     old = ResultsFile(options.compare) if options.compare else None
     if old and old.kind != files[0].kind:
         raise ReportError(f"{old.path}: results of another benchmark")

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ from .results import PROGRAMS
 SCALARS = {"float32": "float", "bfloat16": "bfloat16"}  # by PyTorch's names, the program's
 PAUSE = 0.02  # seconds before a call: the other side's threads may still be spinning
 SEGMENTS, RATES = (2048, 4096, 8192, 16384, 32768), (1, 2, 4, 8, 16)  # LongNet's
+GIGAPATH_SEGMENTS = (1024, 5792, 32768, 185363, 1048576)
+LARGEST_ERROR_RATIO = 1.25  # of root-mean-square errors of 16-bit results against PyTorch's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,20 @@ class Case:
     rates: tuple = (1,)
     backward: bool = False
     causal: bool = False
+
+    def flops(self):
+        """4 * d * query-key pairs of forward, of presets in which the queries of a branch are the rows that it keeps.
+        Zero keys do not count."""
+        pairs = 0
+        for width, rate in zip(self.segments, self.rates):
+            if self.preset == "ring" and rate != 1:
+                raise ValueError("with ring's rules every query meets the kept keys")
+            for head in range(self.heads):
+                offset = head % rate if self.preset == "longnet" else head // -(-self.heads // rate)
+                for begin in range(0, self.tokens, width):
+                    rows = max(0, -((begin + offset - min(begin + width, self.tokens)) // rate))
+                    pairs += rows * (rows + 1) // 2 if self.causal else rows * rows
+        return 4 * self.head_dim * pairs
 
     def serve(self, program, scalar="float32", *words):
         """attention_for_comparison with this problem; `words`: what else stands on its command line."""
@@ -100,6 +117,33 @@ def require_program(parser, *programs):
     for program in programs:
         if not program.exists():
             parser.error(f"{program} does not exist: build it (see --help), or name where it is")
+
+
+def add_filter(parser):
+    parser.add_argument(
+        "--filter", metavar="TEXT[,TEXT...]", default="", help="only cases whose name contains each TEXT"
+    )
+
+
+def selected(name, options):
+    return all(text in name for text in options.filter.split(","))
+
+
+def compare_errors(scalar, ratios_of, backward=True):
+    """A line of the results for each head dimension and mask. `ratios_of(case, seed)`: root-mean-square errors against
+    float64 over PyTorch's by name, and the kernel that computed."""
+    for head_dim, causal in ((64, False), (64, True), (128, False), (128, True)):
+        name = f"accuracy/d{head_dim}/{'causal' if causal else 'full'}/{scalar}"
+        case = Case(name, 2048, 2, head_dim, segments=(2048,), backward=backward, causal=causal)
+        ratios = []
+        for seed in range(1, 6):
+            of_seed, kernel = ratios_of(case, seed)
+            ratios.append(of_seed)
+        medians = {f"error_ratio_{key}": statistics.median(each[key] for each in ratios) for key in ratios[0]}
+        agree = max(medians.values()) <= LARGEST_ERROR_RATIO
+        texts = ", ".join(f"{key.removeprefix('error_ratio_')} {value:.3f}" for key, value in medians.items())
+        print(f"{'' if agree else 'FAILED '}{name}: RMS error over PyTorch's: {texts}", flush=True)
+        yield dataclasses.asdict(case) | {"scalar": scalar, "kernel": kernel, "agree": agree} | medians
 
 
 def cores():

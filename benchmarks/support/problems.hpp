@@ -37,6 +37,13 @@ inline Configuration dense(std::int64_t tokens, std::int64_t heads, std::vector<
   return make_configuration("dense", tokens, heads, std::move(head_dims), ra::ring_preset(), {tokens}, {1});
 }
 
+/// The same, but keys after a query are hidden from it.
+inline Configuration causal(std::int64_t tokens, std::int64_t heads, std::vector<std::int64_t> head_dims) {
+  ra::AttentionConfig config = ra::ring_preset();
+  config.causal = true;
+  return make_configuration("causal", tokens, heads, std::move(head_dims), config, {tokens}, {1});
+}
+
 /// LongNet's branches.
 inline Configuration longnet(std::int64_t tokens, std::int64_t heads, std::vector<std::int64_t> head_dims) {
   return make_configuration("longnet", tokens, heads, std::move(head_dims), ra::longnet_preset(),

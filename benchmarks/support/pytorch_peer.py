@@ -4,6 +4,7 @@ usage: pytorch_peer.py pytorch_dense|pytorch_dilated TOKENS HEADS HEAD_DIM
 Prints a line of JSON when it is ready and one for each number of threads that it reads, as attention_for_comparison.
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -14,32 +15,42 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
 
+from support import safetensors_file  # noqa: E402
 from support.comparison import RATES, SEGMENTS  # noqa: E402
 from support.pytorch_attention import (  # noqa: E402
     DilatedAttention, find_attention_with_lse, heads_first, tensor_of,
 )
 
-TOLERANCES = {"float32": 2e-5, "bfloat16": 2.5e-2}
+TOLERANCES = {"float32": 2e-5, "float16": 4e-3, "bfloat16": 2.5e-2}
 LSE_TOLERANCE = 2e-5
 
 
-class PytorchPeer:
-    """call() is what is timed, outputs() what the library's outputs must be."""
+def read_tensors(path):
+    """The tensors of a safetensors file by name."""
+    return {name: tensor_of(entry) for name, entry in safetensors_file.read(path).items()}
 
-    def __init__(self, case, inputs):
+
+class PytorchPeer:
+    """call() is what is timed, outputs() what the library's outputs must be. `inputs`: tensors by name. `attend` gives
+    output and log-sum-exp of [B, h, n, d] in place of what PyTorch chooses."""
+
+    def __init__(self, case, inputs, attend=None):
         self._case = case
-        q, k, v = (tensor_of(inputs[name]) for name in "qkv")
+        q, k, v = (inputs[name] for name in "qkv")
         if case.preset != "ring":
             torchscale = case.preset == "torchscale"
             dilated = DilatedAttention(
-                case.tokens, case.heads, case.segments, case.rates, block_offsets=torchscale, padding=torchscale
+                case.tokens, case.heads, case.segments, case.rates, torchscale, padding=torchscale, attend=attend
             )
             self.call = lambda: dilated(q, k, v)
             return
         q, k, v = (heads_first(x) for x in (q, k, v))
-        attend = torch.nn.functional.scaled_dot_product_attention
+        if attend:
+            self.call = lambda: [x.transpose(1, 2) for x in attend(q, k, v)]
+            return
+        attend = functools.partial(torch.nn.functional.scaled_dot_product_attention, is_causal=case.causal)
         if case.backward:
-            grad_out = heads_first(tensor_of(inputs["grad_out"]))
+            grad_out = heads_first(inputs["grad_out"])
             leaves = [x.requires_grad_() for x in (q, k, v)]
             out = attend(*leaves)
             self.call = lambda: torch.autograd.grad(out, leaves, grad_out, retain_graph=True)
@@ -49,12 +60,12 @@ class PytorchPeer:
     def outputs(self):
         """Shaped as the library's, by name."""
         results = self.call()
-        if self._case.preset != "ring":
-            out, lse = results
-            return {"out": out, "lse": lse.transpose(1, 2).unsqueeze(-1)}
         if self._case.backward:
             return {name: x.transpose(1, 2) for name, x in zip(("dq", "dk", "dv"), results)}
-        return {"out": results.transpose(1, 2)}
+        if isinstance(results, torch.Tensor):
+            return {"out": results.transpose(1, 2)}
+        out, lse = results
+        return {"out": out, "lse": lse.transpose(1, 2).unsqueeze(-1)}
 
     def seconds(self, threads):
         torch.set_num_threads(threads)
@@ -63,35 +74,38 @@ class PytorchPeer:
         return time.perf_counter() - start
 
 
-def worst_error(case, scalar, peer, outputs):
-    """Largest difference in units of the tolerance, huge for NaN, and the output it was found in."""
+def worst_error(case, scalar, reference, outputs):
+    """Largest difference of tensors by name in units of the tolerance, huge for NaN, and where it was found."""
     worst = (0.0, "")
-    for name, reference in peer.outputs().items():
-        actual = tensor_of(outputs[name]).double()
-        reference = reference.double()
+    for name, expected in reference.items():
+        actual, expected = outputs[name].double(), expected.double()
         tolerance = LSE_TOLERANCE if name == "lse" else TOLERANCES[scalar] * (5 if case.backward else 1)
-        unit = min(1.0, reference.abs().max().item())
-        errors = (actual - reference).abs() / (tolerance * reference.abs().clamp(min=unit))
+        unit = min(1.0, expected.abs().max().item())
+        errors = (actual - expected).abs() / (tolerance * expected.abs().clamp(min=unit))
+        errors.masked_fill_(actual == expected, 0.0)  # infinite log-sum-exps of rows without keys
         worst = max(worst, (errors.nan_to_num(nan=torch.finfo(errors.dtype).max).max().item(), name))
     return worst
 
 
-def error_ratios(case, outputs):
-    """Root-mean-square errors against float64 of the library's outputs and gradients over those of PyTorch's, by name."""
-    names = ("q", "k", "v", "grad_out")
-    inputs = [heads_first(tensor_of(outputs[name])) for name in names]
+def rms_error(values, reference):
+    return (values.double() - reference).square().mean().sqrt().item()
+
+
+def error_ratios(case, tensors):
+    """Root-mean-square errors against float64 of the library's outputs, and of gradients if there are any, over those
+    of PyTorch's, by name."""
+    backward = "grad_out" in tensors
+    inputs = [heads_first(tensors[name]) for name in ("q", "k", "v", "grad_out")[: 4 if backward else 3]]
 
     def run(dtype):
-        q, k, v, grad_out = (x.to(dtype) for x in inputs)
-        leaves = [x.requires_grad_() for x in (q, k, v)]
+        leaves = [x.to(dtype).requires_grad_(backward) for x in inputs[:3]]
         out = torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=case.causal)
-        return [out.detach(), *torch.autograd.grad(out, leaves, grad_out)]
-
-    def rms(values, reference):
-        return (values.double() - reference).square().mean().sqrt().item()
+        return [out.detach(), *(torch.autograd.grad(out, leaves, inputs[3].to(dtype)) if backward else ())]
 
     results = zip(("out", "dq", "dk", "dv"), run(torch.float64), run(inputs[0].dtype))
-    return {name: rms(heads_first(tensor_of(outputs[name])), exact) / rms(theirs, exact) for name, exact, theirs in results}
+    return {
+        name: rms_error(heads_first(tensors[name]), exact) / rms_error(theirs, exact) for name, exact, theirs in results
+    }
 
 
 def peak_bytes():

@@ -24,10 +24,11 @@ def describe_run(program):
     about = json.loads(subprocess.run([program, "--about"], check=True, stdout=subprocess.PIPE, text=True).stdout)
     words, rest = [f"python3 benchmarks/{pathlib.Path(sys.argv[0]).name}"], iter(sys.argv[1:])
     for word in rest:
-        if word in ("--json", "--program", "--encoder"):
-            next(rest, None)
-        elif not word.startswith(("--json=", "--program=", "--encoder=")):
+        name, equals, _ = word.partition("=")
+        if name not in ("--json", "--program", "--library", "--encoder"):
             words.append(word)
+        elif not equals:
+            next(rest, None)
     return about | {"command": " ".join(words)}
 
 

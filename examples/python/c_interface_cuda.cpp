@@ -1,9 +1,12 @@
 // The interface in C: calls on GPUs.
 #include <Eigen/Core>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <ring_attention/cuda.hpp>
+#include <stdexcept>
+#include <string>
 
 #include "c_arguments.hpp"
 #include "ring_attention_c.h"
@@ -35,6 +38,25 @@ ra::cuda::Context& context_of(ring_attention_context* context) {
 }  // namespace
 
 int32_t ring_attention_has_cuda() { return 1; }
+
+ring_attention_status ring_attention_cuda_kernels(int32_t device, char* names, size_t size) {
+  return guarded([&] {
+    static_cast<void>(c_interface::required(names, "names"));
+    std::string text;
+    for (const std::string& name : ra::cuda::available_kernels(device)) {
+      text.append(text.empty() ? "" : " ").append(name);
+    }
+    if (size <= text.size()) {
+      throw std::invalid_argument("size = " + std::to_string(size) + ": must be at least " +
+                                  std::to_string(text.size() + 1));
+    }
+    std::copy_n(text.c_str(), text.size() + 1, names);
+  });
+}
+
+ring_attention_status ring_attention_set_cuda_kernel(const char* name) {
+  return guarded([&] { ra::cuda::set_kernel(&c_interface::required(name, "name")); });
+}
 
 ring_attention_status ring_attention_context_create(void* stream, ring_attention_context** context) {
   return guarded([&] {

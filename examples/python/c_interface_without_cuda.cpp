@@ -12,6 +12,10 @@ ring_attention_status not_available() {
 
 int32_t ring_attention_has_cuda() { return 0; }
 
+ring_attention_status ring_attention_cuda_kernels(int32_t, char*, size_t) { return not_available(); }
+
+ring_attention_status ring_attention_set_cuda_kernel(const char*) { return not_available(); }
+
 ring_attention_status ring_attention_context_create(void*, ring_attention_context**) {
   return not_available();
 }

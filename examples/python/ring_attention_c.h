@@ -107,6 +107,12 @@ RING_ATTENTION_C ring_attention_status ring_attention_backward(
     RING_ATTENTION_NOT_AVAILABLE. Says nothing of GPUs. */
 RING_ATTENTION_C int32_t ring_attention_has_cuda(void);
 
+/** Writes the names of the kernels that a CUDA device runs, the best first and with spaces between them, into
+    `size` characters, of which the last written one is 0. */
+RING_ATTENTION_C ring_attention_status ring_attention_cuda_kernels(int32_t device, char* names, size_t size);
+/** Chooses the kernel of all calls on GPUs that begin from now on, in the whole process; "": the best. */
+RING_ATTENTION_C ring_attention_status ring_attention_set_cuda_kernel(const char* name);
+
 /** What calls on one CUDA stream work in. */
 typedef struct ring_attention_context ring_attention_context;
 

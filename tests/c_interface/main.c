@@ -149,20 +149,34 @@ static void check_errors(void) {
 
 static void check_gpu(void) {
   ring_attention_context* context = NULL;
+  char names[64] = "";
   if (!ring_attention_has_cuda()) {
     expect(ring_attention_context_create(NULL, &context) == RING_ATTENTION_NOT_AVAILABLE,
            "a context without CUDA");
+    expect(ring_attention_cuda_kernels(0, names, sizeof names) == RING_ATTENTION_NOT_AVAILABLE,
+           "kernels without CUDA");
     printf("no CUDA in this library\n");
     return;
   }
 #ifdef WITH_CUDA
   int devices = 0;
+  expect_invalid(ring_attention_cuda_kernels(0, NULL, 0), "names = null");
+  expect_invalid(ring_attention_set_cuda_kernel("gpt"), "kernel = \"gpt\"");
+  expect(ring_attention_set_cuda_kernel("generic") == RING_ATTENTION_OK &&
+             ring_attention_set_cuda_kernel("") == RING_ATTENTION_OK,
+         "kernels by name");
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     expect(ring_attention_context_create(NULL, &context) == RING_ATTENTION_CUDA_ERROR,
            "a context without a GPU");
+    expect(ring_attention_cuda_kernels(0, names, sizeof names) == RING_ATTENTION_CUDA_ERROR,
+           "kernels without a GPU");
     printf("there is no GPU: %s\n", ring_attention_last_error());
     return;
   }
+  expect(ring_attention_cuda_kernels(0, names, sizeof names) == RING_ATTENTION_OK &&
+             strstr(names, "generic") != NULL,
+         "kernels of a GPU");
+  expect_invalid(ring_attention_cuda_kernels(0, names, strlen(names)), "must be at least");
   float v[SIZE], out[SIZE];
   fill(v);
   float* memory = NULL;

@@ -125,6 +125,36 @@ touch "$folder/present/matplotlib.py"
 runs 0 env "PYTHONPATH=$folder/present" "$copy/benchmarks/run" --quick --publish
 expect "with matplotlib" "report: $folder/results.json --publish"
 
+# Those of a GPU, where there are one and nvcc; PyTorch is compared where it is.
+mkdir -p "$folder/without" "$folder/with"
+echo "raise ImportError('blocked')" >"$folder/without/torch.py"
+touch "$folder/with/torch.py"
+runs 1 "$copy/benchmarks/run" --device cuda
+expect "--device cuda without a GPU" "there is no GPU"
+runs 2 "$copy/benchmarks/run" --device gpu
+tool "$tools/nvidia-smi" <<<'exit 0'
+tool "$tools/nvcc" <<<'exit 0'
+tool "$tools/cmake" <<TEXT
+if [ "\$1" = --build ]; then
+  mkdir -p "\$2/benchmarks"
+  printf '#!/bin/sh\necho "kernels \$*"; echo "results: kernels.json"\n' >"\$2/benchmarks/benchmark_attention_kernels"
+  chmod +x "\$2/benchmarks/benchmark_attention_kernels"
+else
+  echo "configured \$*" >"$folder/configured"
+fi
+TEXT
+echo 'import sys; print("compared", *sys.argv[1:3]); print("results: cuda.json")' >"$copy/benchmarks/compare_cuda.py"
+runs 0 env "PYTHONPATH=$folder/blocked:$folder/without" "$copy/benchmarks/run" --device cuda --quick
+expect "--device cuda" "kernels --device cuda --quick"
+expect "--device cuda" "report: kernels.json"
+expect "without PyTorch" "PyTorch is not there"
+output=$(cat "$folder/configured")
+expect "the build for a GPU" "-DRING_ATTENTION_BUILD_CUDA_COMPILED=ON -DCMAKE_CUDA_COMPILER=$tools/nvcc"
+runs 0 env "PYTHONPATH=$folder/blocked:$folder/with" "$copy/benchmarks/run" --device cuda --quick
+expect "with PyTorch" "compared --quick --program"
+expect "with PyTorch" "report: kernels.json cuda.json"
+tool "$tools/nvidia-smi" <<<'exit 1'
+
 # Fresh systems: what is refused before anything is made.
 runs 0 "$copy/tests/distributions/run" --help
 expect "its help" "usage: tests/distributions/run"

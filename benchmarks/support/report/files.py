@@ -16,7 +16,9 @@ KINDS = {
     "benchmarks/run": "cache",
     "--long": "long",
     "compare_lengths": "lengths",
+    "--device cuda": "gpu_kernels",
     "benchmark_attention_kernels": "kernels",
+    "compare_cuda": "cuda",
     "compare_pytorch": "pytorch",
     "benchmark_mpi_ring": "mpi_ring",
     "compare_slide_encoder": "slide_encoder",
@@ -30,7 +32,7 @@ class ResultsFile:
         self.path = pathlib.Path(path)
         try:
             self.data = json.loads(self.path.read_text(encoding="utf-8"))
-            command = self.data.get("command", "")
+            command = self.data.get("command", "").replace("=", " ")
             self.kind = next((kind for word, kind in KINDS.items() if word in command), None)
         except (OSError, ValueError, AttributeError) as error:
             raise ReportError(f"{self.path}: {error}") from error
@@ -78,6 +80,11 @@ def provenance(files):
         f"Machine: {machine['cpu_model']}, {counted(machine['cpus_usable'], 'core')}, "
         f"{binary_bytes(machine['memory_bytes'])} of memory, {machine['os']}, {machine['kernel']}."
     )
+    if gpu := machine.get("gpu"):
+        lines.append(
+            f"GPU: {gpu['name']}, {counted(gpu['multiprocessors'], 'multiprocessor')}, "
+            f"{binary_bytes(gpu['memory_bytes'])} of memory."
+        )
     if data.get("build"):
         lines.append(f"Build: {data['build']['compiler']}, `{data['build']['flags']}`.")
     if data.get("kernels"):
@@ -86,7 +93,9 @@ def provenance(files):
         lines.append(f"MPI: {data['mpi']['library']}, {counted(data['mpi']['ranks'], 'rank')}.")
     torch = next((file.data["pytorch"] for file in files if file.data.get("pytorch")), None)
     if torch:
-        lines.append(f"PyTorch {torch['version']}, {torch['cpu_capability']}.")
+        parts = [torch[key] for key in ("cpu_capability",) if key in torch]
+        parts += [f"{name} {torch[key]}" for key, name in (("cuda", "CUDA"), ("cudnn", "cuDNN")) if key in torch]
+        lines.append(f"PyTorch {', '.join([torch['version'], *parts])}.")
     lines += [f"Command: `{file.data['command']}`." for file in files]
     return "".join(f"- {line}\n" for line in lines)
 

@@ -18,7 +18,7 @@ def best_by_kernel(lines):
     """The line with the largest part of the peak of each kernel, scalar and direction over cases with one thread."""
     best = {}
     for line in sorted(lines, key=lambda line: line["part_of_peak"]["median"]):
-        if line["threads"] == 1:
+        if line.get("threads", 1) == 1:  # on a GPU there are none
             best[line["kernel"], line["scalar"], line["direction"]] = line
     return best
 
@@ -55,22 +55,26 @@ def kernel_table(lines):
     )
 
 
-def draw_kernels(lines):
+def draw_best(axes, lines, direction):
+    """Bars of the best part of the peak, by kernel and scalar."""
     best = best_by_kernel(lines)
     kernels = list(dict.fromkeys(line["kernel"] for line in lines))
+    series = []
+    for scalar in SCALARS:
+        chosen = [best.get((kernel, scalar, direction)) for kernel in kernels]
+        if any(chosen):
+            series.append((scalar, SCALARS[scalar], None, [line and line["part_of_peak"] for line in chosen]))
+    if series:
+        grouped_bars(axes, kernels, series, 100)
+    axes.set_ylim(0, 118)
+    axes.set_yticks(range(0, 101, 20))
 
+
+def draw_kernels(lines):
     def draw(axes):
         for panel, direction in zip(axes, ("forward", "backward")):
-            series = []
-            for scalar in SCALARS:
-                chosen = [best.get((kernel, scalar, direction)) for kernel in kernels]
-                if any(chosen):
-                    series.append((scalar, SCALARS[scalar], None, [line and line["part_of_peak"] for line in chosen]))
-            if series:
-                grouped_bars(panel, kernels, series, 100)
+            draw_best(panel, lines, direction)
             panel.set_title(direction)
-            panel.set_ylim(0, 118)
-            panel.set_yticks(range(0, 101, 20))
         axes[0].set_ylabel("% of the peak, one thread, best case")
         axes[0].legend(loc="upper left", ncol=4, columnspacing=1.0, handlelength=1.2)
 
