@@ -152,8 +152,7 @@ def show(line):
         peers = f", the peer's by {line['peer_difference_in_tolerances']:g}" if "error_ratio" in line else ""
         print(f"FAILED {line['name']}: {worst}{peers}", flush=True)
         return
-    forms = {"library_tflops": ".1f", "peer_tflops": ".1f", "ratio": ".2f"}
-    columns = [ranged(line, key, form) for key, form in forms.items()]
+    columns = [ranged(line, key, ".3g") for key in ("library_tflops", "peer_tflops", "ratio")]
     columns.append(f"{line['error_ratio']:.2f}" if "error_ratio" in line else "-")
     noisy = "  noisy" if line["noisy"] else ""
     print("{:<38} {:>24} {:>24} {:>22} {:>7}{}".format(line["name"], *columns, noisy), flush=True)

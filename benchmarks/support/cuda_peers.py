@@ -47,8 +47,9 @@ class Side:
         """Of a call; a sample is as many calls as take LEAST_SAMPLE_SECONDS."""
         with self._scope():
             if self._calls is None:
-                seconds_of_calls(self._call, 2)
                 one = seconds_of_calls(self._call, 1)
+                if one < LEAST_SAMPLE_SECONDS:
+                    one = seconds_of_calls(self._call, 2)  # the first may have had to load or to choose something
                 self._calls = max(1, min(200, int(LEAST_SAMPLE_SECONDS / one)))
             return seconds_of_calls(self._call, self._calls)
 

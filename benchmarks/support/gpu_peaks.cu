@@ -15,6 +15,8 @@ constexpr int threads = 512, warps = threads / 32, blocks_of_multiprocessor = 2;
 // Independent chains of dependent operations of each warp: with 8 warps for each scheduler enough to hide the
 // latency.
 constexpr int chains = 8;
+// Steps of every chain in a round: the loop's own instructions take turns with the others.
+constexpr int steps = 8;
 
 int count_blocks() {
   int device = 0, multiprocessors = 0;
@@ -78,7 +80,7 @@ __global__ void __launch_bounds__(threads, blocks_of_multiprocessor)
   float sums[chains][4] = {};
   for (std::int64_t round = 0; round < rounds; ++round) {
 #pragma unroll
-    for (int chain = 0; chain < chains; ++chain) multiply<format>(sums[chain], a, b);
+    for (int i = 0; i < steps * chains; ++i) multiply<format>(sums[i % chains], a, b);
   }
   float sum = 0;
   for (int chain = 0; chain < chains; ++chain) {
@@ -95,7 +97,7 @@ __global__ void __launch_bounds__(threads, blocks_of_multiprocessor)
   for (int chain = 0; chain < chains; ++chain) sums[chain] = T(threadIdx.x + chain) * term;
   for (std::int64_t round = 0; round < rounds; ++round) {
 #pragma unroll
-    for (int chain = 0; chain < chains; ++chain) sums[chain] = sums[chain] * factor + term;
+    for (int i = 0; i < steps * chains; ++i) sums[i % chains] = sums[i % chains] * factor + term;
   }
   T sum = 0;
   for (int chain = 0; chain < chains; ++chain) sum += sums[chain];
@@ -114,7 +116,7 @@ void half_products(std::int64_t rounds) {
   finish();
 }
 
-double operations_of_products() { return 2.0 * 16 * 8 * 16 * chains * warps * count_blocks(); }
+double operations_of_products() { return 2.0 * 16 * 8 * 16 * steps * chains * warps * count_blocks(); }
 
 void float_fma(std::int64_t rounds) {
   multiply_add<float><<<count_blocks(), threads>>>(rounds, 0.99f, 0.01f, nullptr);
@@ -126,6 +128,6 @@ void double_fma(std::int64_t rounds) {
   finish();
 }
 
-double operations_of_fma() { return 2.0 * chains * threads * count_blocks(); }
+double operations_of_fma() { return 2.0 * steps * chains * threads * count_blocks(); }
 
 }  // namespace benchmarks::gpu

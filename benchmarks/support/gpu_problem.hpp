@@ -110,6 +110,11 @@ struct OnGpu {
     ra::detail::throw_if_failed(cudaGetDevice(&current), "cudaGetDevice");
     return current;
   }
+  static cudaDeviceProp properties() {
+    cudaDeviceProp found{};
+    ra::detail::throw_if_failed(cudaGetDeviceProperties(&found, device()), "cudaGetDeviceProperties");
+    return found;
+  }
   static std::vector<std::string> kernels() { return ra::cuda::available_kernels(device()); }
   static void choose(const std::string& kernel, int) { ra::cuda::set_kernel(kernel); }
   /// Every kernel leaves double to the generic one.
@@ -133,11 +138,11 @@ struct OnGpu {
   }
   static std::map<std::string, PeakProbe> probes() {
     std::map<std::string, PeakProbe> all;
-    for (const std::string& kernel : kernels()) {
-      for (const PeakProbe& made : {probe<float>(kernel), probe<double>(kernel), probe<Eigen::half>(kernel),
-                                    probe<Eigen::bfloat16>(kernel)}) {
-        all.emplace(made.name, made);
-      }
+    const std::string with_tensor_cores = properties().major >= 8 ? "sm80" : "generic";
+    for (const PeakProbe& made :
+         {probe<float>(with_tensor_cores), probe<double>(with_tensor_cores),
+          probe<Eigen::half>(with_tensor_cores), probe<Eigen::bfloat16>(with_tensor_cores)}) {
+      all.emplace(made.name, made);
     }
     return all;
   }
@@ -154,11 +159,10 @@ struct OnGpu {
 
   /// Adds the device to the description of a run.
   static void describe(nlohmann::json& run) {
-    cudaDeviceProp properties{};
-    ra::detail::throw_if_failed(cudaGetDeviceProperties(&properties, device()), "cudaGetDeviceProperties");
-    run["machine"]["gpu"] = {{"name", properties.name},
-                             {"multiprocessors", properties.multiProcessorCount},
-                             {"memory_bytes", properties.totalGlobalMem}};
+    const cudaDeviceProp gpu = properties();
+    run["machine"]["gpu"] = {{"name", gpu.name},
+                             {"multiprocessors", gpu.multiProcessorCount},
+                             {"memory_bytes", gpu.totalGlobalMem}};
     run["kernels"] = kernels();
     if (run["kernels"].empty()) {
       throw std::runtime_error(

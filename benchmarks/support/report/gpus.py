@@ -86,7 +86,7 @@ def sections(files, plots):
             ("library", lambda line: ranged(line["library_seconds"], seconds)),
             ("library, TFLOP/s", lambda line: ranged(line["library_tflops"])),
             ("peer, TFLOP/s", lambda line: ranged(line["peer_tflops"])),
-            ("ratio by round", lambda line: ranged(line["ratio"], two_decimals)),
+            ("ratio by round", lambda line: ranged(line["ratio"])),
             ("error over the peer's",
              lambda line: two_decimals(line["error_ratio"]) if "error_ratio" in line else None),
             left=2,
