@@ -8,7 +8,8 @@ import sys
 sys.dont_write_bytecode = True
 
 from support.comparison import (  # noqa: E402
-    GIGAPATH_SEGMENTS, RATES, SEGMENTS, Case, add_filter, compare_errors, make_parser, ranged, selected,
+    GIGAPATH_SEGMENTS, RATES, SEGMENTS, Case, add_case_options, compare_errors, make_parser, parse_case_options, ranged,
+    selected,
 )
 from support.results import PROGRAMS, describe_run, summarize, write_results  # noqa: E402
 
@@ -24,7 +25,8 @@ cases, forward:
   longnet/n16384, longnet/n262144     12 heads of 64, segments of 2,048 to 32,768 at rates 1 to 16, against gathering,
                                       FlashAttention, scattering and mixing in PyTorch (gather)
   gigapath/n10000                     16 heads of 48, the segments and rates of Prov-GigaPath, zero keys attended,
-                                      against the same, and against torchscale's own code, if it and flash-attn are there
+                                      against the same, and against torchscale's own code if that and flash-attn are
+                                      there
   torchscale/n16384, .../n262144      longnet by torchscale's rules, against torchscale's own code alone
 Names go on as in dense/d64/full/bfloat16/flash. The library reads and writes [batch, tokens, heads, dim].
 
@@ -41,8 +43,8 @@ two agree within 7 %. "noisy" marks cases with fewer rounds than asked for. TFLO
 Before that, root-mean-square errors of 16-bit outputs against float64 are compared with those of PyTorch's fused
 attention, as compare_pytorch.py does; --accuracy compares nothing else.
 
-To build what this needs where the defaults expect it (nvcc, libeigen3-dev, nlohmann-json3-dev; PyTorch: pip install
-torch):
+benchmarks/run --device cuda builds what this needs and runs it. To build it where the defaults expect it (with nvcc,
+libeigen3-dev and nlohmann-json3-dev; PyTorch: pip install torch):
   cmake -S . -B build/measure -DCMAKE_BUILD_TYPE=Release -DRING_ATTENTION_BUILD_TESTS=OFF \\
     -DRING_ATTENTION_BUILD_EXAMPLES=OFF -DRING_ATTENTION_BUILD_CUDA_COMPILED=ON
   cmake --build build/measure --target ring_attention_c attention_for_comparison
@@ -192,16 +194,8 @@ def parse_arguments():
         help="the shared library of examples/python, if it is built elsewhere",
     )
     parser.add_argument("--quick", action="store_true", help="without the longest sequences, and fewer rounds")
-    add_filter(parser)
-    parser.add_argument("--rounds", type=int, help="rounds that count (default: 9; quick: 7)")
-    parser.add_argument("--accuracy", action="store_true", help="compare errors alone")
-    parser.add_argument("--kernel", help="the library's kernel (default: its best)")
-    options = parser.parse_args()
-    if options.rounds is None:
-        options.rounds = 7 if options.quick else 9
-    if options.rounds < 1:
-        parser.error("--rounds must be positive")
-    return options
+    add_case_options(parser)
+    return parse_case_options(parser)
 
 
 def main():

@@ -10,8 +10,8 @@ import time
 sys.dont_write_bytecode = True
 
 from support.comparison import (  # noqa: E402
-    GIGAPATH_SEGMENTS, PAUSE, RATES, SCALARS, SEGMENTS, Case, add_filter, compare_errors, cores, make_parser,
-    pytorch_version, ranged, require_program, selected,
+    GIGAPATH_SEGMENTS, PAUSE, RATES, SCALARS, SEGMENTS, Case, add_case_options, compare_errors, cores, make_parser,
+    parse_case_options, pytorch_version, ranged, require_program, selected,
 )
 from support.results import describe_run, summarize, write_results  # noqa: E402
 
@@ -105,16 +105,9 @@ def show(line):
 def parse_arguments():
     parser = make_parser(__doc__, EPILOG)
     parser.add_argument("--quick", action="store_true", help="shorter dilated sequences, and fewer calls of them")
-    add_filter(parser)
-    parser.add_argument("--rounds", type=int, help="calls of each side that count (default: 9; quick: 7)")
     parser.add_argument("--threads", type=int, nargs="+", help="numbers of threads (default: 1 and all)")
-    parser.add_argument("--accuracy", action="store_true", help="compare errors alone")
-    parser.add_argument("--kernel", help="the library's kernel (default: its best; --about of the program lists them)")
-    options = parser.parse_args()
-    if options.rounds is None:
-        options.rounds = 7 if options.quick else 9
-    if options.rounds < 1:
-        parser.error("--rounds must be positive")
+    add_case_options(parser)
+    options = parse_case_options(parser)
     require_program(parser, options.program)
     return options
 

@@ -1,4 +1,4 @@
-"""The shared library of examples/python, called on tensors of a GPU that are like PyTorch's. Needs no PyTorch itself."""
+"""The shared library of examples/python, called on tensors that are like PyTorch's. Needs no PyTorch itself."""
 
 import ctypes
 

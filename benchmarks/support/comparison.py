@@ -119,10 +119,23 @@ def require_program(parser, *programs):
             parser.error(f"{program} does not exist: build it (see --help), or name where it is")
 
 
-def add_filter(parser):
+def add_case_options(parser):
+    """Those of the comparisons of single calls, case by case; parse_case_options() parses them with the others."""
     parser.add_argument(
         "--filter", metavar="TEXT[,TEXT...]", default="", help="only cases whose name contains each TEXT"
     )
+    parser.add_argument("--rounds", type=int, help="calls of each side that count (default: 9; quick: 7)")
+    parser.add_argument("--accuracy", action="store_true", help="compare errors alone")
+    parser.add_argument("--kernel", help="the library's kernel (default: its best)")
+
+
+def parse_case_options(parser):
+    options = parser.parse_args()
+    if options.rounds is None:
+        options.rounds = 7 if options.quick else 9
+    if options.rounds < 1:
+        parser.error("--rounds must be positive")
+    return options
 
 
 def selected(name, options):

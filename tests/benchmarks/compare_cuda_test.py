@@ -17,18 +17,9 @@ project = pathlib.Path(sys.argv[1]).resolve()
 sys.path.insert(0, str(project / "benchmarks"))
 
 import compare_cuda  # noqa: E402
+from checks import check, finish  # noqa: E402
 from support import c_library  # noqa: E402
 from support.comparison import GIGAPATH_SEGMENTS, RATES, SEGMENTS, Case  # noqa: E402
-
-checks = failures = 0
-
-
-def check(what, held):
-    global checks, failures
-    checks += 1
-    if not held:
-        failures += 1
-        print(f"FAIL  {what}")
 
 
 class FakeSide:
@@ -163,7 +154,19 @@ def check_results(folder, arguments):
     check("quick leaves the longest out", not any("262144" in name for name in lines))
     check("medians of 5 seeds", results["accuracy"][0]["error_ratio_out"] == 1.03 and len(results["accuracy"]) == 8)
     check(f"the table: {text}", "gigapath/n10000/bfloat16/gather" in text and "2 (2 to 2)" in text)
-    report = [sys.executable, project / "benchmarks" / "report.py", path, "--out", folder]
+    # With the results of the kernels one page.
+    summary = {"median": 2000.0, "minimum": 1000.0, "maximum": 3000.0, "repetitions": 3}
+    part = {key: value * 1e-4 if key != "repetitions" else value for key, value in summary.items()}
+    kernel_line = {
+        "name": "dense-8192x16/sm80/half/d64/forward", "kernel": "sm80", "scalar": "half", "direction": "forward",
+        "configuration": "dense-8192x16", "head_dim": 64, "seconds": summary | {"median": 0.002}, "gflops": summary,
+        "part_of_peak": part, "peak": "mma.sync half", "noisy": True,
+    }
+    kernels = folder / "benchmark_attention_kernels_results-1.json"
+    about = {key: results[key] for key in ("machine", "commit", "kernels", "timestamp")}
+    about |= {"command": "benchmark_attention_kernels --device=cuda", "results": [kernel_line]}
+    kernels.write_text(json.dumps(about | {"peaks": [{"name": "mma.sync half", "gflops": summary}]}), encoding="utf-8")
+    report = [sys.executable, project / "benchmarks" / "report.py", path, kernels, "--out", folder]
     done = subprocess.run([str(word) for word in report], capture_output=True, text=True)
     page = next(folder.glob("gpus-*.md"), None)
     check(f"a page: {done.stderr}", done.returncode == 0 and page)
@@ -171,6 +174,9 @@ def check_results(folder, arguments):
         text = page.read_text(encoding="utf-8")
         check("what it was measured on", "- GPU: a GPU, 2 multiprocessors, 1.00 GiB of memory.\n" in text)
         check("PyTorch and its libraries", "PyTorch 9.9, CUDA 13.0, cuDNN 1." in text)
+        check("a peak", "| mma.sync half | 2.00 (1.00 to 3.00) |" in text)
+        check("the best kernel", "- `sm80`: half forward 20% (dense-8192x16, d = 64)." in text)
+        check("a kernel", "d64/forward (noisy) | 2.00 ms (" in text and "20% (10% to 30%) | mma.sync half |" in text)
         check("its table", "| dense/d64/full/float32/efficient | sm80 | 1.00 ms" in text and "| 2.00 (2.00 to" in text)
 
 
@@ -241,8 +247,7 @@ def main():
         check_results(folder, arguments)
         check_failures(folder, arguments)
     check_flops()
-    print(f"{checks} checks, {failures} failures")
-    sys.exit(1 if failures else 0)
+    finish()
 
 
 main()

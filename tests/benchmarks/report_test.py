@@ -13,15 +13,9 @@ import subprocess
 import sys
 import tempfile
 
-checks = failures = 0
+sys.dont_write_bytecode = True
 
-
-def check(what, held):
-    global checks, failures
-    checks += 1
-    if not held:
-        failures += 1
-        print(f"FAIL  {what}")
+from checks import check, finish  # noqa: E402
 
 
 def find_python():
@@ -210,8 +204,7 @@ def main():
             check_changes(copy, folder)
             check_refusals(copy, folder)
             check_publishing(copy, folder)
-    print(f"{checks} checks, {failures} failures")
-    sys.exit(1 if failures else 0)
+    finish()
 
 
 main()
