@@ -2,8 +2,10 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <ring_attention/config.hpp>
@@ -72,13 +74,32 @@ static_assert(static_cast<int>(ra::HeadPartition::shared) == 1 &&
                   static_cast<int>(ra::MixGradient::detached) == 1,
               "ring_attention_c.h says these numbers");
 
-inline ra::AttentionConfig config_of(const ring_attention_config* argument) {
-  const ring_attention_config& given = required(argument, "config");
-  if (given.size != sizeof given) {
+/// Throws for a size that no version of the configuration had.
+inline void check_size(const ring_attention_config& given) {
+  constexpr std::size_t first_version = offsetof(ring_attention_config, scale) + sizeof given.scale;
+  if (given.size < first_version) {
     throw std::invalid_argument("config.size = " + std::to_string(given.size) +
-                                ": must be sizeof(ring_attention_config), " + std::to_string(sizeof given) +
-                                " here");
+                                ": must be sizeof(ring_attention_config)");
   }
+}
+
+/// What an older or a newer program gave, as this library knows it.
+inline ring_attention_config known_fields(const ring_attention_config* argument) {
+  const std::size_t size = required(argument, "config").size;
+  check_size(*argument);
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(argument);
+  for (std::size_t i = sizeof(ring_attention_config); i < size; ++i) {
+    if (bytes[i] == 0) continue;
+    throw std::invalid_argument("config.size = " + std::to_string(size) +
+                                ": the program sets a field that this library is too old to know");
+  }
+  ring_attention_config known{};
+  std::memcpy(&known, argument, size < sizeof known ? size : sizeof known);
+  return known;
+}
+
+inline ra::AttentionConfig config_of(const ring_attention_config* argument) {
+  const ring_attention_config given = known_fields(argument);
   if (given.branches < 0) {
     throw std::invalid_argument("config.branches = " + std::to_string(given.branches) +
                                 ": must not be negative");

@@ -1,6 +1,8 @@
 // The interface in C: calls on the CPU.
 #include <Eigen/Core>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <ring_attention/ring_attention.hpp>
 #include <stdexcept>
 #include <string>
@@ -38,15 +40,18 @@ const char* ring_attention_last_error() { return c_interface::last_error; }
 ring_attention_status ring_attention_preset(const char* name, ring_attention_config* config) {
   return c_interface::guarded([&] {
     const ra::AttentionConfig preset = preset_of(&c_interface::required(name, "name"));
-    static_cast<void>(c_interface::required(config, "config"));
-    *config = {};
-    config->size = sizeof *config;
-    config->ring_size = preset.ring_size;
-    config->head_partition = static_cast<std::int32_t>(preset.head_partition);
-    config->offset_rule = static_cast<std::int32_t>(preset.offset_rule);
-    config->query_rule = static_cast<std::int32_t>(preset.query_rule);
-    config->padding_rule = static_cast<std::int32_t>(preset.padding_rule);
-    config->mix_gradient = static_cast<std::int32_t>(preset.mix_gradient);
+    const std::size_t size = c_interface::required(config, "config").size;
+    c_interface::check_size(*config);
+    ring_attention_config fields{};
+    fields.size = size;
+    fields.ring_size = preset.ring_size;
+    fields.head_partition = static_cast<std::int32_t>(preset.head_partition);
+    fields.offset_rule = static_cast<std::int32_t>(preset.offset_rule);
+    fields.query_rule = static_cast<std::int32_t>(preset.query_rule);
+    fields.padding_rule = static_cast<std::int32_t>(preset.padding_rule);
+    fields.mix_gradient = static_cast<std::int32_t>(preset.mix_gradient);
+    std::memset(static_cast<void*>(config), 0, size);
+    std::memcpy(config, &fields, size < sizeof fields ? size : sizeof fields);
   });
 }
 

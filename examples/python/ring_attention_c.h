@@ -52,9 +52,12 @@ typedef enum {
   RING_ATTENTION_BFLOAT16 = 3
 } ring_attention_scalar;
 
-/** AttentionConfig. Fill it by ring_attention_preset, then set the branches and whatever differs. */
+/** AttentionConfig. Set the size, fill the rest by ring_attention_preset, then set the branches and whatever
+ * differs. */
 typedef struct {
-  size_t size;                    /**< sizeof(ring_attention_config): later versions add fields at the end */
+  size_t size;                    /**< sizeof(ring_attention_config). Later versions add fields at the end,
+                                     whose value 0 changes nothing: programs and libraries of different
+                                     versions agree as long as a program sets none that the library lacks. */
   const int64_t* segment_lengths; /**< [branches], in tokens */
   const int64_t* dilation_rates;  /**< [branches] */
   int64_t branches;
@@ -70,7 +73,8 @@ typedef struct {
   double scale; /**< factor of the scores, if has_scale is not 0 */
 } ring_attention_config;
 
-/** Sets every field: rules of the preset "ring", "longnet" or "torchscale", no branches, ring size 1. */
+/** Sets every field but the size, which says how many bytes there are: rules of the preset "ring", "longnet"
+ * or "torchscale", no branches, ring size 1. */
 RING_ATTENTION_C ring_attention_status ring_attention_preset(const char* name, ring_attention_config* config);
 
 /** Borrowed memory. The last axis is contiguous. */

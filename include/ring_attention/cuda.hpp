@@ -100,7 +100,7 @@ void WholeTensorAttention<Derived, Scalar, CachePolicy>::queue_forward(cuda::Con
   std::size_t bytes = 0;
   if (shape.batch > 0 && shape.tokens > 0) {
     detail::ContextState& state = context.state();
-    detail::require_program_for(state.device());
+    engine::require_program_for(state.device());
     const detail::DeviceScope device(state.device());
     const bool capturing = state.capturing();
     const detail::DevicePlan* const plan =
@@ -123,7 +123,6 @@ void WholeTensorAttention<Derived, Scalar, CachePolicy>::queue_forward(cuda::Con
     }
     engine::queue_forward<Scalar>(*plan, shape, tensors, workspace, finite_check, state.stream());
     if (clock) clock->finish();
-    state.end_call(capturing);
   }
   if constexpr (counts) derived().count(shape, bytes, derived().shared_->forward_calls);
 }

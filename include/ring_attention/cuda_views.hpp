@@ -61,7 +61,7 @@ class View {
 };
 
 /// Device tensors that backward writes gradients to, shaped like q, k and v. They are overwritten and need
-/// not hold zeros.
+/// not hold zeros. For backward calls on GPUs, which this version does not have yet.
 template <class Scalar>
 struct GradientViews {
   View<Scalar> q;  ///< [b, n, h, d]
@@ -69,7 +69,7 @@ struct GradientViews {
   View<Scalar> v;  ///< [b, n, h_kv, d], summed over the query heads that share a key/value head
 };
 
-/// What a backward call on a GPU may be given beside its tensors.
+/// What a backward call on a GPU may be given beside its tensors; this version has no such call yet.
 struct BackwardOptions {
   /// As given to forward; host memory, copied before the call returns.
   std::vector<std::int64_t> lengths = {};

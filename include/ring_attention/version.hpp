@@ -24,13 +24,24 @@
 #define RING_ATTENTION_CODE_FOR(INSTRUCTIONS) v0_2_##INSTRUCTIONS
 #endif
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
-#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(avx512)
+#define RING_ATTENTION_HOST_NAMESPACE RING_ATTENTION_CODE_FOR(avx512)
 #elif defined(__AVX2__) && defined(__FMA__)
-#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(avx2)
+#define RING_ATTENTION_HOST_NAMESPACE RING_ATTENTION_CODE_FOR(avx2)
 #elif defined(__AVX__)
-#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(avx)
+#define RING_ATTENTION_HOST_NAMESPACE RING_ATTENTION_CODE_FOR(avx)
 #else
-#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_CODE_FOR(generic)
+#define RING_ATTENTION_HOST_NAMESPACE RING_ATTENTION_CODE_FOR(generic)
+#endif
+#if defined(__CUDA_ARCH_LIST__) && !defined(RING_ATTENTION_COMPILED)
+/// nvcc's units carry kernels for the GPUs that its options name, in a namespace that names them, too, as in
+/// v0_2_avx2_sm800900: otherwise the one host function that the linker keeps would launch those of another
+/// unit, which the GPU at hand may not run. The list has at most 16 entries.
+#define RING_ATTENTION_JOIN_16(HOST, A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, ...) \
+  HOST##_sm##A##B##C##D##E##F##G##H##I##J##K##L##M##N##O##P
+#define RING_ATTENTION_JOIN(...) RING_ATTENTION_JOIN_16(__VA_ARGS__, , , , , , , , , , , , , , , , , )
+#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_JOIN(RING_ATTENTION_HOST_NAMESPACE, __CUDA_ARCH_LIST__)
+#else
+#define RING_ATTENTION_CODE_NAMESPACE RING_ATTENTION_HOST_NAMESPACE
 #endif
 
 /// 1 where units define the engine themselves, as they do unless it is compiled: RING_ATTENTION_COMPILED is

@@ -13,6 +13,9 @@
 
 enum { TOKENS = 12, HEADS = 2, DIM = 4, SIZE = TOKENS * HEADS * DIM };
 
+/* The library exports the slot of the global pattern cache, which is one per process. */
+extern void* ring_attention_v0_2_global_pattern_cache;
+
 static int failures = 0;
 
 static void expect(int holds, const char* what) {
@@ -37,6 +40,7 @@ static const ring_attention_lengths all = {NULL, 0};
 
 static ring_attention_config config_of(const char* preset) {
   ring_attention_config config;
+  config.size = sizeof config;
   expect(ring_attention_preset(preset, &config) == RING_ATTENTION_OK, preset);
   config.segment_lengths = segment_lengths;
   config.dilation_rates = dilation_rates;
@@ -136,10 +140,29 @@ static void check_errors(void) {
   config.size = 8;
   expect_invalid(ring_attention_forward(&config, RING_ATTENTION_FLOAT32, &tq, &tq, &tq, &tout, NULL, all, 1),
                  "config.size = 8");
+  expect_invalid(ring_attention_preset("ring", &config), "config.size = 8");
   config = config_of("ring");
   config.offset_rule = 3;
   expect_invalid(ring_attention_forward(&config, RING_ATTENTION_FLOAT32, &tq, &tq, &tq, &tout, NULL, all, 1),
                  "config.offset_rule = 3");
+  struct {
+    ring_attention_config config;
+    double later;
+  } newer;
+  memset(&newer, 0xff, sizeof newer);
+  newer.config.size = sizeof newer;
+  expect(ring_attention_preset("ring", &newer.config) == RING_ATTENTION_OK && newer.later == 0,
+         "preset of a newer program");
+  newer.config = config_of("ring");
+  newer.config.size = sizeof newer;
+  expect(ring_attention_forward(&newer.config, RING_ATTENTION_FLOAT32, &tq, &tq, &tq, &tout, NULL, all, 1) ==
+             RING_ATTENTION_OK,
+         "a newer program that sets no newer field");
+  newer.later = 1;
+  expect_invalid(
+      ring_attention_forward(&newer.config, RING_ATTENTION_FLOAT32, &tq, &tq, &tq, &tout, NULL, all, 1),
+      "too old to know");
+  expect(ring_attention_v0_2_global_pattern_cache != NULL, "calls use the cache of the process");
   const int64_t none[] = {0};
   config = config_of("ring");
   config.segment_lengths = none;

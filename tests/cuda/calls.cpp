@@ -1,4 +1,6 @@
 // What surrounds the arithmetic of calls on a GPU: graphs, workspaces, patterns, counters, errors.
+#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -78,6 +80,14 @@ void check_graphs() {
   expect_text(refused, "make the call once before the capture", "cold capture");
 
   call(small);
+  {
+    std::string in_capture;
+    const Graph whole(stream, [&] {
+      call(small);
+      in_capture = error_text([&] { context.check(); });
+    });
+    expect_text(in_capture, "call it outside the capture", "check in a capture");
+  }
   context.check();
   const auto expected = small.out.bytes();
   const Graph captured(stream, [&] { call(small); });
@@ -87,6 +97,35 @@ void check_graphs() {
     captured.replay();
     expect(small.out.bytes() == expected, "a graph gave other bits");
   }
+  context.check();
+}
+
+/// The first call of a kind does not wait for what its stream was given.
+void check_first_calls() {
+  const Stream stream;
+  ra::cuda::Context context(stream);
+  const ra::RingDilatedAttentionProduction<float> attention(carrying_config(),
+                                                            ra::ProductionOptions{.check_finite = true});
+  const SelfAttention<float> tensors({1, 3000, 12, 16});
+  const auto view = tensors.input.view();
+  std::atomic<bool> released{false};
+  must(cudaLaunchHostFunc(
+      stream,
+      [](void* flag) {
+        const auto& open = *static_cast<std::atomic<bool>*>(flag);
+        while (!open) std::this_thread::yield();
+      },
+      &released));
+  // A call that waited would never return: the stream waits for what follows it.
+  std::thread watchdog([&] {
+    for (int i = 0; i < 100 && !released; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    expect(released, "a first call waits for its stream");
+    released = true;
+  });
+  attention.forward(context, view, view, view, tensors.out.view());
+  expect(cudaStreamQuery(stream) == cudaErrorNotReady, "the stream did not wait");
+  released = true;
+  watchdog.join();
   context.check();
 }
 
@@ -328,6 +367,7 @@ void check_errors() {
 
 void check_calls() {
   check_graphs();
+  check_first_calls();
   check_workspaces();
   check_counters();
   check_finite_inputs();

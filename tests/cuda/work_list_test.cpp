@@ -216,7 +216,7 @@ TEST_CASE("work lists: extents that do not fit are refused", "[cuda][error]") {
   ra::AttentionPlan plan;
   plan.shape = {1, std::int64_t{1} << 31, 1, 1, 8};
   CHECK(test::error_text([&] { ra::detail::make_work_list(plan); }) ==
-        "q tokens = 2147483648: must be at most 2147483647 on a GPU");
+        "q tokens = 2147483648: must be at most 2147482624 on a GPU");
 }
 
 TEST_CASE("work lists: row spans count and find rows", "[cuda]") {

@@ -2,7 +2,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
-#include <ring_attention/attention/device_clock.hpp>
+#include <ring_attention/device_clock.hpp>
 #include <ring_attention/pattern/dilated_indices.hpp>
 #include <ring_attention/pattern/make_indices.hpp>
 #include <ring_attention/pattern/pattern_cache.hpp>

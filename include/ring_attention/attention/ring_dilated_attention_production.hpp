@@ -8,10 +8,10 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <ring_attention/attention/device_clock.hpp>
 #include <ring_attention/attention/interface.hpp>
 #include <ring_attention/attention/production_options.hpp>
 #include <ring_attention/cpu/whole.hpp>
+#include <ring_attention/device_clock.hpp>
 #include <ring_attention/threads/fork.hpp>
 #include <ring_attention/workspace.hpp>
 #include <utility>

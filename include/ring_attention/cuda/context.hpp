@@ -10,6 +10,8 @@
 #include <iterator>
 #include <list>
 #include <memory>
+#include <new>
+#include <optional>
 #include <ring_attention/cuda/device_memory.hpp>
 #include <ring_attention/cuda/device_plan.hpp>
 #include <ring_attention/cuda/error.hpp>
@@ -64,15 +66,18 @@ class ContextState {
  public:
   explicit ContextState(cudaStream_t stream) : stream_(stream), device_(device_of(stream)) {
     const DeviceScope scope(device_);
-    throw_if_failed(cudaEventCreateWithFlags(&last_call_, cudaEventDisableTiming),
+    uploads_.emplace();
+    throw_if_failed(cudaEventCreateWithFlags(&plan_forgotten_, cudaEventDisableTiming),
                     "cudaEventCreateWithFlags");
   }
   ContextState(const ContextState&) = delete;
   ContextState& operator=(const ContextState&) = delete;
-  /// Waits for the last call: what frees memory below only queues that.
+  /// Waits for the stream, which may have been given replays of graphs and calls that failed halfway, too.
   ~ContextState() {
-    static_cast<void>(cudaEventSynchronize(last_call_));
-    static_cast<void>(cudaEventDestroy(last_call_));
+    const RelaxedCapture relaxed;
+    const DeviceScope scope(device_, std::nothrow);
+    static_cast<void>(cudaStreamSynchronize(stream_));
+    static_cast<void>(cudaEventDestroy(plan_forgotten_));
   }
 
   cudaStream_t stream() const { return stream_; }
@@ -95,7 +100,7 @@ class ContextState {
     } else {
       if (capturing) refuse_capture();
       drop_copies();
-      plans_.emplace_front(request, make(), device_, stream_);
+      plans_.emplace_front(request, make(), device_, *uploads_, stream_);
       forget_plans();
     }
     plans_.front().captured = plans_.front().captured || capturing;
@@ -114,6 +119,7 @@ class ContextState {
     }
     if (bytes > workspace_.bytes()) {
       if (capturing) refuse_capture();
+      kept_for_graphs_.reserve(kept_for_graphs_.size() + 1);
       DeviceMemory larger(bytes, stream_);
       std::swap(workspace_, larger);
       // Graphs hold its address; queued calls are done with it before the stream frees it.
@@ -139,18 +145,21 @@ class ContextState {
   FiniteCheck* finite_check(bool capturing) {
     if (finite_check_.bytes() == 0) {
       if (capturing) refuse_capture();
-      DeviceMemory memory(sizeof(FiniteCheck), stream_);
       FiniteCheck empty{};
       for (unsigned long long& first : empty.first) first = ~0ULL;
-      throw_if_failed(cudaMemcpyAsync(memory.data(), &empty, sizeof empty, cudaMemcpyHostToDevice, stream_),
-                      "cudaMemcpyAsync");
-      finite_check_ = std::move(memory);
+      finite_check_ = upload(&empty, sizeof empty, *uploads_, stream_);
     }
     return reinterpret_cast<FiniteCheck*>(finite_check_.data());
   }
 
-  /// Waits for the stream, and throws std::invalid_argument for an input that was not finite.
+  /// Waits for the stream, and throws std::invalid_argument for an input that was not finite, and if the
+  /// stream is capturing.
   void check() {
+    if (capturing()) {
+      throw_invalid("context", "stream that is capturing",
+                    "check() waits for the stream: call it outside the capture");
+    }
+    const RelaxedCapture relaxed;
     const DeviceScope scope(device_);
     FiniteReport report{};
     if (finite_check_.bytes() > 0) {
@@ -163,15 +172,11 @@ class ContextState {
     if (report.tensor != 0) throw_not_finite(report);
   }
 
-  /// Marks the end of what a call queued.
-  void end_call(bool capturing) {
-    if (!capturing) throw_if_failed(cudaEventRecord(last_call_, stream_), "cudaEventRecord");
-  }
-
  private:
   struct KeptPlan {
-    KeptPlan(const PlanRequest& request, const PlannedCall& call, int device, cudaStream_t stream)
-        : plan(request, call, device, stream) {}
+    KeptPlan(const PlanRequest& request, const PlannedCall& call, int device, const OwnStream& uploads,
+             cudaStream_t stream)
+        : plan(request, call, device, uploads, stream) {}
 
     DevicePlan plan;
     bool captured = false;  // by a graph, which holds its addresses
@@ -192,16 +197,19 @@ class ContextState {
         continue;
       }
       std::vector<DeviceCopy>& copies = kept->plan.copies();
-      std::move(copies.begin(), copies.end(), std::back_inserter(copies_in_use_));
+      if (!copies.empty()) {
+        throw_if_failed(cudaEventRecord(plan_forgotten_, stream_), "cudaEventRecord");
+        std::move(copies.begin(), copies.end(), std::back_inserter(copies_in_use_));
+      }
       kept = plans_.erase(kept);
     }
   }
 
-  /// Drops block lists of forgotten plans once calls are known to be done with them.
+  /// Drops block lists of forgotten plans once the stream is known to be done with them.
   void drop_copies() {
     if (copies_in_use_.empty()) return;
     const RelaxedCapture relaxed;
-    const cudaError_t state = cudaEventQuery(last_call_);
+    const cudaError_t state = cudaEventQuery(plan_forgotten_);
     if (state == cudaErrorNotReady) {
       static_cast<void>(cudaGetLastError());
       return;
@@ -212,8 +220,9 @@ class ContextState {
 
   cudaStream_t stream_;
   int device_;
-  cudaEvent_t last_call_ = nullptr;
-  std::list<KeptPlan> plans_;  // the one used last comes first
+  std::optional<OwnStream> uploads_;
+  cudaEvent_t plan_forgotten_ = nullptr;  // what the stream was given before the last one was
+  std::list<KeptPlan> plans_;             // the one used last comes first
   std::vector<DeviceCopy> copies_in_use_;
   DeviceMemory workspace_;
   bool workspace_captured_ = false;
@@ -229,7 +238,9 @@ namespace cuda {
 
 /// A CUDA stream and what calls on it work in: plans and workspace, in device memory of the stream's pool.
 /// Belongs to the device of the stream, which it does not own and which must outlive it. Serves one call at a
-/// time, and waits for its last one when it is destroyed. Graphs that captured calls must not run after that.
+/// time, and waits for the stream when it is destroyed. Graphs that captured calls must not run after that.
+/// Calls do not wait for the stream. The first of a kind waits for its plan to be copied to the device, the
+/// first in a process for a small kernel, both on streams of the library's own.
 class Context {
  public:
   /// Throws cuda::Error. Of the default streams the device is the current one.
@@ -250,9 +261,9 @@ class Context {
   /// until those calls, and graphs that captured them, have run. Plans stay in memory of the context's.
   void set_workspace(void* data, std::size_t bytes) { state_->set_workspace(data, bytes); }
 
-  /// Waits for what the stream was given. Throws std::invalid_argument if a call since the last check had an
-  /// input that was not finite and its object checks that (ProductionOptions::check_finite), naming the first
-  /// such element; cuda::Error if the stream failed.
+  /// Waits for what the stream was given. Throws std::invalid_argument if a call or a replay since the last
+  /// check had an input that was not finite and its object checks that (ProductionOptions::check_finite),
+  /// naming the first such element, and if the stream is capturing; cuda::Error if the stream failed.
   void check() { state_->check(); }
 
   /// What calls keep here; the library's own.

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <new>
 #include <ring_attention/cuda/error.hpp>
 #include <ring_attention/version.hpp>
 #include <utility>
@@ -20,6 +21,11 @@ class DeviceScope {
     if (before_ == device) return;
     throw_if_failed(cudaSetDevice(device), "cudaSetDevice");
     changed_ = true;
+  }
+  /// For destructors: where that fails, nothing can be done.
+  DeviceScope(int device, std::nothrow_t) noexcept {
+    changed_ =
+        cudaGetDevice(&before_) == cudaSuccess && before_ != device && cudaSetDevice(device) == cudaSuccess;
   }
   DeviceScope(const DeviceScope&) = delete;
   DeviceScope& operator=(const DeviceScope&) = delete;
@@ -52,29 +58,40 @@ class DeviceMemory {
   DeviceMemory() = default;
   /// Throws cuda::OutOfMemory. The stream must not be capturing.
   DeviceMemory(std::size_t bytes, cudaStream_t stream) : bytes_(bytes), stream_(stream) {
-    if (bytes > 0) throw_if_failed(cudaMallocAsync(&data_, bytes, stream), "cudaMallocAsync");
+    if (bytes == 0) return;
+    throw_if_failed(cudaGetDevice(&device_), "cudaGetDevice");
+    throw_if_failed(cudaMallocAsync(&data_, bytes, stream), "cudaMallocAsync");
   }
   DeviceMemory(DeviceMemory&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)),
         bytes_(std::exchange(other.bytes_, 0)),
-        stream_(other.stream_) {}
+        stream_(other.stream_),
+        device_(other.device_) {}
   DeviceMemory& operator=(DeviceMemory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
     std::swap(stream_, other.stream_);
+    std::swap(device_, other.device_);
     return *this;
   }
   ~DeviceMemory() {
-    if (data_ != nullptr) static_cast<void>(cudaFreeAsync(data_, stream_));
+    if (data_ == nullptr) return;
+    const RelaxedCapture relaxed;
+    // Each device has default streams of its own.
+    const DeviceScope scope(device_, std::nothrow);
+    static_cast<void>(cudaFreeAsync(data_, stream_));
   }
 
   std::byte* data() const { return static_cast<std::byte*>(data_); }
   std::size_t bytes() const { return bytes_; }
+  /// Frees it in the order of another stream of the device, which has seen that it was allocated.
+  void pass_to(cudaStream_t stream) { stream_ = stream; }
 
  private:
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
   cudaStream_t stream_ = nullptr;
+  int device_ = 0;
 };
 
 /// A stream of the library's own on the current device.
@@ -85,7 +102,10 @@ class OwnStream {
   }
   OwnStream(const OwnStream&) = delete;
   OwnStream& operator=(const OwnStream&) = delete;
-  ~OwnStream() { static_cast<void>(cudaStreamDestroy(stream_)); }
+  ~OwnStream() {
+    const RelaxedCapture relaxed;
+    static_cast<void>(cudaStreamDestroy(stream_));
+  }
 
   cudaStream_t get() const { return stream_; }
   void synchronize() const { throw_if_failed(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
@@ -94,27 +114,33 @@ class OwnStream {
   cudaStream_t stream_ = nullptr;
 };
 
+/// Memory that belongs to `reader`, a stream of the current device, with a copy of `bytes` of the host's. The
+/// copy is made on `uploads` and complete when the call returns: the runtime waits for the stream before it
+/// copies memory that is not pinned, and what `reader` was given may take long.
+inline DeviceMemory upload(const void* source, std::size_t bytes, const OwnStream& uploads,
+                           cudaStream_t reader) {
+  const RelaxedCapture relaxed;
+  DeviceMemory memory(bytes, uploads.get());
+  if (bytes > 0) {
+    throw_if_failed(cudaMemcpyAsync(memory.data(), source, bytes, cudaMemcpyHostToDevice, uploads.get()),
+                    "cudaMemcpyAsync");
+    uploads.synchronize();
+  }
+  memory.pass_to(reader);
+  return memory;
+}
+
 /// Memory that belongs to no stream of the caller's. Whoever drops it has seen that all work on it is done;
 /// freeing it waits for nothing else.
 class SharedDeviceMemory {
  public:
-  SharedDeviceMemory(std::size_t bytes, int device) : device_(device), memory_(bytes, stream_.get()) {}
-  SharedDeviceMemory(const SharedDeviceMemory&) = delete;
-  SharedDeviceMemory& operator=(const SharedDeviceMemory&) = delete;
-  ~SharedDeviceMemory() {
-    int before = 0;
-    if (cudaGetDevice(&before) == cudaSuccess && before != device_) {
-      static_cast<void>(cudaSetDevice(device_));
-      memory_ = DeviceMemory();
-      static_cast<void>(cudaSetDevice(before));
-    }
-  }
+  /// On the current device.
+  explicit SharedDeviceMemory(std::size_t bytes) : memory_(bytes, stream_.get()) {}
 
   const OwnStream& stream() const { return stream_; }
   std::byte* data() const { return memory_.data(); }
 
  private:
-  int device_;
   OwnStream stream_;
   DeviceMemory memory_;
 };

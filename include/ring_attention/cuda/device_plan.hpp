@@ -39,11 +39,13 @@ struct PlanRequest {
 };
 
 /// The lists of a block pattern on a device: the numbers of DilatedIndices::branch_begins, then its rows.
+/// Waits for the copy, on a stream of its own.
 inline DeviceCopy copy_to_device(const DilatedIndices& pattern, int device) {
   const std::span<const std::int64_t> begins = pattern.branch_begins(), rows = pattern.all_rows();
   const std::size_t bytes = begins.size_bytes() + rows.size_bytes();
-  const RelaxedCapture scope;
-  const auto memory = std::make_shared<const SharedDeviceMemory>(bytes, device);
+  const RelaxedCapture relaxed;
+  const DeviceScope current(device);
+  const auto memory = std::make_shared<const SharedDeviceMemory>(bytes);
   const auto place = [&](std::size_t at, std::span<const std::int64_t> numbers) {
     if (numbers.empty()) return;
     throw_if_failed(cudaMemcpyAsync(memory->data() + at, numbers.data(), numbers.size_bytes(),
@@ -60,10 +62,11 @@ inline DeviceCopy copy_to_device(const DilatedIndices& pattern, int device) {
 /// A work list, valid lengths and what refers to block lists on a device.
 class DevicePlan {
  public:
-  /// Copies what a plan says into memory of the stream's pool; request and plan need not live on. Block lists
-  /// have one copy on the device, which belongs to their pattern and which the plan holds. Throws
+  /// Copies what a plan says into memory of the stream's, by `uploads`; request and plan need not live on.
+  /// Block lists have one copy on the device, which belongs to their pattern and which the plan holds. Throws
   /// cuda::Error, and std::invalid_argument for extents that do not fit a work list.
-  DevicePlan(const PlanRequest& request, const PlannedCall& call, int device, cudaStream_t stream)
+  DevicePlan(const PlanRequest& request, const PlannedCall& call, int device, const OwnStream& uploads,
+             cudaStream_t stream)
       : config_(request.config),
         shape_(request.shape),
         lengths_(request.lengths),
@@ -80,11 +83,7 @@ class DevicePlan {
     const std::vector<ListPointers> lists = place_lists(call, device);
     lengths_at_ = lists_at_ + lists.size() * sizeof(ListPointers);
     std::vector<std::byte> image(lengths_at_ + plan.sequence_of_item.size() * sizeof(std::int64_t));
-    memory_ = DeviceMemory(image.size(), stream);
-    work_ = list.at(memory_.data());
-    if (image.empty()) return;
-
-    std::memcpy(image.data(), list.data(), list.bytes());
+    if (list.bytes() > 0) std::memcpy(image.data(), list.data(), list.bytes());
     if (!lists.empty()) {
       std::memcpy(image.data() + lists_at_, lists.data(), lists.size() * sizeof(ListPointers));
     }
@@ -92,10 +91,8 @@ class DevicePlan {
       const std::int64_t length = plan.sequences[plan.sequence_of_item[i]].length;
       std::memcpy(image.data() + lengths_at_ + i * sizeof length, &length, sizeof length);
     }
-    // Of pageable memory: the runtime has read it when the call returns.
-    throw_if_failed(
-        cudaMemcpyAsync(memory_.data(), image.data(), image.size(), cudaMemcpyHostToDevice, stream),
-        "cudaMemcpyAsync");
+    memory_ = upload(image.data(), image.size(), uploads, stream);
+    work_ = list.at(memory_.data());
   }
 
   bool serves(const PlanRequest& request) const {

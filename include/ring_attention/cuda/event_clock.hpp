@@ -5,9 +5,9 @@
 
 #include <cstddef>
 #include <mutex>
-#include <ring_attention/attention/device_clock.hpp>
 #include <ring_attention/cuda/device_memory.hpp>
 #include <ring_attention/cuda/error.hpp>
+#include <ring_attention/device_clock.hpp>
 #include <ring_attention/threads/fork.hpp>
 #include <ring_attention/version.hpp>
 #include <utility>
@@ -107,12 +107,17 @@ class EventClock final : public DeviceClock {
     (ran ? running_ : idle_).push_back(call);
   }
 
+  void forget_events() {
+    running_.clear();
+    idle_.clear();
+  }
+
   std::mutex mutex_;
   std::vector<Call> running_, idle_;
   std::size_t call_count_ = 0;
   double seconds_ = 0;
   // A child of a fork cannot use the parent's devices; its counters can be read.
-  ForkGuard fork_guard_{mutex_, this, [](void* clock) { static_cast<EventClock*>(clock)->running_.clear(); }};
+  ForkGuard fork_guard_{mutex_, this, [](void* clock) { static_cast<EventClock*>(clock)->forget_events(); }};
 };
 
 /// Times what a scope queues on a stream of the current device, if it ends by finish().

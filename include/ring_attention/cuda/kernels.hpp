@@ -9,8 +9,9 @@
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
-
 namespace cuda {
+// What a unit carries depends on its compiler's options.
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// Names of the kernels that a device runs with the code that the program carries, the best first: "generic",
 /// plain arithmetic, which serves every scalar. Empty if the program has no code for the device's
@@ -21,16 +22,19 @@ std::vector<std::string> available_kernels(int device);
 /// Throws std::invalid_argument for a name that no device runs.
 void set_kernel(std::string_view name);
 
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
 }  // namespace cuda
+}  // namespace RING_ATTENTION_NAMESPACE
 
-namespace detail {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
 
 /// Throws cuda::Error if the program carries no code for a device's architecture, or code without the
 /// arithmetic that the kernels need. Asks a device once in a process, which takes a small kernel.
 void require_program_for(int device);
 
-}  // namespace detail
-}  // namespace RING_ATTENTION_NAMESPACE
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
 }  // namespace ring_attention
 
 #if RING_ATTENTION_DEFINES_CUDA

@@ -20,11 +20,12 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
-/// Throws std::invalid_argument for extents that the integers of a work list cannot hold.
+/// Throws std::invalid_argument for extents that the integers of a work list cannot hold. Kernels count rows
+/// up to the end of a tile, which may lie behind the last token.
 inline void check_work_shape(const CallShape& shape) {
-  constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
+  constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)() - 1023;
   const auto check_extent = [](const char* name, std::int64_t extent) {
-    if (extent > most) throw_invalid(name, extent, "must be at most 2147483647 on a GPU");
+    if (extent > most) throw_invalid(name, extent, "must be at most 2147482624 on a GPU");
   };
   check_extent("q batch size", shape.batch);
   check_extent("q tokens", shape.tokens);
@@ -175,14 +176,14 @@ class WorkListMaker {
     std::vector<std::size_t> next(carried.size(), 0);  // of each group, the first that does not lie behind
     for (RowClassWalk classes(group, length); classes.next();) {
       WorkItem item = item_of(sequence, classes.segments());
-      item.state_begin = static_cast<std::int32_t>(states_.size());
+      item.state_begin = position_of(states_.size());
       for (std::size_t i = 0; i < carried.size(); ++i) {
         while (next[i] < carried[i].size() && carried[i][next[i]].end <= classes.begin()) ++next[i];
         for (std::size_t j = next[i]; j < carried[i].size() && carried[i][j].begin < classes.end(); ++j) {
           if (may_share(classes.rows(), carried[i][j].states.rows)) states_.push_back(carried[i][j].states);
         }
       }
-      item.state_end = static_cast<std::int32_t>(states_.size());
+      item.state_end = position_of(states_.size());
       append(tiles_of(item, classes.rows(), classes.segments()), pattern.final_items);
     }
     append(tiles_of(item_of(sequence, {}), {length, 1, plan_.shape.tokens - length}, {}),
@@ -193,7 +194,7 @@ class WorkListMaker {
     WorkItem item{};
     item.rows = {0, 1, 0};
     item.length = static_cast<std::int32_t>(plan_.sequences[sequence].length);
-    item.span_begin = static_cast<std::int32_t>(spans_.size());
+    item.span_begin = position_of(spans_.size());
     item.list = item.block = -1;
     for (const Segment* segment : segments) {
       item.zero_keys += segment->zero_keys;
@@ -204,8 +205,18 @@ class WorkListMaker {
         spans_.push_back(to_span(segment->kept));
       }
     }
-    item.span_end = static_cast<std::int32_t>(spans_.size());
+    item.span_end = position_of(spans_.size());
     return item;
+  }
+
+  /// A position in a list of the work list.
+  static std::int32_t position_of(std::size_t position) {
+    constexpr std::int32_t most = (std::numeric_limits<std::int32_t>::max)();
+    if (position > static_cast<std::size_t>(most)) {
+      throw_invalid("work list", "more than 2147483647 runs of keys",
+                    "use longer segments or blocks, or a smaller batch");
+    }
+    return static_cast<std::int32_t>(position);
   }
 
   /// The rows of a class cut into items.

@@ -3,7 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <ring_attention/cuda/device_memory.hpp>
@@ -15,8 +17,8 @@
 #include <vector>
 
 namespace ring_attention {
-inline namespace RING_ATTENTION_NAMESPACE {
-namespace detail {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
 
 /// A subnormal number, unless the compiler was told to flush those to zero, as --use_fast_math does.
 template <class T>
@@ -32,13 +34,13 @@ inline bool has_code() {
     static_cast<void>(cudaGetLastError());
     return false;
   }
-  throw_if_failed(code, "cudaFuncGetAttributes");
+  detail::throw_if_failed(code, "cudaFuncGetAttributes");
   return true;
 }
 
 [[noreturn]] inline void throw_no_code(int device) {
   cudaDeviceProp properties{};
-  throw_if_failed(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  detail::throw_if_failed(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   const std::string major = std::to_string(properties.major), minor = std::to_string(properties.minor);
   std::string text("this program carries no code for device ");
   text.append(std::to_string(device))
@@ -50,30 +52,33 @@ inline bool has_code() {
   throw cuda::Error(cudaErrorNoKernelImageForDevice, text);
 }
 
-/// Whether arithmetic on the current device keeps subnormal numbers.
+/// Whether arithmetic on the current device keeps subnormal numbers. Waits for the kernel that tells, on a
+/// stream of its own.
 inline bool keeps_subnormals() {
-  const OwnStream stream;
-  const DeviceMemory memory(sizeof(float), stream.get());
+  const detail::OwnStream stream;
+  const detail::DeviceMemory memory(sizeof(float), stream.get());
   auto* result = reinterpret_cast<float*>(memory.data());
   float smallest = (std::numeric_limits<float>::min)();
   void* parameters[] = {&smallest, &result};
-  throw_if_failed(cudaLaunchKernel(reinterpret_cast<const void*>(&halve<float>), dim3(1), dim3(1), parameters,
-                                   0, stream.get()),
-                  "cudaLaunchKernel");
+  detail::throw_if_failed(cudaLaunchKernel(reinterpret_cast<const void*>(&halve<float>), dim3(1), dim3(1),
+                                           parameters, 0, stream.get()),
+                          "cudaLaunchKernel");
   float half = 0;
-  throw_if_failed(cudaMemcpyAsync(&half, result, sizeof half, cudaMemcpyDeviceToHost, stream.get()),
-                  "cudaMemcpyAsync");
+  detail::throw_if_failed(cudaMemcpyAsync(&half, result, sizeof half, cudaMemcpyDeviceToHost, stream.get()),
+                          "cudaMemcpyAsync");
   stream.synchronize();
   return half > 0;
 }
 
 RING_ATTENTION_CUDA_INLINE void require_program_for(int device) {
-  // Bit i: device i passed. Threads that ask at once all find the same.
-  static constinit std::atomic<std::uint64_t> passed{0};
-  const std::uint64_t bit = device < 64 ? std::uint64_t{1} << device : 0;
+  // Bit i of word j: device 64 j + i passed. Threads that ask at once all find the same.
+  static constinit std::array<std::atomic<std::uint64_t>, 16> words{};
+  const auto number = static_cast<std::size_t>(device);
+  std::atomic<std::uint64_t>& passed = words[number / 64 % words.size()];
+  const std::uint64_t bit = std::uint64_t{1} << number % 64;
   if ((passed.load(std::memory_order_relaxed) & bit) != 0) return;
-  const RelaxedCapture relaxed;
-  const DeviceScope scope(device);
+  const detail::RelaxedCapture relaxed;
+  const detail::DeviceScope scope(device);
   if (!has_code()) throw_no_code(device);
   if (!keeps_subnormals()) {
     throw cuda::Error(
@@ -84,14 +89,17 @@ RING_ATTENTION_CUDA_INLINE void require_program_for(int device) {
   passed.fetch_or(bit, std::memory_order_relaxed);
 }
 
-}  // namespace detail
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
 
+inline namespace RING_ATTENTION_NAMESPACE {
 namespace cuda {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 RING_ATTENTION_CUDA_INLINE std::vector<std::string> available_kernels(int device) {
   const ring_attention::detail::RelaxedCapture relaxed;
   const ring_attention::detail::DeviceScope scope(device);
-  if (!ring_attention::detail::has_code()) return {};
+  if (!engine::has_code()) return {};
   return {"generic"};
 }
 
@@ -102,6 +110,7 @@ RING_ATTENTION_CUDA_INLINE void set_kernel(std::string_view name) {
                                         "must be empty, or a kernel for GPUs: generic");
 }
 
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
 }  // namespace cuda
 }  // namespace RING_ATTENTION_NAMESPACE
 }  // namespace ring_attention

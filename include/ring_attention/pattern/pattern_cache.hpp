@@ -147,7 +147,9 @@ struct PatternCache::Contents {
 
   void touch(const Entry& entry) { recency.splice(recency.begin(), recency, entry.position); }
 
-  Pattern insert(const PatternKey& key, Pattern pattern) {
+  /// `dropped` takes patterns that give way, which the caller frees after the lock is released: to free
+  /// what GPUs hold of them takes its time.
+  Pattern insert(const PatternKey& key, Pattern pattern, std::vector<Pattern>& dropped) {
     if (const auto found = entries.find(key); found != entries.end()) {
       touch(found->second);
       return found->second.pattern;
@@ -167,13 +169,14 @@ struct PatternCache::Contents {
     }
     bytes += size;
     ++counters.insertions;
-    evict();
+    evict(dropped);
     return pattern;
   }
 
-  void evict() {
+  void evict(std::vector<Pattern>& dropped) {
     while (bytes > byte_limit) {
       const auto oldest = entries.find(*recency.back());
+      dropped.push_back(oldest->second.pattern);
       bytes -= oldest->second.bytes;
       recency.pop_back();
       entries.erase(oldest);
@@ -217,8 +220,9 @@ RING_ATTENTION_INLINE PatternCache::Pattern PatternCache::get_dilated_indices(co
 RING_ATTENTION_INLINE PatternCache::Pattern PatternCache::put_dilated_indices(const PatternKey& key,
                                                                               Pattern indices) {
   if (!indices) detail::throw_invalid("indices", "null", "a pattern is needed");
+  std::vector<Pattern> dropped;
   const std::lock_guard lock(contents_->mutex);
-  return contents_->insert(key, std::move(indices));
+  return contents_->insert(key, std::move(indices), dropped);
 }
 
 RING_ATTENTION_INLINE PatternCache::Pattern PatternCache::find_or_make(const PatternKey& key,
@@ -246,8 +250,9 @@ RING_ATTENTION_INLINE PatternCache::Pattern PatternCache::find_or_make(const Pat
   try {
     Pattern made = make(key);
     if (!made) detail::throw_invalid("make(key)", "null", "a pattern is needed");
+    std::vector<Pattern> dropped;
     const std::lock_guard lock(contents_->mutex);
-    mine->result = contents_->insert(key, std::move(made));
+    mine->result = contents_->insert(key, std::move(made), dropped);
     contents_->finish(key, *mine);
   } catch (...) {
     const std::lock_guard lock(contents_->mutex);
@@ -267,9 +272,10 @@ RING_ATTENTION_INLINE void PatternCache::clear() {
 }
 
 RING_ATTENTION_INLINE void PatternCache::set_byte_limit(std::size_t bytes) {
+  std::vector<Pattern> dropped;
   const std::lock_guard lock(contents_->mutex);
   contents_->byte_limit = bytes;
-  contents_->evict();
+  contents_->evict(dropped);
 }
 
 RING_ATTENTION_INLINE std::size_t PatternCache::byte_limit() const {
