@@ -39,10 +39,14 @@ tool() {
 tool "$tools/nvidia-smi" <<<'exit 1'
 runs 0 "$copy/tests/cuda/verify"
 expect "verify without a GPU" "skipped: there is no GPU"
-touch "$copy/include/ring_attention/cuda.hpp" "$copy/include/ring_attention/cuda_views.hpp"
+sources=(.cmake/compiled/calls.cu include/ring_attention/cuda.hpp include/ring_attention/cuda_views.hpp
+  include/ring_attention/device_clock.hpp include/ring_attention/pattern/device_copies.hpp tests/cuda/verify
+  tests/cuda_consumer/main.cu)
+mkdir -p "$copy/.cmake/compiled" "$copy/include/ring_attention/pattern" "$copy/tests/cuda_consumer"
+(cd "$copy" && touch "${sources[@]}")
 runs 0 "$copy/tests/cuda/verify" --check
 expect "verify --check" "no record of a run"
-hash=$(cd "$copy/include/ring_attention" && sha256sum cuda.hpp cuda_views.hpp | sha256sum | cut -d ' ' -f 1)
+hash=$(cd "$copy" && sha256sum "${sources[@]}" | sha256sum | cut -d ' ' -f 1)
 printf 'sources: %s\ndate: 2026-01-02\nmachine: a GPU\n' "$hash" >"$copy/tests/cuda/record.txt"
 runs 0 "$copy/tests/cuda/verify" --check
 expect "verify --check" "these CUDA sources passed on a GPU, 2026-01-02"
