@@ -162,7 +162,14 @@ endif()
 add_project_test(package.c_interface "${CMAKE_CURRENT_LIST_DIR}/c_interface" "${CMAKE_CXX_COMPILER}"
                  OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}" "-DWARNINGS_ARE_ERRORS=${RING_ATTENTION_WERROR}"
                  RUN --test-command "${scratch}/package.c_interface/c_program")
-set_tests_properties(package.c_interface PROPERTIES FIXTURES_REQUIRED installed)
+set_tests_properties(package.c_interface PROPERTIES FIXTURES_REQUIRED installed FIXTURES_SETUP c_interface)
+if(Python3_FOUND)
+  add_test(NAME package.c_interface_from_python
+           COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/c_interface/c_library_test.py"
+                   "${PROJECT_SOURCE_DIR}"
+                   "${scratch}/package.c_interface/ring_attention_c/libring_attention_c${CMAKE_SHARED_LIBRARY_SUFFIX}")
+  set_tests_properties(package.c_interface_from_python PROPERTIES LABELS package FIXTURES_REQUIRED c_interface)
+endif()
 if(RING_ATTENTION_NVCC)
   # With the compiled library, and units that nvcc compiles, for one architecture: they take their time.
   add_project_test(package.gpu_checks "${CMAKE_CURRENT_LIST_DIR}/cuda" "${CMAKE_CXX_COMPILER}"

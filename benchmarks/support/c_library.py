@@ -73,7 +73,7 @@ class Library:
         self.call("ring_attention_set_cuda_kernel", name.encode())
 
     def config(self, preset, segment_lengths, dilation_rates, causal=False):
-        config = Config()
+        config = Config(size=ctypes.sizeof(Config))
         self.call("ring_attention_preset", preset.encode(), ctypes.byref(config))
         branches = ctypes.c_int64 * len(segment_lengths)
         config.segment_lengths, config.dilation_rates = branches(*segment_lengths), branches(*dilation_rates)
