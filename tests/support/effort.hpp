@@ -19,8 +19,8 @@ struct CaseRange {
   std::uint64_t begin, end;
 };
 
-/// Which of `count` random cases to take: all, unless RING_ATTENTION_TEST_THIRD names the first (1), second or
-/// third third of them, as tests/run does, another for each suite.
+/// Which of `count` random cases to take: all, unless RING_ATTENTION_TEST_THIRD names a third of them (1, 2
+/// or 3), as tests/run does, another for each suite.
 inline CaseRange random_cases(std::uint64_t count) {
   const char* text = std::getenv("RING_ATTENTION_TEST_THIRD");
   const int third = text == nullptr ? 0 : std::atoi(text);
