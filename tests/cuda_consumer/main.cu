@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <ring_attention/cuda.hpp>
+#include <ring_attention/ring_attention.hpp>
 #include <vector>
 
 #include "units.hpp"
@@ -30,9 +31,36 @@ bool close_to(const std::vector<Scalar>& out, std::int64_t token, double expecte
   return false;
 }
 
+/// Calls on the CPU from a unit that nvcc compiles. With equal keys every output is the mean of all values,
+/// to which each value adds its share of the output's gradient.
+template <class T>
+bool computes_on_the_cpu() {
+  ra::AttentionConfig config = ra::ring_preset();
+  config.segment_lengths = {tokens};
+  config.dilation_rates = {1};
+  ra::Tensor<T> q(shape), k(shape), v(shape), grad_out(shape);
+  for (std::int64_t i = 0; i < v.size(); ++i) {
+    v.data()[i] = T(static_cast<float>(i / (heads * dim)));
+    grad_out.data()[i] = T(1.0F);
+  }
+  const ra::RingDilatedAttentionV2<T> attention(config);
+  const auto result = attention.forward_with_lse(q, k, v);
+  const auto grads = attention.backward(q, k, v, result, grad_out);
+  const auto near = [](T found, double expected) {
+    return std::abs(static_cast<double>(static_cast<float>(found)) - expected) <= 0.01 * expected;
+  };
+  bool good = true;
+  for (std::int64_t i = 0; i < v.size(); ++i) {
+    good = good && near(result.out.data()[i], (tokens - 1) / 2.0) && near(grads.v.data()[i], 1);
+  }
+  if (!good) std::printf("the CPU's results of a unit that nvcc compiled are wrong\n");
+  return good;
+}
+
 }  // namespace
 
 int main() {
+  if (!computes_on_the_cpu<float>() || !computes_on_the_cpu<Scalar>()) return 1;
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::printf("skipped: there is no GPU\n");

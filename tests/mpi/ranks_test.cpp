@@ -13,6 +13,7 @@
 #include "support/check_backward.hpp"
 #include "support/compare.hpp"
 #include "support/distributed.hpp"
+#include "support/effort.hpp"
 #include "support/golden.hpp"
 #include "support/oracle_adapter.hpp"
 #include "support/random_case.hpp"
@@ -62,8 +63,10 @@ void check_same(const test::RandomCase& c, const Ring& ring, const Whole& whole)
 TEMPLATE_TEST_CASE("ranks agree with one process for random shapes and every rule", "[mpi]", float, double,
                    Eigen::half, Eigen::bfloat16) {
   // With 1, 2, 3, 4 and 8 ranks that makes 720 shapes in float and 720 in the others.
-  const std::uint64_t seeds = (std::is_same_v<TestType, float> ? 3 : 1) * test::rule_combinations;
-  for (std::uint64_t seed = 0; seed < seeds; ++seed) {
+  const test::CaseRange seeds = std::is_same_v<TestType, float>
+                                    ? test::random_cases(3 * test::rule_combinations)
+                                    : test::CaseRange{0, test::rule_combinations};
+  for (std::uint64_t seed = seeds.begin; seed < seeds.end; ++seed) {
     const test::RandomCase c = test::case_on_ranks(seed + 10'000 * sizeof(TestType) +
                                                    1'000 * static_cast<std::uint64_t>(test::world_size()));
     INFO(c.describe());
