@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <ring_attention/cuda/definitions.hpp>
+#include <ring_attention/cuda/device_kernel.hpp>
 #include <ring_attention/cuda/device_plan.hpp>
 #include <ring_attention/cuda/finite_report.hpp>
 #include <ring_attention/cuda/kernels.hpp>
@@ -30,6 +31,11 @@ template <class Scalar>
 std::size_t carried_row_bytes(const CallShape& shape) {
   return static_cast<std::size_t>(shape.head_dim + 2) * sizeof(accumulator_t<Scalar>);
 }
+
+/// The kernel that serves a scalar on the current device, of that number, by what cuda::set_kernel chose and the
+/// code that the program carries. Throws cuda::Error.
+template <class Scalar>
+detail::DeviceKernel forward_kernel(int device);
 
 /// Queues a call whose tensors have been checked. `workspace` has as many bytes as the plan says. Leaves in
 /// `finite_check`, if it is not null, whether q, k and v are finite. Throws cuda::Error.

@@ -7,16 +7,20 @@
 
 #include <Eigen/Core>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <numbers>
+#include <ring_attention/cuda/device_kernel.hpp>
 #include <ring_attention/cuda/device_plan.hpp>
 #include <ring_attention/cuda/finite_check.inl>
 #include <ring_attention/cuda/forward_call.hpp>
 #include <ring_attention/cuda/generic_forward.inl>
+#include <ring_attention/cuda/sm80_queue.inl>
 #include <ring_attention/cuda_views.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/version.hpp>
+#include <type_traits>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -45,6 +49,22 @@ DeviceRows<Stored> device_rows(const cuda::View<T>& view) {
   return {reinterpret_cast<Stored*>(view.data()), batch, token, head};
 }
 
+/// Whether tensor cores multiply a scalar that kernels know as this.
+template <class Stored>
+inline constexpr bool has_16_bits = std::is_same_v<Stored, __half> || std::is_same_v<Stored, __nv_bfloat16>;
+
+template <class Scalar>
+detail::DeviceKernel forward_kernel(int device) {
+  using detail::DeviceKernel;
+  if constexpr (has_16_bits<stored_t<Scalar>>) {
+    const int chosen = detail::chosen_device_kernel.load(std::memory_order_relaxed);
+    if (chosen != static_cast<int>(DeviceKernel::generic) && sm80::has_code<stored_t<Scalar>>(device)) {
+      return DeviceKernel::sm80;
+    }
+  }
+  return DeviceKernel::generic;
+}
+
 template <class Scalar>
 void queue_forward(const detail::DevicePlan& plan, const CallShape& shape,
                    const DeviceForwardTensors<Scalar>& tensors, std::byte* workspace,
@@ -69,6 +89,12 @@ void queue_forward(const detail::DevicePlan& plan, const CallShape& shape,
   call.causal = plan.causal();
   if (finite_check != nullptr) {
     queue_finite_check<Stored>({call.q, call.k, call.v}, shape, plan.lengths(), finite_check, stream);
+  }
+  if constexpr (has_16_bits<Stored>) {
+    if (plan.kernel() == detail::DeviceKernel::sm80 && sm80::serves(call)) {
+      queue_sm80_forward(call, stream);
+      return;
+    }
   }
   queue_generic_forward(call, stream);
 }

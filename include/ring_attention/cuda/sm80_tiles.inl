@@ -1,0 +1,153 @@
+// Tiles of 16-bit rows in shared memory: how they lie there, how strided rows get there, how warps read them.
+// For nvcc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <ring_attention/cuda/device_kernel.hpp>
+#include <ring_attention/cuda/ptx.inl>
+#include <ring_attention/cuda/work_list.hpp>
+#include <ring_attention/version.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+namespace sm80 {
+
+inline constexpr int warp_size = 32;
+inline constexpr int warps = 4;
+inline constexpr int threads = warps * warp_size;
+inline constexpr int matrix_rows = 16;  // of the first operand of mma
+inline constexpr unsigned all_lanes = 0xffffffffU;
+
+/// What a block computes at a time where the head dimension is at most Dim, a multiple of 16.
+template <int Dim>
+struct Tiles {
+  static constexpr int query_rows = detail::sm80_query_rows(Dim);
+  static constexpr int keys = detail::sm80_key_rows(Dim);
+  static constexpr int warp_rows = query_rows / warps;
+  static constexpr int row_tiles = warp_rows / matrix_rows;
+  /// Spares shared memory's bandwidth, where there are registers for it.
+  static constexpr bool query_in_registers = Dim <= 64;
+  static constexpr int blocks_per_multiprocessor = 2;
+};
+
+/// Rows of Dim numbers, in chunks of 16 bytes. Within each `period` chunks of a row they are permuted, so that
+/// those of 8 rows that ldmatrix reads together lie in different banks.
+template <int Dim>
+struct SwizzledRows {
+  static constexpr int chunks = Dim / 8;
+  static constexpr std::uint32_t row_bytes = 2 * Dim;
+  static constexpr int period = chunks % 8 == 0 ? 8 : chunks % 4 == 0 ? 4 : 2;
+
+  /// Exclusive-ored to the numbers of chunks; equal for rows whose distance is a multiple of 8.
+  __device__ static int permutation(int row) { return row / (8 / period) % period; }
+  __device__ static std::uint32_t place(int row, int chunk) {
+    return static_cast<std::uint32_t>(row) * row_bytes +
+           static_cast<std::uint32_t>(chunk ^ permutation(row)) * 16;
+  }
+  /// The place of chunk `chunk` + c of row `rows` + r, where `from` is the place of chunk c of row r; `chunk`
+  /// is even, c at most 1, and `rows` a multiple of 8.
+  __device__ static std::uint32_t further(std::uint32_t from, int rows, int chunk) {
+    return (from ^ static_cast<std::uint32_t>(chunk % period * 16)) +
+           (static_cast<std::uint32_t>(chunk / period * period * 16) +
+            static_cast<std::uint32_t>(rows) * row_bytes);
+  }
+};
+
+/// What one thread of a block copies of every tile.
+template <int Dim>
+struct TileCopy {
+  using Rows = SwizzledRows<Dim>;
+  static constexpr int lanes_of_row = Rows::period;
+  static constexpr int rows_at_once = threads / lanes_of_row;
+
+  int row, column;     // of the first chunk
+  int chunks;          // with numbers of the tensor; the others are zeros
+  std::uint32_t place; // of the first chunk
+
+  __device__ TileCopy(int thread, int head_dim)
+      : row(thread / lanes_of_row),
+        column(thread % lanes_of_row),
+        chunks(head_dim / 8),
+        place(Rows::place(row, column)) {}
+
+  /// Begins to copy `count` rows, of which the first is at `first` and the others `step` numbers apart. Rows
+  /// up to `Count` become zeros, and nothing is read of them.
+  template <int Count, class Stored>
+  __device__ void begin(std::uint32_t tile, const Stored* first, std::int64_t step, int count) const {
+    const Stored* from = first + (row * step + column * 8);
+    const std::int64_t further = rows_at_once * step;
+#pragma unroll
+    for (int done = 0; done < Count; done += rows_at_once) {
+#pragma unroll
+      for (int chunk = 0; chunk < Rows::chunks; chunk += lanes_of_row) {
+        const bool read = done + row < count && column + chunk < chunks;
+        ptx::copy_16_bytes(tile + place +
+                               (static_cast<std::uint32_t>(done) * Rows::row_bytes +
+                                static_cast<std::uint32_t>(chunk) * 16),
+                           from + chunk * 8, read ? 16 : 0);
+      }
+      from += further;
+    }
+  }
+};
+
+/// A tile of keys; without rows: there are no more.
+struct alignas(16) KeyTile {
+  detail::RowSpan rows;
+};
+
+/// Cuts the keys of an item into tiles, none of which crosses from one run of rows to the next.
+template <int Keys>
+class KeyTileWalk {
+ public:
+  __device__ explicit KeyTileWalk(const detail::ItemKeys& keys) : keys_(keys) {}
+
+  __device__ KeyTile next() {
+    if (begin_ >= count_) {
+      if (!keys_.next()) return {{0, 1, 0}};
+      begin_ = 0;
+      count_ = (*keys_).count;
+    }
+    const detail::RowSpan& run = *keys_;
+    const std::int32_t left = count_ - begin_;
+    const KeyTile tile{{run[begin_], run.stride, left < Keys ? left : Keys}};
+    begin_ += Keys;
+    return tile;
+  }
+
+ private:
+  detail::ItemKeys keys_;
+  std::int32_t begin_ = 0, count_ = 0;
+};
+
+/// What the threads of a block share beside tiles. Kept here, an item takes no registers while keys are met.
+template <int Dim>
+struct BlockState {
+  using Walk = KeyTileWalk<Tiles<Dim>::keys>;
+  static constexpr int known_tiles = 4;
+
+  detail::WorkItem item;
+  KeyTile tiles[known_tiles];  ///< the present one and those that follow, by number
+  alignas(alignof(Walk)) std::byte walk[sizeof(Walk)];
+
+  /// For one thread.
+  __device__ void begin(const detail::WorkItem& of, const detail::ItemKeys& keys) {
+    item = of;
+    Walk& made = *new (static_cast<void*>(walk)) Walk(keys);
+    tiles[0] = made.next();
+    tiles[1] = made.next();
+  }
+  /// For one thread: finds the tile of that number, after all before it.
+  __device__ void find_tile(int number) {
+    tiles[number % known_tiles] = reinterpret_cast<Walk*>(walk)->next();
+  }
+  __device__ const KeyTile& tile(int number) const { return tiles[number % known_tiles]; }
+};
+
+}  // namespace sm80
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
