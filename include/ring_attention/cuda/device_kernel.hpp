@@ -10,22 +10,33 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_NAMESPACE {
 namespace detail {
 
-enum class DeviceKernel { generic, sm80 };
+/// sm80_float: sm80 for float, each of whose products is three of TF32 numbers.
+enum class DeviceKernel { generic, sm80, sm80_float };
 
 /// What cuda::set_kernel chose: a DeviceKernel, or -1 for the best one.
 inline std::atomic<int> chosen_device_kernel{-1};
 
-/// Rows that a block of `sm80` computes: more do not fit the registers of its 4 warps.
-constexpr int sm80_query_rows(std::int64_t head_dim) { return head_dim <= 128 ? 128 : 64; }
-/// Keys that it loads at a time: more do not fit the shared memory that every GPU of 8.0 and newer has.
-constexpr int sm80_key_rows(std::int64_t head_dim) { return head_dim <= 128 ? 64 : 32; }
+/// Rows that a block of `sm80` computes, of numbers of so many bytes: more do not fit the registers of its 4
+/// warps.
+constexpr int sm80_query_rows(std::int64_t head_dim, int bytes) {
+  return head_dim * bytes <= 256 ? 128 : 64;
+}
+/// Keys that it loads at a time: more do not fit registers, or the shared memory that every GPU of 8.0 and newer
+/// has.
+constexpr int sm80_key_rows(std::int64_t head_dim, int bytes) {
+  const std::int64_t row_bytes = head_dim * bytes;
+  if (row_bytes <= 128) return bytes == 2 ? 128 : 64;
+  return row_bytes <= 256 ? 64 : 32;
+}
+constexpr std::int64_t sm80_largest_head_dim(int bytes) { return bytes == 2 ? 256 : 128; }
 
 /// The sizes of items that a kernel is given.
 inline WorkSizes work_sizes(DeviceKernel kernel, std::int64_t head_dim) {
   WorkSizes sizes;
-  if (kernel == DeviceKernel::sm80) {
-    sizes.query_rows = sm80_query_rows(head_dim);
-    sizes.key_rows = sm80_key_rows(head_dim);
+  if (kernel != DeviceKernel::generic) {
+    const int bytes = kernel == DeviceKernel::sm80_float ? 4 : 2;
+    sizes.query_rows = sm80_query_rows(head_dim, bytes);
+    sizes.key_rows = sm80_key_rows(head_dim, bytes);
   }
   return sizes;
 }

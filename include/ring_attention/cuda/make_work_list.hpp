@@ -212,8 +212,10 @@ class WorkListMaker {
   std::vector<CostedItem> tiles_of(WorkItem item, const Progression& rows,
                                    std::span<const Segment* const> segments) const {
     std::vector<CostedItem> tiles;
-    for (std::int64_t begin = 0; begin < rows.count; begin += sizes_.query_rows) {
-      const Progression tile = rows.sub(begin, (std::min)(begin + sizes_.query_rows, rows.count));
+    const bool is_empty = segments.empty() && item.state_begin == item.state_end;
+    const std::int64_t most = is_empty ? sizes_.empty_rows : sizes_.query_rows;
+    for (std::int64_t begin = 0; begin < rows.count; begin += most) {
+      const Progression tile = rows.sub(begin, (std::min)(begin + most, rows.count));
       item.rows = to_span(tile);
       tiles.push_back({item, key_tiles(segments, tile.last(), plan_.causal, sizes_)});
     }
@@ -237,10 +239,22 @@ class WorkListMaker {
   }
 
   /// Long items first, so that none is left when the others have ended; otherwise by place, for the sake of
-  /// caches.
+  /// caches. Those without keys are spread among the others, so that memory is busy while these compute.
   static void order(std::vector<CostedItem>& items) {
     std::stable_sort(items.begin(), items.end(),
                      [](const CostedItem& a, const CostedItem& b) { return a.cost > b.cost; });
+    const auto empty =
+        std::find_if(items.begin(), items.end(), [](const CostedItem& item) { return item.cost == 0; });
+    const auto with_keys = static_cast<std::size_t>(empty - items.begin());
+    if (with_keys == 0 || with_keys == items.size()) return;
+    std::vector<CostedItem> spread;
+    spread.reserve(items.size());
+    for (std::size_t i = 0, next = with_keys; i < with_keys; ++i) {
+      const std::size_t due = with_keys + (items.size() - with_keys) * (i + 1) / with_keys;
+      for (; next < due; ++next) spread.push_back(items[next]);
+      spread.push_back(items[i]);
+    }
+    items = std::move(spread);
   }
 
   const AttentionPlan& plan_;

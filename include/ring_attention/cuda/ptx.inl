@@ -82,6 +82,17 @@ __device__ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::ui
   }
 }
 
+/// The same of 16 x 8 and 8 x 8 TF32 numbers: floats of which the last 13 bits do not count ("Matrix Fragments
+/// for mma.m16n8k8"). In b a lane l has the rows l % 4 and l % 4 + 4 of column l / 4.
+__device__ inline void multiply_add_tf32(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                         std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 /// Two numbers rounded to 16 bits, the first in the low half ("Data Movement and Conversion Instructions:
 /// cvt").
 template <class Stored>
@@ -105,6 +116,11 @@ __device__ inline float power_of_two(float x) {
 /// ("Data Movement and Conversion Instructions: st", "... ld".)
 __device__ inline void store_shared(std::uint32_t to, std::uint32_t value) {
   asm volatile("st.shared.b32 [%0], %1;\n" ::"r"(to), "r"(value) : "memory");
+}
+__device__ inline std::uint32_t load_shared_word(std::uint32_t from) {
+  std::uint32_t value;
+  asm volatile("ld.shared.b32 %0, [%1];\n" : "=r"(value) : "r"(from) : "memory");
+  return value;
 }
 __device__ inline uint4 load_shared(std::uint32_t from) {
   uint4 value;

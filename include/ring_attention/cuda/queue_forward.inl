@@ -49,17 +49,14 @@ DeviceRows<Stored> device_rows(const cuda::View<T>& view) {
   return {reinterpret_cast<Stored*>(view.data()), batch, token, head};
 }
 
-/// Whether tensor cores multiply a scalar that kernels know as this.
-template <class Stored>
-inline constexpr bool has_16_bits = std::is_same_v<Stored, __half> || std::is_same_v<Stored, __nv_bfloat16>;
-
 template <class Scalar>
-detail::DeviceKernel forward_kernel(int device) {
+detail::DeviceKernel forward_kernel(int device, std::int64_t head_dim) {
   using detail::DeviceKernel;
-  if constexpr (has_16_bits<stored_t<Scalar>>) {
+  if constexpr (!std::is_same_v<Scalar, double>) {
     const int chosen = detail::chosen_device_kernel.load(std::memory_order_relaxed);
-    if (chosen != static_cast<int>(DeviceKernel::generic) && sm80::has_code<stored_t<Scalar>>(device)) {
-      return DeviceKernel::sm80;
+    if (chosen != static_cast<int>(DeviceKernel::generic) &&
+        head_dim <= detail::sm80_largest_head_dim(sizeof(Scalar)) && sm80::has_code<stored_t<Scalar>>(device)) {
+      return sizeof(Scalar) == 2 ? DeviceKernel::sm80 : DeviceKernel::sm80_float;
     }
   }
   return DeviceKernel::generic;
@@ -90,8 +87,8 @@ void queue_forward(const detail::DevicePlan& plan, const CallShape& shape,
   if (finite_check != nullptr) {
     queue_finite_check<Stored>({call.q, call.k, call.v}, shape, plan.lengths(), finite_check, stream);
   }
-  if constexpr (has_16_bits<Stored>) {
-    if (plan.kernel() == detail::DeviceKernel::sm80 && sm80::serves(call)) {
+  if constexpr (!std::is_same_v<Scalar, double>) {
+    if (plan.kernel() != detail::DeviceKernel::generic && sm80::serves(call)) {
       queue_sm80_forward(call, stream);
       return;
     }

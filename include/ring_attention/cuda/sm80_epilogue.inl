@@ -21,7 +21,7 @@ template <class Stored, int Dim>
 struct Epilogue {
   using State = WarpState<Stored, Dim>;
   static constexpr int lane_rows = State::lane_rows;
-  static constexpr int warp_rows = Tiles<Dim>::warp_rows;
+  static constexpr int warp_rows = Tiles<Stored, Dim>::warp_rows;
 
   const ForwardArguments<Stored>& call;
   const detail::WorkItem& item;
@@ -39,7 +39,7 @@ struct Epilogue {
       float* const output = call.carried.output + slot * call.head_dim + 2 * (lane % 4);
 #pragma unroll
       for (int j = 0; j < Dim / 8; ++j) {
-        if (8 * j >= call.head_dim) continue;
+        if (8 * j + 2 * (lane % 4) >= call.head_dim) continue;
         const float* const pair = &state.output[i / 2][j][2 * (i % 2)];
         *reinterpret_cast<float2*>(output + 8 * j) = make_float2(pair[0], pair[1]);
       }
@@ -75,7 +75,7 @@ struct Epilogue {
         const float* const output = call.carried.output + slot * call.head_dim + 2 * (lane % 4);
 #pragma unroll
         for (int j = 0; j < Dim / 8; ++j) {
-          if (8 * j >= call.head_dim) continue;
+          if (8 * j + 2 * (lane % 4) >= call.head_dim) continue;
           const float2 pair = *reinterpret_cast<const float2*>(output + 8 * j);
           state.output[i / 2][j][2 * (i % 2)] += pair.x * factor;
           state.output[i / 2][j][2 * (i % 2) + 1] += pair.y * factor;
@@ -84,9 +84,10 @@ struct Epilogue {
     }
   }
 
-  /// `rows`: shared memory for the warp's rows, through which they get into the order of the tensor.
+  /// `rows`: shared memory for the warp's rows, through which those of 16-bit numbers get into the order of the
+  /// tensor.
   __device__ void write(const State& state, std::uint32_t rows) const {
-    using Rows = SwizzledRows<Dim>;
+    using Rows = SwizzledRows<Stored, Dim>;
 #pragma unroll
     for (int i = 0; i < lane_rows; ++i) {
       const bool has_keys = state.sum[i] != 0;
@@ -94,14 +95,26 @@ struct Epilogue {
 #pragma unroll
       for (int j = 0; j < Dim / 8; ++j) {
         const float* const pair = &state.output[i / 2][j][2 * (i % 2)];
-        ptx::store_shared(rows + Rows::place(8 * i + lane / 4, j) + static_cast<std::uint32_t>(lane % 4) * 4,
-                          ptx::pack<Stored>(pair[0] * factor, pair[1] * factor));
+        if constexpr (sizeof(Stored) == 2) {
+          ptx::store_shared(rows + Rows::place(8 * i + lane / 4, j) + static_cast<std::uint32_t>(lane % 4) * 4,
+                            ptx::pack<Stored>(pair[0] * factor, pair[1] * factor));
+        } else if (const int column = 8 * j + 2 * (lane % 4);
+                   column < call.head_dim && row_of(i) < item.rows.count) {
+          Stored* const out = call.out.row(item.batch_item, item.rows[row_of(i)], item.head);
+          *reinterpret_cast<float2*>(out + column) = make_float2(pair[0] * factor, pair[1] * factor);
+        }
       }
       if (call.lse.data == nullptr || lane % 4 != 0 || row_of(i) >= item.rows.count) continue;
       *call.lse.row(item.batch_item, item.head, item.rows[row_of(i)]) =
           has_keys ? std::numbers::ln2_v<float> * (state.reference[i] + log2f(state.sum[i]))
                    : -generic::infinity<float>();
     }
+    if constexpr (sizeof(Stored) == 2) write_rows(rows);
+  }
+
+ private:
+  __device__ void write_rows(std::uint32_t rows) const {
+    using Rows = SwizzledRows<Stored, Dim>;
     __syncwarp();
     const int row_chunks = call.head_dim / 8;
     for (int i = lane; i < warp_rows * Rows::chunks; i += warp_size) {
@@ -112,6 +125,23 @@ struct Epilogue {
     }
   }
 };
+
+/// Writes the rows of an item without keys.
+template <class Stored, int Dim>
+__device__ void write_empty(const ForwardArguments<Stored>& call, const detail::WorkItem& item, int thread) {
+  using Rows = SwizzledRows<Stored, Dim>;
+  const int row_chunks = call.head_dim / Rows::chunk_numbers;
+  for (int i = thread / Rows::period; i < item.rows.count; i += threads / Rows::period) {
+    Stored* const out = call.out.row(item.batch_item, item.rows[i], item.head);
+    for (int chunk = thread % Rows::period; chunk < row_chunks; chunk += Rows::period) {
+      *reinterpret_cast<uint4*>(out + chunk * Rows::chunk_numbers) = uint4{0, 0, 0, 0};
+    }
+  }
+  if (call.lse.data == nullptr) return;
+  for (int i = thread; i < item.rows.count; i += threads) {
+    *call.lse.row(item.batch_item, item.head, item.rows[i]) = -generic::infinity<float>();
+  }
+}
 
 }  // namespace sm80
 }  // namespace engine

@@ -1,5 +1,5 @@
-// The forward kernel for tensor cores that multiply by mma.sync, of compute capability 8.0 and newer: half and
-// bfloat16. For nvcc.
+// The forward kernel for tensor cores that multiply by mma.sync, of compute capability 8.0 and newer: half,
+// bfloat16, and float. For nvcc.
 //
 // A block computes an item. Its warps share the tiles of keys and values, which arrive by cp.async one tile
 // ahead, and each has 16 or 32 query rows, whose scores, states and outputs stay in registers.
@@ -14,6 +14,7 @@
 #include <ring_attention/cuda/generic_forward.inl>
 #include <ring_attention/cuda/ptx.inl>
 #include <ring_attention/cuda/sm80_epilogue.inl>
+#include <ring_attention/cuda/sm80_products.inl>
 #include <ring_attention/cuda/sm80_softmax.inl>
 #include <ring_attention/cuda/sm80_tiles.inl>
 #include <ring_attention/cuda/work_list.hpp>
@@ -26,20 +27,16 @@ namespace sm80 {
 
 template <class Stored, int Dim>
 struct ItemKernel {
-  using Extents = Tiles<Dim>;
-  using Rows = SwizzledRows<Dim>;
+  using Extents = Tiles<Stored, Dim>;
+  using Rows = SwizzledRows<Stored, Dim>;
+  using Copy = TileCopy<Stored, Dim>;
   using State = WarpState<Stored, Dim>;
-  static constexpr int row_tiles = Extents::row_tiles;
-  static constexpr int keys = Extents::keys;
-  static constexpr int key_steps = Dim / 16;  // of mma, along the head dimension
   static constexpr std::uint32_t query_bytes = Extents::query_rows * Rows::row_bytes;
-  static constexpr std::uint32_t tile_bytes = keys * Rows::row_bytes;
+  static constexpr std::uint32_t tile_bytes = Extents::keys * Rows::row_bytes;
   static constexpr std::uint32_t memory_bytes = query_bytes + 4 * tile_bytes;
-  using QueryStep = std::uint32_t[row_tiles][4];
-  static constexpr int held_steps = Extents::query_in_registers ? key_steps : 1;
 
   const ForwardArguments<Stored>& call;
-  BlockState<Dim>& block;
+  BlockState<Stored, Dim>& block;
   std::uint32_t memory;  // the queries, then two tiles of keys, then two of values
   int warp, lane;
 
@@ -51,106 +48,37 @@ struct ItemKernel {
   }
   __device__ std::uint32_t value_tile(int number) const { return key_tile(number) + 2 * tile_bytes; }
 
-  __device__ void begin_queries(const TileCopy<Dim>& copy) const {
+  __device__ void begin_queries(const Copy& copy) const {
     const detail::WorkItem& item = block.item;
-    const Stored* const first = call.q.row(item.batch_item, item.rows.first, item.head);
-    copy.template begin<Extents::query_rows>(memory, first, item.rows.stride * call.q.token_stride,
-                                             item.rows.count);
+    copy.template begin<Extents::query_rows>(
+        memory + Rows::place(copy.row, copy.column), call.q.row(item.batch_item, item.rows.first, item.head),
+        item.rows.stride * call.q.token_stride, item.rows.count);
   }
 
-  __device__ void begin_tile(const TileCopy<Dim>& copy, int number) const {
+  __device__ void begin_tile(const Copy& copy, int number) const {
     const KeyTile tile = block.tile(number);
     const std::int32_t kv_head = block.item.head / call.group;
-    const auto begin = [&](const DeviceRows<const Stored>& tensor, std::uint32_t to) {
-      copy.template begin<keys>(to, tensor.row(block.item.batch_item, tile.rows.first, kv_head),
-                                tile.rows.stride * tensor.token_stride, tile.rows.count);
+    const auto begin = [&](const DeviceRows<const Stored>& tensor, std::uint32_t place) {
+      copy.template begin<Extents::keys>(place, tensor.row(block.item.batch_item, tile.rows.first, kv_head),
+                                         tile.rows.stride * tensor.token_stride, tile.rows.count);
     };
-    begin(call.k, key_tile(number));
-    begin(call.v, value_tile(number));
+    begin(call.k, key_tile(number) + Rows::place(copy.row, copy.column));
+    begin(call.v, value_tile(number) + Rows::place_of_value(copy.row, copy.column));
   }
 
-  /// For scales that are not positive: the softmax multiplies by their magnitude.
-  __device__ void turn_queries() const {
-    const std::uint32_t mask = call.scale < 0 ? 0xffffffffU : 0U, sign = call.scale < 0 ? 0x80008000U : 0U;
+  /// Multiplies the warp's queries by -1 or 0.
+  __device__ void multiply_queries(float sign) const {
+    constexpr std::uint32_t signs = sizeof(Stored) == 2 ? 0x80008000U : 0x80000000U;
+    const std::uint32_t kept = sign < 0 ? ~0U : 0U, flipped = sign < 0 ? signs : 0U;
     for (int i = lane; i < Extents::warp_rows * Rows::chunks; i += warp_size) {
       const std::uint32_t at = warp_queries() + static_cast<std::uint32_t>(i) * 16;
       const uint4 chunk = ptx::load_shared(at);
-      ptx::store_shared(at, (chunk.x & mask) ^ sign);
-      ptx::store_shared(at + 4, (chunk.y & mask) ^ sign);
-      ptx::store_shared(at + 8, (chunk.z & mask) ^ sign);
-      ptx::store_shared(at + 12, (chunk.w & mask) ^ sign);
+      ptx::store_shared(at, (chunk.x & kept) ^ flipped);
+      ptx::store_shared(at + 4, (chunk.y & kept) ^ flipped);
+      ptx::store_shared(at + 8, (chunk.z & kept) ^ flipped);
+      ptx::store_shared(at + 12, (chunk.w & kept) ^ flipped);
     }
     __syncwarp();
-  }
-
-  __device__ void load_query_step(QueryStep& query, int step) const {
-    const std::uint32_t from = warp_queries() + Rows::place(lane % 16, lane / 16);
-#pragma unroll
-    for (int i = 0; i < row_tiles; ++i) {
-      ptx::load_matrices(query[i], Rows::further(from, matrix_rows * i, 2 * step));
-    }
-  }
-
-  /// scores = queries . keys
-  __device__ void score(Scores<Dim>& scores, const QueryStep (&held)[held_steps], int number) const {
-#pragma unroll
-    for (auto& rows : scores) {
-#pragma unroll
-      for (auto& columns : rows) {
-#pragma unroll
-        for (float& x : columns) x = 0;
-      }
-    }
-    const std::uint32_t from = key_tile(number) + Rows::place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-    const auto multiply = [&](const QueryStep& query, int step) {
-#pragma unroll
-      for (int j = 0; j < keys / 16; ++j) {
-        std::uint32_t key[4];
-        ptx::load_matrices(key, Rows::further(from, 16 * j, 2 * step));
-#pragma unroll
-        for (int i = 0; i < row_tiles; ++i) {
-          ptx::multiply_add<Stored>(scores[i][2 * j], query[i], key[0], key[1]);
-          ptx::multiply_add<Stored>(scores[i][2 * j + 1], query[i], key[2], key[3]);
-        }
-      }
-    };
-#pragma unroll
-    for (int step = 0; step < key_steps; ++step) {
-      if constexpr (Extents::query_in_registers) {
-        multiply(held[step], step);
-      } else {
-        QueryStep query;
-        load_query_step(query, step);
-        multiply(query, step);
-      }
-    }
-  }
-
-  /// output += weights . values
-  __device__ void add_values(State& state, const Scores<Dim>& weights, int number) const {
-    const std::uint32_t from = value_tile(number) + Rows::place(lane % 16, lane / 16);
-#pragma unroll
-    for (int step = 0; step < keys / 16; ++step) {
-      std::uint32_t weight[row_tiles][4];
-#pragma unroll
-      for (int i = 0; i < row_tiles; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const float* const pair = &weights[i][2 * step + j / 2][2 * (j % 2)];
-          weight[i][j] = ptx::pack<Stored>(pair[0], pair[1]);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < Dim / 16; ++j) {
-        std::uint32_t value[4];
-        ptx::load_transposed_matrices(value, Rows::further(from, 16 * step, 2 * j));
-#pragma unroll
-        for (int i = 0; i < row_tiles; ++i) {
-          ptx::multiply_add<Stored>(state.output[i][2 * j], weight[i], value[0], value[1]);
-          ptx::multiply_add<Stored>(state.output[i][2 * j + 1], weight[i], value[2], value[3]);
-        }
-      }
-    }
   }
 
   /// The row at a position of the item; of positions past the end, the last row.
@@ -159,20 +87,19 @@ struct ItemKernel {
     return rows[position < rows.count ? position : rows.count - 1];
   }
 
-  __device__ void meet_tile(State& state, const QueryStep (&query)[held_steps], int number, float scale,
-                            bool& all_have_references) const {
+  __device__ void meet_tile(State& state, int number, bool& all_have_references) const {
     const int first_row = warp * Extents::warp_rows;
     const KeyTile tile = block.tile(number);
-    bool exact = !all_have_references || tile.rows.count < keys;
+    bool exact = !all_have_references || tile.rows.count < Extents::keys;
     if (call.causal) {
       if (tile.rows.first > row_at(first_row + Extents::warp_rows - 1)) return;
       exact = exact || tile.rows.last() > row_at(first_row);
     }
-    Scores<Dim> scores;
+    Scores<Stored, Dim> scores;
     for (;;) {
-      score(scores, query, number);
+      score<Stored, Dim>(scores, warp_queries(), key_tile(number), lane);
       if (exact) break;
-      if (state.weigh(scores, scale)) break;
+      if (state.weigh(scores, call.scale)) break;
       exact = true;
     }
     if (exact) {
@@ -182,27 +109,22 @@ struct ItemKernel {
         visible[i] = call.causal ? tile.rows.count_below(row_at(first_row + 8 * i + lane / 4) + 1)
                                  : tile.rows.count;
       }
-      all_have_references = state.weigh_exactly(scores, scale, visible, lane);
+      all_have_references = state.weigh_exactly(scores, call.scale, visible, lane);
     }
-    add_values(state, scores, number);
+    if constexpr (sizeof(Stored) == 2) {
+      add_values<Stored, Dim>(state.output, scores, value_tile(number), lane);
+    } else {
+      add_float_values<Dim>(state.output, scores, value_tile(number), lane);
+    }
   }
 
   /// Meets all keys; the first two tiles are known.
-  __device__ void meet_keys(State& state, int thread) const {
+  __device__ void meet_keys(State& state, int thread, float sign) const {
     if (block.tile(0).rows.count == 0) return;
-    const TileCopy<Dim> copy(thread, call.head_dim);
+    const Copy copy(thread, call.head_dim);
     begin_queries(copy);
     begin_tile(copy, 0);
     ptx::commit_copies();
-    ptx::wait_for_copies<0>();
-    __syncthreads();
-    if (!(call.scale > 0)) turn_queries();
-    QueryStep query[held_steps];
-    if constexpr (Extents::query_in_registers) {
-#pragma unroll
-      for (int step = 0; step < key_steps; ++step) load_query_step(query[step], step);
-    }
-    const float scale = call.scale == 0 ? 1.0F : fabsf(call.scale);
     bool all_have_references = false;
     for (int number = 0; block.tile(number).rows.count > 0; ++number) {
       // Now the next tile may replace the last one, which no warp reads any more.
@@ -211,30 +133,45 @@ struct ItemKernel {
       if (block.tile(number + 1).rows.count > 0) begin_tile(copy, number + 1);
       ptx::commit_copies();
       if (thread == (number % warps) * warp_size) block.find_tile(number + 2);
-      if (warp * Extents::warp_rows < block.item.rows.count) {
-        meet_tile(state, query, number, scale, all_have_references);
-      }
+      if (number == 0 && !(sign > 0)) multiply_queries(sign);
+      if (warp * Extents::warp_rows < block.item.rows.count) meet_tile(state, number, all_have_references);
     }
   }
 };
 
+/// Makes the scale of a call positive; returns 1, -1 or 0, which queries are to be multiplied by instead.
+template <class Stored>
+float take_sign(ForwardArguments<Stored>& call) {
+  const float scale = call.scale;
+  if (scale == 0) call.scale = 1;
+  if (scale < 0) call.scale = -scale;
+  return scale > 0 ? 1.0F : scale < 0 ? -1.0F : 0.0F;
+}
+
+/// `sign`: as take_sign returned it for `call`.
 template <class Stored, int Dim>
-__global__ void __launch_bounds__(threads, Tiles<Dim>::blocks_per_multiprocessor)
-    forward(const __grid_constant__ ForwardArguments<Stored> call, std::int64_t first_item, bool partial) {
+__global__ void __launch_bounds__(threads, Tiles<Stored, Dim>::blocks_per_multiprocessor)
+    forward(const __grid_constant__ ForwardArguments<Stored> call, std::int64_t first_item, bool partial,
+            float sign) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-  __shared__ BlockState<Dim> block;
+  __shared__ BlockState<Stored, Dim> block;
   const int thread = static_cast<int>(threadIdx.x);
   if (thread == 0) {
     const detail::WorkItem& item = call.work.items[first_item + blockIdx.x];
     block.begin(item, {item, call.work.spans, call.lists, call.block_size, call.causal});
   }
   __syncthreads();
+  const detail::WorkItem& item = block.item;
+  if (!partial && block.tile(0).rows.count == 0 && item.state_begin == item.state_end && item.zero_keys == 0) {
+    write_empty<Stored, Dim>(call, item, thread);
+    return;
+  }
   const int warp = thread / warp_size, lane = thread % warp_size;
   const ItemKernel<Stored, Dim> kernel{call, block, ptx::shared_address(ptx::launch_memory()), warp, lane};
   WarpState<Stored, Dim> state;
-  kernel.meet_keys(state, thread);
+  kernel.meet_keys(state, thread, sign);
   state.finish();
-  const Epilogue<Stored, Dim> epilogue{call, block.item, warp * Tiles<Dim>::warp_rows, lane};
+  const Epilogue<Stored, Dim> epilogue{call, item, warp * Tiles<Stored, Dim>::warp_rows, lane};
   epilogue.meet_zero_keys(state);
   if (partial) {
     epilogue.leave(state);

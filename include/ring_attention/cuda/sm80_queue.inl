@@ -53,7 +53,8 @@ void queue_forward(const ForwardArguments<Stored>& call, cudaStream_t stream) {
   const auto queue = [&](ForwardArguments<Stored> arguments, std::int64_t first, std::int64_t count,
                          bool partial) {
     if (count == 0) return;
-    void* parameters[] = {&arguments, &first, &partial};
+    float sign = take_sign(arguments);
+    void* parameters[] = {&arguments, &first, &partial, &sign};
     detail::throw_if_failed(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(count)), dim3(threads),
                                              parameters, bytes, stream),
                             "cudaLaunchKernel");
@@ -73,8 +74,9 @@ bool is_aligned(const DeviceRows<Stored>& rows) {
 /// Whether the kernel can read and write tensors: it moves 16 bytes at a time.
 template <class Stored>
 bool serves(const ForwardArguments<Stored>& call) {
-  return call.head_dim % 8 == 0 && call.head_dim <= 256 && is_aligned(call.q) && is_aligned(call.k) &&
-         is_aligned(call.v) && is_aligned(call.out);
+  constexpr int bytes = sizeof(Stored);
+  return call.head_dim * bytes % 16 == 0 && call.head_dim <= detail::sm80_largest_head_dim(bytes) &&
+         is_aligned(call.q) && is_aligned(call.k) && is_aligned(call.v) && is_aligned(call.out);
 }
 
 }  // namespace sm80
@@ -84,15 +86,19 @@ template <class Stored>
 void queue_sm80_forward(const ForwardArguments<Stored>& call, cudaStream_t stream) {
   if (call.head_dim <= 32) {
     sm80::queue_forward<Stored, 32>(call, stream);
-  } else if (call.head_dim <= 48) {
-    sm80::queue_forward<Stored, 48>(call, stream);
   } else if (call.head_dim <= 64) {
+    if constexpr (sizeof(Stored) == 2) {
+      if (call.head_dim <= 48) {
+        sm80::queue_forward<Stored, 48>(call, stream);
+        return;
+      }
+    }
     sm80::queue_forward<Stored, 64>(call, stream);
   } else if (call.head_dim <= 96) {
     sm80::queue_forward<Stored, 96>(call, stream);
   } else if (call.head_dim <= 128) {
     sm80::queue_forward<Stored, 128>(call, stream);
-  } else {
+  } else if constexpr (sizeof(Stored) == 2) {
     sm80::queue_forward<Stored, 256>(call, stream);
   }
 }

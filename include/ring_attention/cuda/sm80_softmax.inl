@@ -24,8 +24,8 @@ namespace engine {
 namespace sm80 {
 
 /// Scores of a warp's rows and one tile of keys, then their weights; as mma leaves them.
-template <int Dim>
-using Scores = float[Tiles<Dim>::row_tiles][Tiles<Dim>::keys / 8][4];
+template <class Stored, int Dim>
+using Scores = float[Tiles<Stored, Dim>::row_tiles][Tiles<Stored, Dim>::keys / 8][4];
 
 __device__ inline bool in_no_lane(bool holds) { return __any_sync(all_lanes, holds) == 0; }
 
@@ -43,9 +43,10 @@ __device__ inline float sum_of_row(float x) {
 /// columns 8 j + 2 (lane % 4) and the next.
 template <class Stored, int Dim>
 struct WarpState {
-  static constexpr int row_tiles = Tiles<Dim>::row_tiles;
+  using TileScores = Scores<Stored, Dim>;
+  static constexpr int row_tiles = Tiles<Stored, Dim>::row_tiles;
   static constexpr int lane_rows = 2 * row_tiles;
-  static constexpr int keys = Tiles<Dim>::keys;
+  static constexpr int keys = Tiles<Stored, Dim>::keys;
   static constexpr bool is_half = std::is_same_v<Stored, __half>;
 
   float reference[lane_rows];
@@ -89,7 +90,7 @@ struct WarpState {
 
   /// Makes weights of scores, references being raised to the largest, and adds them to the sums. Of row i the
   /// keys from visible[i] on do not count. Returns whether every row of the warp has a reference now.
-  __device__ bool weigh_exactly(Scores<Dim>& scores, float scale, const int (&visible)[lane_rows], int lane) {
+  __device__ bool weigh_exactly(TileScores& scores, float scale, const int (&visible)[lane_rows], int lane) {
     bool all_have = true;
 #pragma unroll
     for (int i = 0; i < lane_rows; ++i) {
@@ -111,7 +112,7 @@ struct WarpState {
 
   /// The same for references that are there and keys that all count, as long as no weight becomes too large:
   /// returns otherwise false, and the scores are lost.
-  __device__ bool weigh(Scores<Dim>& scores, float scale) {
+  __device__ bool weigh(TileScores& scores, float scale) {
     float sums[lane_rows];
     bool far = false;
 #pragma unroll
@@ -149,10 +150,10 @@ struct WarpState {
 
  private:
   /// Weights are rounded to the type of the values. bfloat16 has float's exponents, and how large a weight may
-  /// be depends on what values leave of them.
+  /// be depends on what values leave of them; so have the parts of a float.
   static constexpr float largest_half_exponent = 8, largest_sum = 0x1p20F;
 
-  __device__ static float weigh_row(Scores<Dim>& scores, int i, float scale, float from) {
+  __device__ static float weigh_row(TileScores& scores, int i, float scale, float from) {
     float total = 0;
 #pragma unroll
     for (int j = 0; j < keys / 4; ++j) {

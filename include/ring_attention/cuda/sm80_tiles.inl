@@ -1,4 +1,4 @@
-// Tiles of 16-bit rows in shared memory: how they lie there, how strided rows get there, how warps read them.
+// Tiles of rows in shared memory: how they lie there, how strided rows get there, how warps read them.
 // For nvcc.
 #pragma once
 
@@ -22,30 +22,34 @@ inline constexpr int matrix_rows = 16;  // of the first operand of mma
 inline constexpr unsigned all_lanes = 0xffffffffU;
 
 /// What a block computes at a time where the head dimension is at most Dim, a multiple of 16.
-template <int Dim>
+template <class Stored, int Dim>
 struct Tiles {
-  static constexpr int query_rows = detail::sm80_query_rows(Dim);
-  static constexpr int keys = detail::sm80_key_rows(Dim);
+  static constexpr int query_rows = detail::sm80_query_rows(Dim, sizeof(Stored));
+  static constexpr int keys = detail::sm80_key_rows(Dim, sizeof(Stored));
   static constexpr int warp_rows = query_rows / warps;
   static constexpr int row_tiles = warp_rows / matrix_rows;
-  /// Spares shared memory's bandwidth, where there are registers for it.
-  static constexpr bool query_in_registers = Dim <= 64;
   static constexpr int blocks_per_multiprocessor = 2;
 };
 
 /// Rows of Dim numbers, in chunks of 16 bytes. Within each `period` chunks of a row they are permuted, so that
-/// those of 8 rows that ldmatrix reads together lie in different banks.
-template <int Dim>
+/// what a warp reads together lies in different banks.
+template <class Stored, int Dim>
 struct SwizzledRows {
-  static constexpr int chunks = Dim / 8;
-  static constexpr std::uint32_t row_bytes = 2 * Dim;
+  static constexpr int chunk_numbers = 16 / static_cast<int>(sizeof(Stored));
+  static constexpr int chunks = Dim / chunk_numbers;
+  static constexpr std::uint32_t row_bytes = sizeof(Stored) * Dim;
   static constexpr int period = chunks % 8 == 0 ? 8 : chunks % 4 == 0 ? 4 : 2;
 
-  /// Exclusive-ored to the numbers of chunks; equal for rows whose distance is a multiple of 8.
-  __device__ static int permutation(int row) { return row / (8 / period) % period; }
+  /// For ldmatrix, which reads a chunk of 8 rows. What is exclusive-ored to the numbers of chunks is equal for
+  /// rows whose distance is a multiple of 8.
   __device__ static std::uint32_t place(int row, int chunk) {
-    return static_cast<std::uint32_t>(row) * row_bytes +
-           static_cast<std::uint32_t>(chunk ^ permutation(row)) * 16;
+    return permuted(row, chunk ^ (row / (8 / period) % period));
+  }
+  /// For values in float, of which a warp reads the numbers 8 i to 8 i + 7 in 4 even rows, or in 4 odd ones.
+  __device__ static std::uint32_t place_of_value(int row, int chunk) {
+    if constexpr (sizeof(Stored) == 2) return place(row, chunk);
+    static_assert(sizeof(Stored) == 2 || period == 8);
+    return permuted(row, chunk ^ (row / 2 % 4 * 2));
   }
   /// The place of chunk `chunk` + c of row `rows` + r, where `from` is the place of chunk c of row r; `chunk`
   /// is even, c at most 1, and `rows` a multiple of 8.
@@ -54,40 +58,42 @@ struct SwizzledRows {
            (static_cast<std::uint32_t>(chunk / period * period * 16) +
             static_cast<std::uint32_t>(rows) * row_bytes);
   }
+
+ private:
+  __device__ static std::uint32_t permuted(int row, int chunk) {
+    return static_cast<std::uint32_t>(row) * row_bytes + static_cast<std::uint32_t>(chunk) * 16;
+  }
 };
 
 /// What one thread of a block copies of every tile.
-template <int Dim>
+template <class Stored, int Dim>
 struct TileCopy {
-  using Rows = SwizzledRows<Dim>;
+  using Rows = SwizzledRows<Stored, Dim>;
   static constexpr int lanes_of_row = Rows::period;
   static constexpr int rows_at_once = threads / lanes_of_row;
 
   int row, column;     // of the first chunk
   int chunks;          // with numbers of the tensor; the others are zeros
-  std::uint32_t place; // of the first chunk
 
   __device__ TileCopy(int thread, int head_dim)
       : row(thread / lanes_of_row),
         column(thread % lanes_of_row),
-        chunks(head_dim / 8),
-        place(Rows::place(row, column)) {}
+        chunks(head_dim / Rows::chunk_numbers) {}
 
-  /// Begins to copy `count` rows, of which the first is at `first` and the others `step` numbers apart. Rows
-  /// up to `Count` become zeros, and nothing is read of them.
-  template <int Count, class Stored>
-  __device__ void begin(std::uint32_t tile, const Stored* first, std::int64_t step, int count) const {
-    const Stored* from = first + (row * step + column * 8);
+  /// Begins to copy `count` rows, of which the first is at `first` and the others `step` numbers apart. Further
+  /// rows up to `Count` become zeros, and nothing is read of them. `place`: of the first chunk in the tile.
+  template <int Count>
+  __device__ void begin(std::uint32_t place, const Stored* first, std::int64_t step, int count) const {
+    const Stored* from = first + (row * step + column * Rows::chunk_numbers);
     const std::int64_t further = rows_at_once * step;
 #pragma unroll
     for (int done = 0; done < Count; done += rows_at_once) {
 #pragma unroll
       for (int chunk = 0; chunk < Rows::chunks; chunk += lanes_of_row) {
         const bool read = done + row < count && column + chunk < chunks;
-        ptx::copy_16_bytes(tile + place +
-                               (static_cast<std::uint32_t>(done) * Rows::row_bytes +
-                                static_cast<std::uint32_t>(chunk) * 16),
-                           from + chunk * 8, read ? 16 : 0);
+        ptx::copy_16_bytes(place + (static_cast<std::uint32_t>(done) * Rows::row_bytes +
+                                    static_cast<std::uint32_t>(chunk) * 16),
+                           from + chunk * Rows::chunk_numbers, read ? 16 : 0);
       }
       from += further;
     }
@@ -124,9 +130,9 @@ class KeyTileWalk {
 };
 
 /// What the threads of a block share beside tiles. Kept here, an item takes no registers while keys are met.
-template <int Dim>
+template <class Stored, int Dim>
 struct BlockState {
-  using Walk = KeyTileWalk<Tiles<Dim>::keys>;
+  using Walk = KeyTileWalk<Tiles<Stored, Dim>::keys>;
   static constexpr int known_tiles = 4;
 
   detail::WorkItem item;

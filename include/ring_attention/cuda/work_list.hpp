@@ -58,7 +58,7 @@ struct StateSpan {
 struct WorkItem {
   std::int32_t batch_item;
   std::int32_t head;
-  RowSpan rows;              ///< at most WorkSizes::query_rows
+  RowSpan rows;              ///< at most WorkSizes::query_rows; if no keys or states, empty_rows
   std::int32_t length;       ///< of the batch item: keys from here on must not be read
   std::int32_t span_begin;   ///< its keys: spans [span_begin, span_end)
   std::int32_t span_end;     ///< the densest branch first
@@ -79,7 +79,8 @@ struct ListPointers {
 
 /// The records of a work list, in host memory or on a device.
 struct WorkView {
-  const WorkItem* items;  ///< the partial ones first; in both parts long ones first, then in order of place
+  const WorkItem* items;  ///< the partial ones first; in both parts long ones first, then in order of place,
+                          ///< and those without keys, which only write, among them
   const RowSpan* spans;
   const StateSpan* states;
   std::int64_t item_count;

@@ -86,4 +86,6 @@ inline int __any_sync(unsigned, bool holds) {
 }
 inline void __syncwarp() { test::wait_for_warp(); }
 inline void __syncthreads() { test::wait_for_block(); }
+inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }

@@ -127,6 +127,23 @@ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, 
   }
 }
 
+inline void multiply_add_tf32(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                              std::uint32_t b1) {
+  const auto number = [](std::uint32_t bits) { return std::bit_cast<float>(bits & ~0x1fffU); };
+  test::MatrixOperands mine{};
+  for (int i = 0; i < 4; ++i) mine.a[i][0] = number(a[i]);
+  mine.b[0][0] = number(b0);
+  mine.b[1][0] = number(b1);
+  const test::MatrixOperands* const lanes = test::exchanged_operands.give(mine);
+  const unsigned lane = threadIdx.x % 32;
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4, low = i / 2, column = 2 * (lane % 4) + i % 2;
+    for (unsigned k = 0; k < 8; ++k) {
+      c[i] += lanes[4 * row + k % 4].a[low + 2 * (k / 4)][0] * lanes[4 * column + k % 4].b[k / 4][0];
+    }
+  }
+}
+
 template <class Stored>
 std::uint32_t pack(float low, float high) {
   const auto bits = [](float x) { return std::bit_cast<std::uint16_t>(static_cast<Stored>(x)); };
@@ -138,6 +155,11 @@ inline float power_of_two(float x) {
   return std::fpclassify(power) == FP_SUBNORMAL ? 0.0F : power;
 }
 
+inline std::uint32_t load_shared_word(std::uint32_t from) {
+  std::uint32_t value;
+  std::memcpy(&value, test::shared_bytes(from, 4), sizeof value);
+  return value;
+}
 inline void store_shared(std::uint32_t to, std::uint32_t value) {
   std::memcpy(test::shared_bytes(to, 4), &value, sizeof value);
 }
