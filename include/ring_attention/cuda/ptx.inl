@@ -22,6 +22,14 @@ __device__ inline std::byte* launch_memory() {
   return ring_attention_launch_memory;
 }
 
+/// threadIdx.x, read anew at each call, so that what follows from it takes no registers in between ("Special
+/// Registers: %tid").
+__device__ inline int thread_number() {
+  std::uint32_t number;
+  asm volatile("mov.u32 %0, %tid.x;\n" : "=r"(number));
+  return static_cast<int>(number);
+}
+
 /// The address that the functions below take ("State Spaces, Types, and Variables", shared state space).
 __device__ inline std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));

@@ -38,24 +38,25 @@ struct ItemKernel {
   const ForwardArguments<Stored>& call;
   BlockState<Stored, Dim>& block;
   std::uint32_t memory;  // the queries, then two tiles of keys, then two of values
-  int warp, lane;
 
   __device__ std::uint32_t warp_queries() const {
-    return memory + static_cast<std::uint32_t>(warp * Extents::warp_rows) * Rows::row_bytes;
+    return memory + static_cast<std::uint32_t>(warp_number() * Extents::warp_rows) * Rows::row_bytes;
   }
   __device__ std::uint32_t key_tile(int number) const {
     return memory + query_bytes + static_cast<std::uint32_t>(number % 2) * tile_bytes;
   }
   __device__ std::uint32_t value_tile(int number) const { return key_tile(number) + 2 * tile_bytes; }
 
-  __device__ void begin_queries(const Copy& copy) const {
+  __device__ void begin_queries() const {
+    const Copy copy(call.head_dim);
     const detail::WorkItem& item = block.item;
     copy.template begin<Extents::query_rows>(
         memory + Rows::place(copy.row, copy.column), call.q.row(item.batch_item, item.rows.first, item.head),
         item.rows.stride * call.q.token_stride, item.rows.count);
   }
 
-  __device__ void begin_tile(const Copy& copy, int number) const {
+  __device__ void begin_tile(int number) const {
+    const Copy copy(call.head_dim);
     const KeyTile tile = block.tile(number);
     const std::int32_t kv_head = block.item.head / call.group;
     const auto begin = [&](const DeviceRows<const Stored>& tensor, std::uint32_t place) {
@@ -70,7 +71,7 @@ struct ItemKernel {
   __device__ void multiply_queries(float sign) const {
     constexpr std::uint32_t signs = sizeof(Stored) == 2 ? 0x80008000U : 0x80000000U;
     const std::uint32_t kept = sign < 0 ? ~0U : 0U, flipped = sign < 0 ? signs : 0U;
-    for (int i = lane; i < Extents::warp_rows * Rows::chunks; i += warp_size) {
+    for (int i = lane_number(); i < Extents::warp_rows * Rows::chunks; i += warp_size) {
       const std::uint32_t at = warp_queries() + static_cast<std::uint32_t>(i) * 16;
       const uint4 chunk = ptx::load_shared(at);
       ptx::store_shared(at, (chunk.x & kept) ^ flipped);
@@ -88,7 +89,7 @@ struct ItemKernel {
   }
 
   __device__ void meet_tile(State& state, int number, bool& all_have_references) const {
-    const int first_row = warp * Extents::warp_rows;
+    const int first_row = warp_number() * Extents::warp_rows;
     const KeyTile tile = block.tile(number);
     bool exact = !all_have_references || tile.rows.count < Extents::keys;
     if (call.causal) {
@@ -97,7 +98,7 @@ struct ItemKernel {
     }
     Scores<Stored, Dim> scores;
     for (;;) {
-      score<Stored, Dim>(scores, warp_queries(), key_tile(number), lane);
+      score<Stored, Dim>(scores, warp_queries(), key_tile(number));
       if (exact) break;
       if (state.weigh(scores, call.scale)) break;
       exact = true;
@@ -106,35 +107,34 @@ struct ItemKernel {
       int visible[State::lane_rows];
 #pragma unroll
       for (int i = 0; i < State::lane_rows; ++i) {
-        visible[i] = call.causal ? tile.rows.count_below(row_at(first_row + 8 * i + lane / 4) + 1)
+        visible[i] = call.causal ? tile.rows.count_below(row_at(first_row + 8 * i + lane_number() / 4) + 1)
                                  : tile.rows.count;
       }
-      all_have_references = state.weigh_exactly(scores, call.scale, visible, lane);
+      all_have_references = state.weigh_exactly(scores, call.scale, visible);
     }
     if constexpr (sizeof(Stored) == 2) {
-      add_values<Stored, Dim>(state.output, scores, value_tile(number), lane);
+      add_values<Stored, Dim>(state.output, scores, value_tile(number));
     } else {
-      add_float_values<Dim>(state.output, scores, value_tile(number), lane);
+      add_float_values<Dim>(state.output, scores, value_tile(number));
     }
   }
 
   /// Meets all keys; the first two tiles are known.
-  __device__ void meet_keys(State& state, int thread, float sign) const {
+  __device__ void meet_keys(State& state, float sign) const {
     if (block.tile(0).rows.count == 0) return;
-    const Copy copy(thread, call.head_dim);
-    begin_queries(copy);
-    begin_tile(copy, 0);
+    begin_queries();
+    begin_tile(0);
     ptx::commit_copies();
     bool all_have_references = false;
     for (int number = 0; block.tile(number).rows.count > 0; ++number) {
       // Now the next tile may replace the last one, which no warp reads any more.
       ptx::wait_for_copies<0>();
       __syncthreads();
-      if (block.tile(number + 1).rows.count > 0) begin_tile(copy, number + 1);
+      if (block.tile(number + 1).rows.count > 0) begin_tile(number + 1);
       ptx::commit_copies();
-      if (thread == (number % warps) * warp_size) block.find_tile(number + 2);
+      if (ptx::thread_number() == number % warps * warp_size) block.find_tile(number + 2);
       if (number == 0 && !(sign > 0)) multiply_queries(sign);
-      if (warp * Extents::warp_rows < block.item.rows.count) meet_tile(state, number, all_have_references);
+      if (warp_number() * Extents::warp_rows < block.item.rows.count) meet_tile(state, number, all_have_references);
     }
   }
 };
@@ -155,23 +155,22 @@ __global__ void __launch_bounds__(threads, Tiles<Stored, Dim>::blocks_per_multip
             float sign) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   __shared__ BlockState<Stored, Dim> block;
-  const int thread = static_cast<int>(threadIdx.x);
-  if (thread == 0) {
+  if (ptx::thread_number() == 0) {
     const detail::WorkItem& item = call.work.items[first_item + blockIdx.x];
     block.begin(item, {item, call.work.spans, call.lists, call.block_size, call.causal});
   }
   __syncthreads();
   const detail::WorkItem& item = block.item;
   if (!partial && block.tile(0).rows.count == 0 && item.state_begin == item.state_end && item.zero_keys == 0) {
-    write_empty<Stored, Dim>(call, item, thread);
+    write_empty<Stored, Dim>(call, item, ptx::thread_number());
     return;
   }
-  const int warp = thread / warp_size, lane = thread % warp_size;
-  const ItemKernel<Stored, Dim> kernel{call, block, ptx::shared_address(ptx::launch_memory()), warp, lane};
+  const ItemKernel<Stored, Dim> kernel{call, block, ptx::shared_address(ptx::launch_memory())};
   WarpState<Stored, Dim> state;
-  kernel.meet_keys(state, thread, sign);
+  kernel.meet_keys(state, sign);
   state.finish();
-  const Epilogue<Stored, Dim> epilogue{call, item, warp * Tiles<Stored, Dim>::warp_rows, lane};
+  const Epilogue<Stored, Dim> epilogue{call, item, warp_number() * Tiles<Stored, Dim>::warp_rows,
+                                       lane_number()};
   epilogue.meet_zero_keys(state);
   if (partial) {
     epilogue.leave(state);

@@ -68,10 +68,11 @@ __device__ void clear(float (&numbers)[First][Second][4]) {
 
 /// scores = queries . keys. A step of mma along the head dimension takes two chunks of each row.
 template <class Stored, int Dim>
-__device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::uint32_t keys, int lane) {
+__device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::uint32_t keys) {
   using Extents = Tiles<Stored, Dim>;
   using Rows = SwizzledRows<Stored, Dim>;
   clear(scores);
+  const int lane = lane_number();
   const std::uint32_t query_from = queries + Rows::place(lane % 16, lane / 16);
   const std::uint32_t key_from = keys + Rows::place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
@@ -103,9 +104,10 @@ using Outputs = float[Tiles<Stored, Dim>::row_tiles][Dim / 8][4];
 /// outputs += weights . values, of 16-bit numbers
 template <class Stored, int Dim>
 __device__ void add_values(Outputs<Stored, Dim>& outputs, const Scores<Stored, Dim>& weights,
-                           std::uint32_t values, int lane) {
+                           std::uint32_t values) {
   using Extents = Tiles<Stored, Dim>;
   using Rows = SwizzledRows<Stored, Dim>;
+  const int lane = lane_number();
   const std::uint32_t from = values + Rows::place(lane % 16, lane / 16);
 #pragma unroll
   for (int step = 0; step < Extents::keys / 16; ++step) {
@@ -137,9 +139,10 @@ __device__ void add_values(Outputs<Stored, Dim>& outputs, const Scores<Stored, D
 /// of eight, of which a lane has the scores already.
 template <int Dim>
 __device__ void add_float_values(Outputs<float, Dim>& outputs, const Scores<float, Dim>& weights,
-                                 std::uint32_t values, int lane) {
+                                 std::uint32_t values) {
   using Extents = Tiles<float, Dim>;
   using Rows = SwizzledRows<float, Dim>;
+  const int lane = lane_number();
   constexpr int steps = 4;  // of 8 keys
   // Numbers lane / 4 of even key 2 (lane % 4), and of the odd one after it.
   const int key = 2 * (lane % 4);

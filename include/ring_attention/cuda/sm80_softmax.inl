@@ -90,7 +90,8 @@ struct WarpState {
 
   /// Makes weights of scores, references being raised to the largest, and adds them to the sums. Of row i the
   /// keys from visible[i] on do not count. Returns whether every row of the warp has a reference now.
-  __device__ bool weigh_exactly(TileScores& scores, float scale, const int (&visible)[lane_rows], int lane) {
+  __device__ bool weigh_exactly(TileScores& scores, float scale, const int (&visible)[lane_rows]) {
+    const int lane = lane_number();
     bool all_have = true;
 #pragma unroll
     for (int i = 0; i < lane_rows; ++i) {

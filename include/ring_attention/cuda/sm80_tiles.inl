@@ -21,6 +21,9 @@ inline constexpr int threads = warps * warp_size;
 inline constexpr int matrix_rows = 16;  // of the first operand of mma
 inline constexpr unsigned all_lanes = 0xffffffffU;
 
+__device__ inline int lane_number() { return ptx::thread_number() % warp_size; }
+__device__ inline int warp_number() { return ptx::thread_number() / warp_size; }
+
 /// What a block computes at a time where the head dimension is at most Dim, a multiple of 16.
 template <class Stored, int Dim>
 struct Tiles {
@@ -75,9 +78,9 @@ struct TileCopy {
   int row, column;     // of the first chunk
   int chunks;          // with numbers of the tensor; the others are zeros
 
-  __device__ TileCopy(int thread, int head_dim)
-      : row(thread / lanes_of_row),
-        column(thread % lanes_of_row),
+  __device__ explicit TileCopy(int head_dim)
+      : row(ptx::thread_number() / lanes_of_row),
+        column(ptx::thread_number() % lanes_of_row),
         chunks(head_dim / Rows::chunk_numbers) {}
 
   /// Begins to copy `count` rows, of which the first is at `first` and the others `step` numbers apart. Further

@@ -70,6 +70,8 @@ namespace ptx {
 
 inline std::byte* launch_memory() { return test::launch_memory; }
 
+inline int thread_number() { return static_cast<int>(threadIdx.x); }
+
 inline std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(static_cast<const std::byte*>(pointer) - test::launch_memory);
 }
