@@ -88,34 +88,65 @@ struct ItemKernel {
     return rows[position < rows.count ? position : rows.count - 1];
   }
 
+  static constexpr std::uint32_t half_bytes = tile_bytes / 2;
+
+  template <class Meanwhile>
+  __device__ void score(Scores<Stored, Dim>& scores, int number, int half, const Meanwhile& meanwhile) const {
+    sm80::score<Stored, Dim>(scores, warp_queries(),
+                             key_tile(number) + static_cast<std::uint32_t>(half) * half_bytes, meanwhile);
+  }
+  template <class Meanwhile>
+  __device__ void add_values(State& state, const Scores<Stored, Dim>& weights, int number, int half,
+                             const Meanwhile& meanwhile) const {
+    const std::uint32_t values = value_tile(number) + static_cast<std::uint32_t>(half) * half_bytes;
+    if constexpr (sizeof(Stored) == 2) {
+      sm80::add_values<Stored, Dim>(state.output, weights, values, meanwhile);
+    } else {
+      sm80::add_float_values<Dim>(state.output, weights, values, meanwhile);
+    }
+  }
+
+  /// Meets a tile whose keys all count in all rows, all of which have references. Of its halves one is weighed
+  /// while tensor cores compute for the other. Returns how many halves it met: references may be too low.
+  __device__ int meet_halves(State& state, int number) const {
+    Scores<Stored, Dim> first, second;
+    float sums[State::lane_rows];
+    const auto weigh_while = [&](Scores<Stored, Dim>& scores) {
+      return [&](int step, int steps) { state.weigh_part(scores, sums, call.scale, step, steps); };
+    };
+    score(first, number, 0, Nothing());
+    if (!state.fits_before(first, call.scale)) return 0;
+    score(second, number, 1, weigh_while(first));
+    if (!State::fits_after(sums)) return 0;
+    state.add(sums);
+    const bool fits = state.fits_before(second, call.scale);
+    add_values(state, first, number, 0, weigh_while(second));
+    if (!fits || !State::fits_after(sums)) return 1;
+    state.add(sums);
+    add_values(state, second, number, 1, Nothing());
+    return 2;
+  }
+
   __device__ void meet_tile(State& state, int number, bool& all_have_references) const {
     const int first_row = warp_number() * Extents::warp_rows;
     const KeyTile tile = block.tile(number);
-    bool exact = !all_have_references || tile.rows.count < Extents::keys;
-    if (call.causal) {
-      if (tile.rows.first > row_at(first_row + Extents::warp_rows - 1)) return;
-      exact = exact || tile.rows.last() > row_at(first_row);
-    }
-    Scores<Stored, Dim> scores;
-    for (;;) {
-      score<Stored, Dim>(scores, warp_queries(), key_tile(number));
-      if (exact) break;
-      if (state.weigh(scores, call.scale)) break;
-      exact = true;
-    }
-    if (exact) {
+    const std::int32_t last_row = row_at(first_row + Extents::warp_rows - 1);
+    const bool all_count = tile.rows.count == Extents::keys &&
+                           (!call.causal || tile.rows.last() <= row_at(first_row));
+    int half = all_count && all_have_references ? meet_halves(state, number) : 0;
+    for (; half < 2; ++half) {
+      const int begin = half * Extents::half_keys;
+      if (begin >= tile.rows.count || (call.causal && tile.rows[begin] > last_row)) return;
+      Scores<Stored, Dim> scores;
+      score(scores, number, half, Nothing());
       int visible[State::lane_rows];
 #pragma unroll
       for (int i = 0; i < State::lane_rows; ++i) {
-        visible[i] = call.causal ? tile.rows.count_below(row_at(first_row + 8 * i + lane_number() / 4) + 1)
-                                 : tile.rows.count;
+        const std::int32_t row = row_at(first_row + 8 * i + lane_number() / 4);
+        visible[i] = (call.causal ? tile.rows.count_below(row + 1) : tile.rows.count) - begin;
       }
       all_have_references = state.weigh_exactly(scores, call.scale, visible);
-    }
-    if constexpr (sizeof(Stored) == 2) {
-      add_values<Stored, Dim>(state.output, scores, value_tile(number));
-    } else {
-      add_float_values<Dim>(state.output, scores, value_tile(number));
+      add_values(state, scores, number, half, Nothing());
     }
   }
 

@@ -29,6 +29,7 @@ template <class Stored, int Dim>
 struct Tiles {
   static constexpr int query_rows = detail::sm80_query_rows(Dim, sizeof(Stored));
   static constexpr int keys = detail::sm80_key_rows(Dim, sizeof(Stored));
+  static constexpr int half_keys = keys / 2;
   static constexpr int warp_rows = query_rows / warps;
   static constexpr int row_tiles = warp_rows / matrix_rows;
   static constexpr int blocks_per_multiprocessor = 2;
