@@ -50,21 +50,17 @@ struct ItemKernel {
   __device__ void begin_queries() const {
     const Copy copy(call.head_dim);
     const detail::WorkItem& item = block.item;
-    copy.template begin<Extents::query_rows>(
-        memory + Rows::place(copy.row, copy.column), call.q.row(item.batch_item, item.rows.first, item.head),
-        item.rows.stride * call.q.token_stride, item.rows.count);
+    copy.template begin<Extents::query_rows>(memory + Rows::place(copy.row, copy.column),
+                                             call.q.row(item.batch_item, 0, item.head), call.q.token_stride,
+                                             item.rows);
   }
 
-  __device__ void begin_tile(int number) const {
+  __device__ void begin_tile(int number, const KeyTile& tile) const {
     const Copy copy(call.head_dim);
-    const KeyTile tile = block.tile(number);
-    const std::int32_t kv_head = block.item.head / call.group;
-    const auto begin = [&](const DeviceRows<const Stored>& tensor, std::uint32_t place) {
-      copy.template begin<Extents::keys>(place, tensor.row(block.item.batch_item, tile.rows.first, kv_head),
-                                         tile.rows.stride * tensor.token_stride, tile.rows.count);
-    };
-    begin(call.k, key_tile(number) + Rows::place(copy.row, copy.column));
-    begin(call.v, value_tile(number) + Rows::place_of_value(copy.row, copy.column));
+    copy.template begin<Extents::keys>(key_tile(number) + Rows::place(copy.row, copy.column), block.keys,
+                                       call.k.token_stride, tile.rows);
+    copy.template begin<Extents::keys>(value_tile(number) + Rows::place_of_value(copy.row, copy.column),
+                                       block.values, call.v.token_stride, tile.rows);
   }
 
   /// Multiplies the warp's queries by -1 or 0.
@@ -88,65 +84,34 @@ struct ItemKernel {
     return rows[position < rows.count ? position : rows.count - 1];
   }
 
-  static constexpr std::uint32_t half_bytes = tile_bytes / 2;
-
-  template <class Meanwhile>
-  __device__ void score(Scores<Stored, Dim>& scores, int number, int half, const Meanwhile& meanwhile) const {
-    sm80::score<Stored, Dim>(scores, warp_queries(),
-                             key_tile(number) + static_cast<std::uint32_t>(half) * half_bytes, meanwhile);
-  }
-  template <class Meanwhile>
-  __device__ void add_values(State& state, const Scores<Stored, Dim>& weights, int number, int half,
-                             const Meanwhile& meanwhile) const {
-    const std::uint32_t values = value_tile(number) + static_cast<std::uint32_t>(half) * half_bytes;
-    if constexpr (sizeof(Stored) == 2) {
-      sm80::add_values<Stored, Dim>(state.output, weights, values, meanwhile);
-    } else {
-      sm80::add_float_values<Dim>(state.output, weights, values, meanwhile);
-    }
-  }
-
-  /// Meets a tile whose keys all count in all rows, all of which have references. Of its halves one is weighed
-  /// while tensor cores compute for the other. Returns how many halves it met: references may be too low.
-  __device__ int meet_halves(State& state, int number) const {
-    Scores<Stored, Dim> first, second;
-    float sums[State::lane_rows];
-    const auto weigh_while = [&](Scores<Stored, Dim>& scores) {
-      return [&](int step, int steps) { state.weigh_part(scores, sums, call.scale, step, steps); };
-    };
-    score(first, number, 0, Nothing());
-    if (!state.fits_before(first, call.scale)) return 0;
-    score(second, number, 1, weigh_while(first));
-    if (!State::fits_after(sums)) return 0;
-    state.add(sums);
-    const bool fits = state.fits_before(second, call.scale);
-    add_values(state, first, number, 0, weigh_while(second));
-    if (!fits || !State::fits_after(sums)) return 1;
-    state.add(sums);
-    add_values(state, second, number, 1, Nothing());
-    return 2;
-  }
-
   __device__ void meet_tile(State& state, int number, bool& all_have_references) const {
     const int first_row = warp_number() * Extents::warp_rows;
     const KeyTile tile = block.tile(number);
-    const std::int32_t last_row = row_at(first_row + Extents::warp_rows - 1);
-    const bool all_count = tile.rows.count == Extents::keys &&
-                           (!call.causal || tile.rows.last() <= row_at(first_row));
-    int half = all_count && all_have_references ? meet_halves(state, number) : 0;
-    for (; half < 2; ++half) {
-      const int begin = half * Extents::half_keys;
-      if (begin >= tile.rows.count || (call.causal && tile.rows[begin] > last_row)) return;
-      Scores<Stored, Dim> scores;
-      score(scores, number, half, Nothing());
+    bool exact = !all_have_references || tile.rows.count < Extents::keys;
+    if (call.causal) {
+      if (tile.rows.first > row_at(first_row + Extents::warp_rows - 1)) return;
+      exact = exact || tile.rows.last() > row_at(first_row);
+    }
+    Scores<Stored, Dim> scores;
+    for (;;) {
+      score<Stored, Dim>(scores, warp_queries(), key_tile(number));
+      if (exact) break;
+      if (state.weigh(scores, call.scale)) break;
+      exact = true;
+    }
+    if (exact) {
       int visible[State::lane_rows];
 #pragma unroll
       for (int i = 0; i < State::lane_rows; ++i) {
-        const std::int32_t row = row_at(first_row + 8 * i + lane_number() / 4);
-        visible[i] = (call.causal ? tile.rows.count_below(row + 1) : tile.rows.count) - begin;
+        visible[i] = call.causal ? tile.rows.count_below(row_at(first_row + 8 * i + lane_number() / 4) + 1)
+                                 : tile.rows.count;
       }
       all_have_references = state.weigh_exactly(scores, call.scale, visible);
-      add_values(state, scores, number, half, Nothing());
+    }
+    if constexpr (sizeof(Stored) == 2) {
+      add_values<Stored, Dim>(state.output, scores, value_tile(number));
+    } else {
+      add_float_values<Dim>(state.output, scores, value_tile(number));
     }
   }
 
@@ -154,14 +119,16 @@ struct ItemKernel {
   __device__ void meet_keys(State& state, float sign) const {
     if (block.tile(0).rows.count == 0) return;
     begin_queries();
-    begin_tile(0);
+    begin_tile(0, block.tile(0));
     ptx::commit_copies();
-    bool all_have_references = false;
-    for (int number = 0; block.tile(number).rows.count > 0; ++number) {
+    bool all_have_references = false, is_last = false;
+    for (int number = 0; !is_last; ++number) {
       // Now the next tile may replace the last one, which no warp reads any more.
       ptx::wait_for_copies<0>();
       __syncthreads();
-      if (block.tile(number + 1).rows.count > 0) begin_tile(number + 1);
+      const KeyTile next = block.tile(number + 1);
+      is_last = next.rows.count == 0;
+      if (!is_last) begin_tile(number + 1, next);
       ptx::commit_copies();
       if (ptx::thread_number() == number % warps * warp_size) block.find_tile(number + 2);
       if (number == 0 && !(sign > 0)) multiply_queries(sign);
@@ -189,6 +156,8 @@ __global__ void __launch_bounds__(threads, Tiles<Stored, Dim>::blocks_per_multip
   if (ptx::thread_number() == 0) {
     const detail::WorkItem& item = call.work.items[first_item + blockIdx.x];
     block.begin(item, {item, call.work.spans, call.lists, call.block_size, call.causal});
+    block.keys = call.k.row(item.batch_item, 0, item.head / call.group);
+    block.values = call.v.row(item.batch_item, 0, item.head / call.group);
   }
   __syncthreads();
   const detail::WorkItem& item = block.item;

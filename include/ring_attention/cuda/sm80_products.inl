@@ -1,7 +1,4 @@
-// The two products of attention on tensor cores, of a warp's rows and half a tile in shared memory. For nvcc.
-//
-// Each calls `meanwhile(step, steps)` after every step: work of other units of the multiprocessor, for which
-// tensor cores need not wait.
+// The two products of attention on tensor cores, of a warp's rows and one tile in shared memory. For nvcc.
 //
 // A float x is multiplied as a sum of two TF32 numbers, x rounded and what is left of it: of the four products of
 // such sums the three larger ones leave an error of about 2^-21, and so keep float's precision.
@@ -69,15 +66,9 @@ __device__ void clear(float (&numbers)[First][Second][4]) {
   }
 }
 
-/// What is to be done meanwhile: nothing.
-struct Nothing {
-  __device__ void operator()(int, int) const {}
-};
-
 /// scores = queries . keys. A step of mma along the head dimension takes two chunks of each row.
-template <class Stored, int Dim, class Meanwhile>
-__device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::uint32_t keys,
-                      const Meanwhile& meanwhile) {
+template <class Stored, int Dim>
+__device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::uint32_t keys) {
   using Extents = Tiles<Stored, Dim>;
   using Rows = SwizzledRows<Stored, Dim>;
   clear(scores);
@@ -94,7 +85,7 @@ __device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::u
       query[i] = Operand<Stored>(loaded);
     }
 #pragma unroll
-    for (int j = 0; j < Extents::half_keys / 16; ++j) {
+    for (int j = 0; j < Extents::keys / 16; ++j) {
       std::uint32_t loaded[4];
       ptx::load_matrices(loaded, Rows::further(key_from, 16 * j, chunk));
       const Operand<Stored> key(loaded);
@@ -104,7 +95,6 @@ __device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::u
         multiply_add<Stored>(scores[i][2 * j + 1], query[i], key, 2);
       }
     }
-    meanwhile(chunk / 2, Rows::chunks / 2);
   }
 }
 
@@ -112,16 +102,15 @@ template <class Stored, int Dim>
 using Outputs = float[Tiles<Stored, Dim>::row_tiles][Dim / 8][4];
 
 /// outputs += weights . values, of 16-bit numbers
-template <class Stored, int Dim, class Meanwhile>
+template <class Stored, int Dim>
 __device__ void add_values(Outputs<Stored, Dim>& outputs, const Scores<Stored, Dim>& weights,
-                           std::uint32_t values, const Meanwhile& meanwhile) {
+                           std::uint32_t values) {
   using Extents = Tiles<Stored, Dim>;
   using Rows = SwizzledRows<Stored, Dim>;
   const int lane = lane_number();
   const std::uint32_t from = values + Rows::place(lane % 16, lane / 16);
-  constexpr int steps = Extents::half_keys / 16;
 #pragma unroll
-  for (int step = 0; step < steps; ++step) {
+  for (int step = 0; step < Extents::keys / 16; ++step) {
     Operand<Stored> weight[Extents::row_tiles];
 #pragma unroll
     for (int i = 0; i < Extents::row_tiles; ++i) {
@@ -142,73 +131,73 @@ __device__ void add_values(Outputs<Stored, Dim>& outputs, const Scores<Stored, D
         multiply_add<Stored>(outputs[i][2 * j + 1], weight[i], value, 2);
       }
     }
-    meanwhile(step, steps);
   }
 }
 
 /// The same of floats. mma cuts its sums off: those of few keys are taken in it, and added to the outputs by
 /// rounding arithmetic. Which keys are the rows 0 to 3 and 4 to 7 of an operand is free: the even and the odd ones
 /// of eight, of which a lane has the scores already.
-template <int Dim, class Meanwhile>
+template <int Dim>
 __device__ void add_float_values(Outputs<float, Dim>& outputs, const Scores<float, Dim>& weights,
-                                 std::uint32_t values, const Meanwhile& meanwhile) {
+                                 std::uint32_t values) {
   using Extents = Tiles<float, Dim>;
   using Rows = SwizzledRows<float, Dim>;
   const int lane = lane_number();
-  constexpr int steps = Extents::half_keys / 8;
+  constexpr int steps = 4;  // of 8 keys
   // Numbers lane / 4 of even key 2 (lane % 4), and of the odd one after it.
   const int key = 2 * (lane % 4);
   const std::uint32_t in_chunk = static_cast<std::uint32_t>(lane / 4 % 4) * 4;
   const std::uint32_t from = values + Rows::place_of_value(key, lane / 16) + in_chunk;
-  Operand<float> weight[Extents::row_tiles][steps];
 #pragma unroll
-  for (int i = 0; i < Extents::row_tiles; ++i) {
+  for (int first = 0; first < Extents::keys / 8; first += steps) {
+    Operand<float> weight[Extents::row_tiles][steps];
 #pragma unroll
-    for (int step = 0; step < steps; ++step) {
-      const float(&w)[4] = weights[i][step];
-      const std::uint32_t loaded[4] = {__float_as_uint(w[0]), __float_as_uint(w[2]), __float_as_uint(w[1]),
-                                       __float_as_uint(w[3])};
-      weight[i][step] = Operand<float>(loaded);
-    }
-  }
+    for (int i = 0; i < Extents::row_tiles; ++i) {
 #pragma unroll
-  for (int j = 0; j < Dim / 16; ++j) {
-    float sums[Extents::row_tiles][2][4], small_sums[Extents::row_tiles][2][4];
-    clear(sums);
-    clear(small_sums);
-#pragma unroll
-    for (int step = 0; step < steps; ++step) {
-      std::uint32_t loaded[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        // The columns 8 i further on, in rows 8 of which one step takes.
-        loaded[i] = ptx::load_shared_word(
-            Rows::further(from, 8 * step, 4 * j + i / 2 * 2) + i % 2 * Rows::row_bytes);
+      for (int step = 0; step < steps; ++step) {
+        const float(&w)[4] = weights[i][first + step];
+        const std::uint32_t loaded[4] = {__float_as_uint(w[0]), __float_as_uint(w[2]), __float_as_uint(w[1]),
+                                         __float_as_uint(w[3])};
+        weight[i][step] = Operand<float>(loaded);
       }
-      const Operand<float> value(loaded);
+    }
+#pragma unroll
+    for (int j = 0; j < Dim / 16; ++j) {
+      float sums[Extents::row_tiles][2][4];
+      clear(sums);
+#pragma unroll
+      for (int step = 0; step < steps; ++step) {
+        std::uint32_t loaded[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          // The columns 8 i further on, in rows 8 of which one step takes.
+          loaded[i] = ptx::load_shared_word(
+              Rows::further(from, 8 * (first + step), 4 * j + i / 2 * 2) + i % 2 * Rows::row_bytes);
+        }
+        const Operand<float> value(loaded);
+#pragma unroll
+        for (int i = 0; i < Extents::row_tiles; ++i) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const Operand<float>& w = weight[i][step];
+            ptx::multiply_add_tf32(sums[i][half], w.smaller, value.larger[2 * half],
+                                   value.larger[2 * half + 1]);
+            ptx::multiply_add_tf32(sums[i][half], w.larger, value.smaller[2 * half],
+                                   value.smaller[2 * half + 1]);
+            ptx::multiply_add_tf32(sums[i][half], w.larger, value.larger[2 * half],
+                                   value.larger[2 * half + 1]);
+          }
+        }
+      }
 #pragma unroll
       for (int i = 0; i < Extents::row_tiles; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const Operand<float>& w = weight[i][step];
-          ptx::multiply_add_tf32(small_sums[i][half], w.smaller, value.larger[2 * half],
-                                 value.larger[2 * half + 1]);
-          ptx::multiply_add_tf32(small_sums[i][half], w.larger, value.smaller[2 * half],
-                                 value.smaller[2 * half + 1]);
-          ptx::multiply_add_tf32(sums[i][half], w.larger, value.larger[2 * half],
-                                 value.larger[2 * half + 1]);
+#pragma unroll
+          for (int k = 0; k < 4; ++k) outputs[i][2 * j + half][k] += sums[i][half][k];
         }
       }
     }
-#pragma unroll
-    for (int i = 0; i < Extents::row_tiles; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) outputs[i][2 * j + half][k] += sums[i][half][k] + small_sums[i][half][k];
-      }
-    }
-    meanwhile(j, Dim / 16);
   }
 }
 

@@ -23,9 +23,9 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 namespace sm80 {
 
-/// Scores of a warp's rows and half a tile of keys, then their weights; as mma leaves them.
+/// Scores of a warp's rows and one tile of keys, then their weights; as mma leaves them.
 template <class Stored, int Dim>
-using Scores = float[Tiles<Stored, Dim>::row_tiles][Tiles<Stored, Dim>::half_keys / 8][4];
+using Scores = float[Tiles<Stored, Dim>::row_tiles][Tiles<Stored, Dim>::keys / 8][4];
 
 __device__ inline bool in_no_lane(bool holds) { return __any_sync(all_lanes, holds) == 0; }
 
@@ -46,8 +46,7 @@ struct WarpState {
   using TileScores = Scores<Stored, Dim>;
   static constexpr int row_tiles = Tiles<Stored, Dim>::row_tiles;
   static constexpr int lane_rows = 2 * row_tiles;
-  static constexpr int keys = Tiles<Stored, Dim>::half_keys;
-  static constexpr int row_scores = keys / 4;  // of a row, in one lane
+  static constexpr int keys = Tiles<Stored, Dim>::keys;
   static constexpr bool is_half = std::is_same_v<Stored, __half>;
 
   float reference[lane_rows];
@@ -98,8 +97,8 @@ struct WarpState {
     for (int i = 0; i < lane_rows; ++i) {
       float largest = -generic::infinity<float>();
 #pragma unroll
-      for (int j = 0; j < row_scores; ++j) {
-        float& score = score_of(scores, i, j);
+      for (int j = 0; j < keys / 4; ++j) {
+        float& score = scores[i / 2][j / 2][2 * (i % 2) + j % 2];
         if (j / 2 * 8 + 2 * (lane % 4) + j % 2 >= visible[i]) score = -generic::infinity<float>();
         largest = fmaxf(largest, score);
       }
@@ -107,58 +106,41 @@ struct WarpState {
       if (largest > reference[i]) scale_row(i, largest);
       const bool has = reference[i] != -generic::infinity<float>();
       all_have = all_have && has;
-      const float from = has ? reference[i] : 0.0F;
-#pragma unroll
-      for (int j = 0; j < row_scores; ++j) {
-        float& score = score_of(scores, i, j);
-        score = ptx::power_of_two(fmaf(score, scale, -from));
-        sum[i] += score;
-      }
+      sum[i] += weigh_row(scores, i, scale, has ? reference[i] : 0.0F);
     }
     return in_no_lane(!all_have);
   }
 
-  /// Whether weights of these scores fit the references that are there, as far as that must be known before.
-  __device__ bool fits_before(const TileScores& scores, float scale) const {
-    if constexpr (!is_half) return true;
+  /// The same for references that are there and keys that all count, as long as no weight becomes too large:
+  /// returns otherwise false, and the scores are lost.
+  __device__ bool weigh(TileScores& scores, float scale) {
+    float sums[lane_rows];
     bool far = false;
 #pragma unroll
     for (int i = 0; i < lane_rows; ++i) {
-      float largest = score_of(scores, i, 0);
+      if constexpr (is_half) {
+        float largest = scores[i / 2][0][2 * (i % 2)];
 #pragma unroll
-      for (int j = 1; j < row_scores; ++j) largest = fmaxf(largest, score_of(scores, i, j));
-      far = far || largest * scale - reference[i] > largest_half_exponent;
+        for (int j = 1; j < keys / 4; ++j)
+          largest = fmaxf(largest, scores[i / 2][j / 2][2 * (i % 2) + j % 2]);
+        far = far || largest * scale - reference[i] > largest_half_exponent;
+      }
     }
-    return in_no_lane(far);
-  }
-
-  /// Makes weights of part `step` of `steps` of the scores, all of which count, and adds them to `sums`, which
-  /// become those of the lane.
-  __device__ void weigh_part(TileScores& scores, float (&sums)[lane_rows], float scale, int step,
-                             int steps) const {
-    constexpr int count = lane_rows * row_scores;
-#pragma unroll
-    for (int number = 0; number < count; ++number) {
-      if (number * steps / count != step) continue;
-      const int i = number / row_scores, j = number % row_scores;
-      const float weight = ptx::power_of_two(fmaf(score_of(scores, i, j), scale, -reference[i]));
-      score_of(scores, i, j) = weight;
-      sums[i] = j == 0 ? weight : sums[i] + weight;
+    if constexpr (is_half) {
+      if (!in_no_lane(far)) return false;
     }
-  }
-
-  /// Whether no weight is too large for the references; otherwise the scores are lost.
-  __device__ static bool fits_after(const float (&sums)[lane_rows]) {
-    if constexpr (is_half) return true;
-    bool far = false;
 #pragma unroll
-    for (int i = 0; i < lane_rows; ++i) far = far || !(sums[i] <= largest_sum);  // or not a number
-    return in_no_lane(far);
-  }
-
-  __device__ void add(const float (&sums)[lane_rows]) {
+    for (int i = 0; i < lane_rows; ++i) {
+      sums[i] = weigh_row(scores, i, scale, reference[i]);
+      // Not a number is too large, too.
+      far = far || !(sums[i] <= largest_sum);
+    }
+    if constexpr (!is_half) {
+      if (!in_no_lane(far)) return false;
+    }
 #pragma unroll
     for (int i = 0; i < lane_rows; ++i) sum[i] += sums[i];
+    return true;
   }
 
   /// Completes the sums.
@@ -172,11 +154,15 @@ struct WarpState {
   /// be depends on what values leave of them; so have the parts of a float.
   static constexpr float largest_half_exponent = 8, largest_sum = 0x1p20F;
 
-  __device__ static float& score_of(TileScores& scores, int i, int j) {
-    return scores[i / 2][j / 2][2 * (i % 2) + j % 2];
-  }
-  __device__ static float score_of(const TileScores& scores, int i, int j) {
-    return scores[i / 2][j / 2][2 * (i % 2) + j % 2];
+  __device__ static float weigh_row(TileScores& scores, int i, float scale, float from) {
+    float total = 0;
+#pragma unroll
+    for (int j = 0; j < keys / 4; ++j) {
+      float& score = scores[i / 2][j / 2][2 * (i % 2) + j % 2];
+      score = ptx::power_of_two(fmaf(score, scale, -from));
+      total += score;
+    }
+    return total;
   }
 };
 

@@ -29,7 +29,6 @@ template <class Stored, int Dim>
 struct Tiles {
   static constexpr int query_rows = detail::sm80_query_rows(Dim, sizeof(Stored));
   static constexpr int keys = detail::sm80_key_rows(Dim, sizeof(Stored));
-  static constexpr int half_keys = keys / 2;
   static constexpr int warp_rows = query_rows / warps;
   static constexpr int row_tiles = warp_rows / matrix_rows;
   static constexpr int blocks_per_multiprocessor = 2;
@@ -84,17 +83,18 @@ struct TileCopy {
         column(ptx::thread_number() % lanes_of_row),
         chunks(head_dim / Rows::chunk_numbers) {}
 
-  /// Begins to copy `count` rows, of which the first is at `first` and the others `step` numbers apart. Further
-  /// rows up to `Count` become zeros, and nothing is read of them. `place`: of the first chunk in the tile.
+  /// Begins to copy rows of a tensor whose row 0 is at `first`. Those after the last one, up to `Count`, become
+  /// zeros, and nothing is read of them. `place`: of the first chunk in the tile.
   template <int Count>
-  __device__ void begin(std::uint32_t place, const Stored* first, std::int64_t step, int count) const {
-    const Stored* from = first + (row * step + column * Rows::chunk_numbers);
-    const std::int64_t further = rows_at_once * step;
+  __device__ void begin(std::uint32_t place, const Stored* first, std::int64_t row_stride,
+                        const detail::RowSpan& rows) const {
+    const Stored* from = first + (rows[row] * row_stride + column * Rows::chunk_numbers);
+    const std::int64_t further = rows_at_once * rows.stride * row_stride;
 #pragma unroll
     for (int done = 0; done < Count; done += rows_at_once) {
 #pragma unroll
       for (int chunk = 0; chunk < Rows::chunks; chunk += lanes_of_row) {
-        const bool read = done + row < count && column + chunk < chunks;
+        const bool read = done + row < rows.count && column + chunk < chunks;
         ptx::copy_16_bytes(place + (static_cast<std::uint32_t>(done) * Rows::row_bytes +
                                     static_cast<std::uint32_t>(chunk) * 16),
                            from + chunk * Rows::chunk_numbers, read ? 16 : 0);
@@ -140,13 +140,14 @@ struct BlockState {
   static constexpr int known_tiles = 4;
 
   detail::WorkItem item;
+  const Stored *keys, *values;  ///< row 0 of its head
   KeyTile tiles[known_tiles];  ///< the present one and those that follow, by number
   alignas(alignof(Walk)) std::byte walk[sizeof(Walk)];
 
   /// For one thread.
-  __device__ void begin(const detail::WorkItem& of, const detail::ItemKeys& keys) {
+  __device__ void begin(const detail::WorkItem& of, const detail::ItemKeys& runs) {
     item = of;
-    Walk& made = *new (static_cast<void*>(walk)) Walk(keys);
+    Walk& made = *new (static_cast<void*>(walk)) Walk(runs);
     tiles[0] = made.next();
     tiles[1] = made.next();
   }
