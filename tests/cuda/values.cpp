@@ -155,7 +155,8 @@ void check_inputs(ra::cuda::Context& context, const std::string& name, const ra:
                         random_tensor<Scalar>(shape, 3)};
   fill(in.q, in.k, in.v);
   const oracle::Problem problem = to_problem(config, shape, shape);
-  const oracle::Inputs inputs = to_inputs(in.q.view(), in.k.view(), in.v.view());
+  const oracle::Inputs inputs = to_inputs(ra::TensorView<const Scalar>(in.q.view()), ra::TensorView<const Scalar>(in.k.view()),
+                ra::TensorView<const Scalar>(in.v.view()));
   const oracle::Result expected = oracle::forward(problem, inputs);
   for (std::int64_t token = 0; token < shape[1]; ++token) {
     if (attended(token)) continue;

@@ -239,22 +239,10 @@ class WorkListMaker {
   }
 
   /// Long items first, so that none is left when the others have ended; otherwise by place, for the sake of
-  /// caches. Those without keys are spread among the others, so that memory is busy while these compute.
+  /// caches. Those without keys, which only write, fill what the last long ones leave idle.
   static void order(std::vector<CostedItem>& items) {
     std::stable_sort(items.begin(), items.end(),
                      [](const CostedItem& a, const CostedItem& b) { return a.cost > b.cost; });
-    const auto empty =
-        std::find_if(items.begin(), items.end(), [](const CostedItem& item) { return item.cost == 0; });
-    const auto with_keys = static_cast<std::size_t>(empty - items.begin());
-    if (with_keys == 0 || with_keys == items.size()) return;
-    std::vector<CostedItem> spread;
-    spread.reserve(items.size());
-    for (std::size_t i = 0, next = with_keys; i < with_keys; ++i) {
-      const std::size_t due = with_keys + (items.size() - with_keys) * (i + 1) / with_keys;
-      for (; next < due; ++next) spread.push_back(items[next]);
-      spread.push_back(items[i]);
-    }
-    items = std::move(spread);
   }
 
   const AttentionPlan& plan_;

@@ -55,12 +55,12 @@ struct ItemKernel {
                                              item.rows);
   }
 
-  __device__ void begin_tile(int number, const KeyTile& tile) const {
+  __device__ void begin_tile(int number, const detail::RowSpan& tile) const {
     const Copy copy(call.head_dim);
     copy.template begin<Extents::keys>(key_tile(number) + Rows::place(copy.row, copy.column), block.keys,
-                                       call.k.token_stride, tile.rows);
+                                       call.k.token_stride, tile);
     copy.template begin<Extents::keys>(value_tile(number) + Rows::place_of_value(copy.row, copy.column),
-                                       block.values, call.v.token_stride, tile.rows);
+                                       block.values, call.v.token_stride, tile);
   }
 
   /// Multiplies the warp's queries by -1 or 0.
@@ -84,13 +84,14 @@ struct ItemKernel {
     return rows[position < rows.count ? position : rows.count - 1];
   }
 
-  __device__ void meet_tile(State& state, int number, bool& all_have_references) const {
+  __device__ void meet_tile(State& state, int number, const KeyPlace& place,
+                            bool& all_have_references) const {
     const int first_row = warp_number() * Extents::warp_rows;
-    const KeyTile tile = block.tile(number);
-    bool exact = !all_have_references || tile.rows.count < Extents::keys;
+    const detail::RowSpan tile = block.tile(place);
+    bool exact = !all_have_references || tile.count < Extents::keys;
     if (call.causal) {
-      if (tile.rows.first > row_at(first_row + Extents::warp_rows - 1)) return;
-      exact = exact || tile.rows.last() > row_at(first_row);
+      if (tile.first > row_at(first_row + Extents::warp_rows - 1)) return;
+      exact = exact || tile.last() > row_at(first_row);
     }
     Scores<Stored, Dim> scores;
     for (;;) {
@@ -103,8 +104,8 @@ struct ItemKernel {
       int visible[State::lane_rows];
 #pragma unroll
       for (int i = 0; i < State::lane_rows; ++i) {
-        visible[i] = call.causal ? tile.rows.count_below(row_at(first_row + 8 * i + lane_number() / 4) + 1)
-                                 : tile.rows.count;
+        visible[i] = call.causal ? tile.count_below(row_at(first_row + 8 * i + lane_number() / 4) + 1)
+                                 : tile.count;
       }
       all_have_references = state.weigh_exactly(scores, call.scale, visible);
     }
@@ -115,24 +116,29 @@ struct ItemKernel {
     }
   }
 
-  /// Meets all keys; the first two tiles are known.
+  /// Meets all keys; the first two runs are known.
   __device__ void meet_keys(State& state, float sign) const {
-    if (block.tile(0).rows.count == 0) return;
+    KeyPlace place{0, 0};
+    if (block.tile(place).count == 0) return;
     begin_queries();
-    begin_tile(0, block.tile(0));
+    begin_tile(0, block.tile(place));
     ptx::commit_copies();
     bool all_have_references = false, is_last = false;
     for (int number = 0; !is_last; ++number) {
       // Now the next tile may replace the last one, which no warp reads any more.
       ptx::wait_for_copies<0>();
       __syncthreads();
-      const KeyTile next = block.tile(number + 1);
-      is_last = next.rows.count == 0;
-      if (!is_last) begin_tile(number + 1, next);
+      const KeyPlace next = block.after(place);
+      const detail::RowSpan tile = block.tile(next);
+      is_last = tile.count == 0;
+      if (!is_last) begin_tile(number + 1, tile);
       ptx::commit_copies();
-      if (ptx::thread_number() == number % warps * warp_size) block.find_tile(number + 2);
+      if (next.run != place.run && ptx::thread_number() == next.run % warps * warp_size) {
+        block.find_run(next.run + 1);
+      }
       if (number == 0 && !(sign > 0)) multiply_queries(sign);
-      if (warp_number() * Extents::warp_rows < block.item.rows.count) meet_tile(state, number, all_have_references);
+      if (warp_number() * Extents::warp_rows < block.item.rows.count) meet_tile(state, number, place, all_have_references);
+      place = next;
     }
   }
 };
@@ -154,14 +160,11 @@ __global__ void __launch_bounds__(threads, Tiles<Stored, Dim>::blocks_per_multip
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   __shared__ BlockState<Stored, Dim> block;
   if (ptx::thread_number() == 0) {
-    const detail::WorkItem& item = call.work.items[first_item + blockIdx.x];
-    block.begin(item, {item, call.work.spans, call.lists, call.block_size, call.causal});
-    block.keys = call.k.row(item.batch_item, 0, item.head / call.group);
-    block.values = call.v.row(item.batch_item, 0, item.head / call.group);
+    block.begin(call.work.items[first_item + blockIdx.x], call);
   }
   __syncthreads();
   const detail::WorkItem& item = block.item;
-  if (!partial && block.tile(0).rows.count == 0 && item.state_begin == item.state_end && item.zero_keys == 0) {
+  if (!partial && block.tile({0, 0}).count == 0 && item.state_begin == item.state_end && item.zero_keys == 0) {
     write_empty<Stored, Dim>(call, item, ptx::thread_number());
     return;
   }

@@ -143,7 +143,7 @@ __device__ void add_float_values(Outputs<float, Dim>& outputs, const Scores<floa
   using Extents = Tiles<float, Dim>;
   using Rows = SwizzledRows<float, Dim>;
   const int lane = lane_number();
-  constexpr int steps = 4;  // of 8 keys
+  constexpr int steps = Extents::row_tiles == 2 ? 2 : 4;  // of 8 keys; weights of more take too many registers
   // Numbers lane / 4 of even key 2 (lane % 4), and of the odd one after it.
   const int key = 2 * (lane % 4);
   const std::uint32_t in_chunk = static_cast<std::uint32_t>(lane / 4 % 4) * 4;

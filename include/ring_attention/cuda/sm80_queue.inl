@@ -95,6 +95,12 @@ void queue_sm80_forward(const ForwardArguments<Stored>& call, cudaStream_t strea
     }
     sm80::queue_forward<Stored, 64>(call, stream);
   } else if (call.head_dim <= 96) {
+    if constexpr (sizeof(Stored) == 2) {
+      if (call.head_dim <= 80) {
+        sm80::queue_forward<Stored, 80>(call, stream);
+        return;
+      }
+    }
     sm80::queue_forward<Stored, 96>(call, stream);
   } else if (call.head_dim <= 128) {
     sm80::queue_forward<Stored, 128>(call, stream);

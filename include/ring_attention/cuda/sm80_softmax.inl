@@ -114,30 +114,29 @@ struct WarpState {
   /// The same for references that are there and keys that all count, as long as no weight becomes too large:
   /// returns otherwise false, and the scores are lost.
   __device__ bool weigh(TileScores& scores, float scale) {
-    float sums[lane_rows];
     bool far = false;
+    if constexpr (is_half) {
 #pragma unroll
-    for (int i = 0; i < lane_rows; ++i) {
-      if constexpr (is_half) {
+      for (int i = 0; i < lane_rows; ++i) {
         float largest = scores[i / 2][0][2 * (i % 2)];
 #pragma unroll
         for (int j = 1; j < keys / 4; ++j)
           largest = fmaxf(largest, scores[i / 2][j / 2][2 * (i % 2) + j % 2]);
         far = far || largest * scale - reference[i] > largest_half_exponent;
       }
-    }
-    if constexpr (is_half) {
       if (!in_no_lane(far)) return false;
+#pragma unroll
+      for (int i = 0; i < lane_rows; ++i) sum[i] += weigh_row(scores, i, scale, reference[i]);
+      return true;
     }
+    float sums[lane_rows];
 #pragma unroll
     for (int i = 0; i < lane_rows; ++i) {
       sums[i] = weigh_row(scores, i, scale, reference[i]);
       // Not a number is too large, too.
       far = far || !(sums[i] <= largest_sum);
     }
-    if constexpr (!is_half) {
-      if (!in_no_lane(far)) return false;
-    }
+    if (!in_no_lane(far)) return false;
 #pragma unroll
     for (int i = 0; i < lane_rows; ++i) sum[i] += sums[i];
     return true;

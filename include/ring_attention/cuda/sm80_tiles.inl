@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <new>
 #include <ring_attention/cuda/device_kernel.hpp>
+#include <ring_attention/cuda/generic_forward.inl>
 #include <ring_attention/cuda/ptx.inl>
 #include <ring_attention/cuda/work_list.hpp>
 #include <ring_attention/version.hpp>
@@ -104,58 +105,53 @@ struct TileCopy {
   }
 };
 
-/// A tile of keys; without rows: there are no more.
-struct alignas(16) KeyTile {
-  detail::RowSpan rows;
+/// Where a tile of keys lies among the runs of an item's keys.
+struct KeyPlace {
+  int run;
+  std::int32_t begin;  ///< in the run
 };
 
-/// Cuts the keys of an item into tiles, none of which crosses from one run of rows to the next.
-template <int Keys>
-class KeyTileWalk {
- public:
-  __device__ explicit KeyTileWalk(const detail::ItemKeys& keys) : keys_(keys) {}
-
-  __device__ KeyTile next() {
-    if (begin_ >= count_) {
-      if (!keys_.next()) return {{0, 1, 0}};
-      begin_ = 0;
-      count_ = (*keys_).count;
-    }
-    const detail::RowSpan& run = *keys_;
-    const std::int32_t left = count_ - begin_;
-    const KeyTile tile{{run[begin_], run.stride, left < Keys ? left : Keys}};
-    begin_ += Keys;
-    return tile;
-  }
-
- private:
-  detail::ItemKeys keys_;
-  std::int32_t begin_ = 0, count_ = 0;
-};
-
-/// What the threads of a block share beside tiles. Kept here, an item takes no registers while keys are met.
+/// What the threads of a block share beside tiles. Kept here, it takes no registers while keys are met.
 template <class Stored, int Dim>
 struct BlockState {
-  using Walk = KeyTileWalk<Tiles<Stored, Dim>::keys>;
-  static constexpr int known_tiles = 4;
+  static constexpr int keys_of_tile = Tiles<Stored, Dim>::keys;
+  static constexpr int known_runs = 4;
+  struct alignas(16) Run {
+    detail::RowSpan rows;
+  };
 
   detail::WorkItem item;
   const Stored *keys, *values;  ///< row 0 of its head
-  KeyTile tiles[known_tiles];  ///< the present one and those that follow, by number
-  alignas(alignof(Walk)) std::byte walk[sizeof(Walk)];
+  Run runs[known_runs];         ///< of keys, by number: the present one and those that follow; without rows: none
+  alignas(alignof(detail::ItemKeys)) std::byte walk[sizeof(detail::ItemKeys)];
 
   /// For one thread.
-  __device__ void begin(const detail::WorkItem& of, const detail::ItemKeys& runs) {
+  __device__ void begin(const detail::WorkItem& of, const ForwardArguments<Stored>& call) {
     item = of;
-    Walk& made = *new (static_cast<void*>(walk)) Walk(runs);
-    tiles[0] = made.next();
-    tiles[1] = made.next();
+    keys = call.k.row(of.batch_item, 0, of.head / call.group);
+    values = call.v.row(of.batch_item, 0, of.head / call.group);
+    new (static_cast<void*>(walk))
+        detail::ItemKeys(of, call.work.spans, call.lists, call.block_size, call.causal);
+    find_run(0);
+    find_run(1);
   }
-  /// For one thread: finds the tile of that number, after all before it.
-  __device__ void find_tile(int number) {
-    tiles[number % known_tiles] = reinterpret_cast<Walk*>(walk)->next();
+  /// For one thread: finds the run of that number, after all before it.
+  __device__ void find_run(int number) {
+    detail::ItemKeys& found = *reinterpret_cast<detail::ItemKeys*>(walk);
+    runs[number % known_runs].rows = found.next() ? *found : detail::RowSpan{0, 1, 0};
   }
-  __device__ const KeyTile& tile(int number) const { return tiles[number % known_tiles]; }
+
+  /// The rows of a tile, none of which crosses from one run to the next; none at the end.
+  __device__ detail::RowSpan tile(const KeyPlace& place) const {
+    const detail::RowSpan& run = runs[place.run % known_runs].rows;
+    const std::int32_t left = run.count - place.begin;
+    return {run[place.begin], run.stride, left < keys_of_tile ? left : keys_of_tile};
+  }
+  __device__ KeyPlace after(const KeyPlace& place) const {
+    const std::int32_t next = place.begin + keys_of_tile;
+    if (next < runs[place.run % known_runs].rows.count) return {place.run, next};
+    return {place.run + 1, 0};
+  }
 };
 
 }  // namespace sm80

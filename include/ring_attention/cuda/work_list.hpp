@@ -79,8 +79,7 @@ struct ListPointers {
 
 /// The records of a work list, in host memory or on a device.
 struct WorkView {
-  const WorkItem* items;  ///< the partial ones first; in both parts long ones first, then in order of place,
-                          ///< and those without keys, which only write, among them
+  const WorkItem* items;  ///< the partial ones first; in both parts long ones first, then in order of place
   const RowSpan* spans;
   const StateSpan* states;
   std::int64_t item_count;
