@@ -56,7 +56,8 @@ void check_copies(const Expect& expect) {
   for (const std::uint32_t bytes : {16U, 8U, 0U}) {
     copy<<<1, lanes>>>(from.data(), to.data(), bytes);
     bool right = cudaDeviceSynchronize() == cudaSuccess;
-    for (std::uint32_t i = 0; i < 4 * lanes; ++i) right = right && to[i] == (i % 4 * 4 < bytes ? 1000 + i : 0);
+    for (std::uint32_t i = 0; i < 4 * lanes; ++i)
+      right = right && to[i] == (i % 4 * 4 < bytes ? 1000 + i : 0);
     expect(right, "cp.async of " + std::to_string(bytes) + " bytes");
   }
 }
@@ -127,7 +128,8 @@ void check_product(const Expect& expect, const char* name) {
 }
 
 __global__ void raise(const float* exponents, float* powers, std::uint32_t* packed, int count) {
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += lanes) powers[i] = ptx::power_of_two(exponents[i]);
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += lanes)
+    powers[i] = ptx::power_of_two(exponents[i]);
   if (threadIdx.x > 0) return;
   // Between two bfloat16 numbers the even one is taken; half holds both exactly.
   packed[0] = ptx::pack<__nv_bfloat16>(1.00390625F, -2.0F);

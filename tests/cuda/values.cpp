@@ -101,8 +101,8 @@ void check_golden_files(ra::cuda::Context& context) {
   }
 }
 
-/// Every bucket of head dimensions that a fast kernel may have, with tails of tiles of any size, and sequences
-/// of many tiles and runs of keys, of which some rows are compared.
+/// Every bucket of head dimensions that a fast kernel may have, with tails of tiles of any size, and
+/// sequences of many tiles and runs of keys, of which some rows are compared.
 template <class Scalar>
 void check_sizes(ra::cuda::Context& context) {
   const auto check = [&](const RandomCase& c, std::vector<std::int64_t> rows) {
@@ -116,7 +116,8 @@ void check_sizes(ra::cuda::Context& context) {
     expect(failure.empty(), c.describe() + failure);
   };
   std::uint64_t seed = 100'000;
-  for (const std::int64_t dim : {8, 16, 24, 32, 40, 48, 64, 72, 80, 96, 120, 128, 160, 192, 256, 1, 63, 127}) {
+  for (const std::int64_t dim :
+       {8, 16, 24, 32, 40, 48, 64, 72, 80, 96, 120, 128, 160, 192, 256, 1, 63, 127}) {
     for (const bool causal : {false, true}) {
       RandomCase c;
       c.seed = ++seed;
@@ -155,7 +156,8 @@ void check_inputs(ra::cuda::Context& context, const std::string& name, const ra:
                         random_tensor<Scalar>(shape, 3)};
   fill(in.q, in.k, in.v);
   const oracle::Problem problem = to_problem(config, shape, shape);
-  const oracle::Inputs inputs = to_inputs(ra::TensorView<const Scalar>(in.q.view()), ra::TensorView<const Scalar>(in.k.view()),
+  const oracle::Inputs inputs =
+      to_inputs(ra::TensorView<const Scalar>(in.q.view()), ra::TensorView<const Scalar>(in.k.view()),
                 ra::TensorView<const Scalar>(in.v.view()));
   const oracle::Result expected = oracle::forward(problem, inputs);
   for (std::int64_t token = 0; token < shape[1]; ++token) {
@@ -165,7 +167,7 @@ void check_inputs(ra::cuda::Context& context, const std::string& name, const ra:
     }
   }
   ra::Tensor<Scalar> out(shape);
-  ra::Tensor<ra::accumulator_t<Scalar>> lse({shape[0], shape[2], shape[1], 1});
+  ra::Tensor<ra::accumulator_t<Scalar>> lse(ra::Shape{shape[0], shape[2], shape[1], 1});
   const ra::RingDilatedAttentionV2<Scalar> attention(config);
   OnGpu(context, attention).forward(in.q.view(), in.k.view(), in.v.view(), out.view(), lse.view(), {});
   const std::string failure =

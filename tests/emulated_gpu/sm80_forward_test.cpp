@@ -28,9 +28,8 @@ void run_with_dim(ra::engine::ForwardArguments<Scalar> call) {
   for (std::int64_t i = 0; i < call.work.item_count; ++i) {
     // What is read before it arrives is not a number.
     std::memset(test::launch_memory, 0xff, test::launch_bytes);
-    block.run(static_cast<unsigned>(i), 0, [&] {
-      ra::engine::sm80::forward<Scalar, Dim>(call, 0, i < call.work.partial_count, sign);
-    });
+    block.run(static_cast<unsigned>(i), 0,
+              [&] { ra::engine::sm80::forward<Scalar, Dim>(call, 0, i < call.work.partial_count, sign); });
   }
 }
 

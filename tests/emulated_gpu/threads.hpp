@@ -17,8 +17,8 @@ class EmulatedThreads {
     for (Thread& thread : threads_) thread.stack.resize(std::size_t{1} << 16);
   }
 
-  /// Runs `kernel()` as thread `first_thread` and those that follow of a block. Throws if some come to wait for
-  /// others that have ended.
+  /// Runs `kernel()` as thread `first_thread` and those that follow of a block. Throws if some come to wait
+  /// for others that have ended.
   template <class Kernel>
   void run(unsigned block, unsigned first_thread, const Kernel& kernel) {
     body_ = [](const void* object) { (*static_cast<const Kernel*>(object))(); };

@@ -14,19 +14,16 @@ namespace detail {
 enum class DeviceKernel { generic, sm80, sm80_float };
 
 /// What cuda::set_kernel chose: a DeviceKernel, or -1 for the best one.
-inline std::atomic<int> chosen_device_kernel{-1};
+RING_ATTENTION_EXPORT inline constinit std::atomic<int> chosen_device_kernel{-1};
 
 /// Rows that a block of `sm80` computes, of numbers of so many bytes: more do not fit the registers of its 4
 /// warps.
-constexpr int sm80_query_rows(std::int64_t head_dim, int bytes) {
-  return head_dim * bytes <= 256 ? 128 : 64;
-}
-/// Keys that it loads at a time: more do not fit registers, or the shared memory that every GPU of 8.0 and newer
-/// has.
+constexpr int sm80_query_rows(std::int64_t head_dim, int bytes) { return head_dim * bytes <= 256 ? 128 : 64; }
+/// Keys that it loads at a time: more do not fit registers, or the shared memory that every GPU of 8.0 and
+/// newer has.
 constexpr int sm80_key_rows(std::int64_t head_dim, int bytes) {
-  const std::int64_t row_bytes = head_dim * bytes;
-  if (row_bytes <= 128) return bytes == 2 ? 128 : 64;
-  return row_bytes <= 256 ? 64 : 32;
+  if (bytes == 4) return 32;
+  return head_dim <= 64 ? 128 : head_dim <= 128 ? 64 : 32;
 }
 constexpr std::int64_t sm80_largest_head_dim(int bytes) { return bytes == 2 ? 256 : 128; }
 

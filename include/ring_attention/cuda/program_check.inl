@@ -25,8 +25,8 @@ __global__ void halve(T smallest_normal, T* half) {
   *half = smallest_normal * T(0.5);
 }
 
-/// The virtual architecture of the code that the current device runs, 80 for compute_80; 0: the program has none
-/// for it.
+/// The virtual architecture of the code that the current device runs, 80 for compute_80; 0: the program has
+/// none for it.
 inline int code_version() {
   cudaFuncAttributes attributes{};
   const cudaError_t code = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&halve<float>));

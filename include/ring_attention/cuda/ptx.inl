@@ -52,9 +52,9 @@ __device__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
 }
 
-/// Four matrices of 8 x 8 16-bit numbers: lane i names row i % 8 of matrix i / 8, of 16 bytes, and receives of
-/// each row l / 4 of its matrix the numbers 2 (l % 4) and the next, l being the lane ("Warp-level matrix load
-/// instruction: ldmatrix").
+/// Four matrices of 8 x 8 16-bit numbers: lane i names row i % 8 of matrix i / 8, of 16 bytes, and receives
+/// of each row l / 4 of its matrix the numbers 2 (l % 4) and the next, l being the lane ("Warp-level matrix
+/// load instruction: ldmatrix").
 __device__ inline void load_matrices(std::uint32_t (&matrices)[4], std::uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
@@ -90,8 +90,8 @@ __device__ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::ui
   }
 }
 
-/// The same of 16 x 8 and 8 x 8 TF32 numbers: floats of which the last 13 bits do not count ("Matrix Fragments
-/// for mma.m16n8k8"). In b a lane l has the rows l % 4 and l % 4 + 4 of column l / 4.
+/// The same of 16 x 8 and 8 x 8 TF32 numbers: floats of which the last 13 bits do not count ("Matrix
+/// Fragments for mma.m16n8k8"). In b a lane l has the rows l % 4 and l % 4 + 4 of column l / 4.
 __device__ inline void multiply_add_tf32(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                          std::uint32_t b1) {
   asm volatile(

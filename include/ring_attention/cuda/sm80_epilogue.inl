@@ -84,8 +84,8 @@ struct Epilogue {
     }
   }
 
-  /// `rows`: shared memory for the warp's rows, through which those of 16-bit numbers get into the order of the
-  /// tensor.
+  /// `rows`: shared memory for the warp's rows, through which those of 16-bit numbers get into the order of
+  /// the tensor.
   __device__ void write(const State& state, std::uint32_t rows) const {
     using Rows = SwizzledRows<Stored, Dim>;
 #pragma unroll
@@ -96,8 +96,9 @@ struct Epilogue {
       for (int j = 0; j < Dim / 8; ++j) {
         const float* const pair = &state.output[i / 2][j][2 * (i % 2)];
         if constexpr (sizeof(Stored) == 2) {
-          ptx::store_shared(rows + Rows::place(8 * i + lane / 4, j) + static_cast<std::uint32_t>(lane % 4) * 4,
-                            ptx::pack<Stored>(pair[0] * factor, pair[1] * factor));
+          ptx::store_shared(
+              rows + Rows::place(8 * i + lane / 4, j) + static_cast<std::uint32_t>(lane % 4) * 4,
+              ptx::pack<Stored>(pair[0] * factor, pair[1] * factor));
         } else if (const int column = 8 * j + 2 * (lane % 4);
                    column < call.head_dim && row_of(i) < item.rows.count) {
           Stored* const out = call.out.row(item.batch_item, item.rows[row_of(i)], item.head);

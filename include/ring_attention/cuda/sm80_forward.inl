@@ -104,8 +104,8 @@ struct ItemKernel {
       int visible[State::lane_rows];
 #pragma unroll
       for (int i = 0; i < State::lane_rows; ++i) {
-        visible[i] = call.causal ? tile.count_below(row_at(first_row + 8 * i + lane_number() / 4) + 1)
-                                 : tile.count;
+        visible[i] =
+            call.causal ? tile.count_below(row_at(first_row + 8 * i + lane_number() / 4) + 1) : tile.count;
       }
       all_have_references = state.weigh_exactly(scores, call.scale, visible);
     }
@@ -137,7 +137,8 @@ struct ItemKernel {
         block.find_run(next.run + 1);
       }
       if (number == 0 && !(sign > 0)) multiply_queries(sign);
-      if (warp_number() * Extents::warp_rows < block.item.rows.count) meet_tile(state, number, place, all_have_references);
+      if (warp_number() * Extents::warp_rows < block.item.rows.count)
+        meet_tile(state, number, place, all_have_references);
       place = next;
     }
   }
@@ -164,7 +165,8 @@ __global__ void __launch_bounds__(threads, Tiles<Stored, Dim>::blocks_per_multip
   }
   __syncthreads();
   const detail::WorkItem& item = block.item;
-  if (!partial && block.tile({0, 0}).count == 0 && item.state_begin == item.state_end && item.zero_keys == 0) {
+  if (!partial && block.tile({0, 0}).count == 0 && item.state_begin == item.state_end &&
+      item.zero_keys == 0) {
     write_empty<Stored, Dim>(call, item, ptx::thread_number());
     return;
   }

@@ -1,7 +1,7 @@
 // The two products of attention on tensor cores, of a warp's rows and one tile in shared memory. For nvcc.
 //
-// A float x is multiplied as a sum of two TF32 numbers, x rounded and what is left of it: of the four products of
-// such sums the three larger ones leave an error of about 2^-21, and so keep float's precision.
+// A float x is multiplied as a sum of two TF32 numbers, x rounded and what is left of it: of the four
+// products of such sums the three larger ones leave an error of about 2^-21, and so keep float's precision.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -134,68 +134,59 @@ __device__ void add_values(Outputs<Stored, Dim>& outputs, const Scores<Stored, D
   }
 }
 
-/// The same of floats. mma cuts its sums off: those of few keys are taken in it, and added to the outputs by
-/// rounding arithmetic. Which keys are the rows 0 to 3 and 4 to 7 of an operand is free: the even and the odd ones
-/// of eight, of which a lane has the scores already.
+/// The same of floats. mma truncates its sums, which is a bias where they grow over many keys: each tile has
+/// sums of its own, which are added to the outputs with rounding. Which keys are the rows 0 to 3 and 4 to 7
+/// of an operand is free: the even and the odd ones of eight, of which a lane has the scores already.
 template <int Dim>
 __device__ void add_float_values(Outputs<float, Dim>& outputs, const Scores<float, Dim>& weights,
                                  std::uint32_t values) {
   using Extents = Tiles<float, Dim>;
   using Rows = SwizzledRows<float, Dim>;
   const int lane = lane_number();
-  constexpr int steps = Extents::row_tiles == 2 ? 2 : 4;  // of 8 keys; weights of more take too many registers
+  constexpr int steps = Extents::keys / 8;
   // Numbers lane / 4 of even key 2 (lane % 4), and of the odd one after it.
   const int key = 2 * (lane % 4);
   const std::uint32_t in_chunk = static_cast<std::uint32_t>(lane / 4 % 4) * 4;
   const std::uint32_t from = values + Rows::place_of_value(key, lane / 16) + in_chunk;
+  Operand<float> weight[Extents::row_tiles][steps];
 #pragma unroll
-  for (int first = 0; first < Extents::keys / 8; first += steps) {
-    Operand<float> weight[Extents::row_tiles][steps];
+  for (int i = 0; i < Extents::row_tiles; ++i) {
 #pragma unroll
-    for (int i = 0; i < Extents::row_tiles; ++i) {
-#pragma unroll
-      for (int step = 0; step < steps; ++step) {
-        const float(&w)[4] = weights[i][first + step];
-        const std::uint32_t loaded[4] = {__float_as_uint(w[0]), __float_as_uint(w[2]), __float_as_uint(w[1]),
-                                         __float_as_uint(w[3])};
-        weight[i][step] = Operand<float>(loaded);
-      }
+    for (int step = 0; step < steps; ++step) {
+      const float(&w)[4] = weights[i][step];
+      const std::uint32_t loaded[4] = {__float_as_uint(w[0]), __float_as_uint(w[2]), __float_as_uint(w[1]),
+                                       __float_as_uint(w[3])};
+      weight[i][step] = Operand<float>(loaded);
     }
+  }
 #pragma unroll
-    for (int j = 0; j < Dim / 16; ++j) {
-      float sums[Extents::row_tiles][2][4];
-      clear(sums);
+  for (int j = 0; j < Dim / 16; ++j) {
+    float sums[Extents::row_tiles][2][4];
+    clear(sums);
 #pragma unroll
-      for (int step = 0; step < steps; ++step) {
-        std::uint32_t loaded[4];
+    for (int step = 0; step < steps; ++step) {
+      std::uint32_t loaded[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          // The columns 8 i further on, in rows 8 of which one step takes.
-          loaded[i] = ptx::load_shared_word(
-              Rows::further(from, 8 * (first + step), 4 * j + i / 2 * 2) + i % 2 * Rows::row_bytes);
-        }
-        const Operand<float> value(loaded);
-#pragma unroll
-        for (int i = 0; i < Extents::row_tiles; ++i) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const Operand<float>& w = weight[i][step];
-            ptx::multiply_add_tf32(sums[i][half], w.smaller, value.larger[2 * half],
-                                   value.larger[2 * half + 1]);
-            ptx::multiply_add_tf32(sums[i][half], w.larger, value.smaller[2 * half],
-                                   value.smaller[2 * half + 1]);
-            ptx::multiply_add_tf32(sums[i][half], w.larger, value.larger[2 * half],
-                                   value.larger[2 * half + 1]);
-          }
-        }
+      for (int i = 0; i < 4; ++i) {
+        // For each 8 columns the even key, then the odd one.
+        loaded[i] =
+            ptx::load_shared_word(Rows::further(from, 8 * step, 4 * j + i / 2 * 2) + i % 2 * Rows::row_bytes);
       }
+      const Operand<float> value(loaded);
 #pragma unroll
       for (int i = 0; i < Extents::row_tiles; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) outputs[i][2 * j + half][k] += sums[i][half][k];
+          multiply_add<float>(sums[i][half], weight[i][step], value, 2 * half);
         }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < Extents::row_tiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) outputs[i][2 * j + half][k] += sums[i][half][k];
       }
     }
   }

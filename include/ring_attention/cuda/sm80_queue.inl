@@ -17,8 +17,8 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 namespace sm80 {
 
-/// Whether the current device, of that number, runs the kernel with the code that the program carries. Asks it
-/// once in a process. Throws cuda::Error.
+/// Whether the current device, of that number, runs the kernel with the code that the program carries. Asks
+/// it once in a process. Throws cuda::Error.
 template <class Stored>
 bool has_code(int device) {
   // Bit i: device i was asked, and has it. Threads that ask at once all find the same.

@@ -1,10 +1,10 @@
 // The online softmax of a warp's query rows, in registers. For nvcc.
 //
-// A row's state is a reference m, in base-2 logarithms, the sum l of 2^(s - m) over the scores s met so far, and
-// the output O, the sum of 2^(s - m) times the values. m need not be the largest score: what is measured from
-// it must only fit its type. So it is raised to the largest score, and l and O scaled down by
-// 2^(old m - new m), where a row has no reference yet or a score is too far above it; a running maximum would
-// cost a comparison and a multiplication more for each score and output.
+// A row's state is a reference m, in base-2 logarithms, the sum l of 2^(s - m) over the scores s met so far,
+// and the output O, the sum of 2^(s - m) times the values. m need not be the largest score: what is measured
+// from it must only fit its type. So it is raised to the largest score, and l and O scaled down by 2^(old m -
+// new m), where a row has no reference yet or a score is too far above it; a running maximum would cost a
+// comparison and a multiplication more for each score and output.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -127,18 +127,18 @@ struct WarpState {
       if (!in_no_lane(far)) return false;
 #pragma unroll
       for (int i = 0; i < lane_rows; ++i) sum[i] += weigh_row(scores, i, scale, reference[i]);
-      return true;
-    }
-    float sums[lane_rows];
+    } else {
+      float sums[lane_rows];
 #pragma unroll
-    for (int i = 0; i < lane_rows; ++i) {
-      sums[i] = weigh_row(scores, i, scale, reference[i]);
-      // Not a number is too large, too.
-      far = far || !(sums[i] <= largest_sum);
-    }
-    if (!in_no_lane(far)) return false;
+      for (int i = 0; i < lane_rows; ++i) {
+        sums[i] = weigh_row(scores, i, scale, reference[i]);
+        // Not a number is too large, too.
+        far = far || !(sums[i] <= largest_sum);
+      }
+      if (!in_no_lane(far)) return false;
 #pragma unroll
-    for (int i = 0; i < lane_rows; ++i) sum[i] += sums[i];
+      for (int i = 0; i < lane_rows; ++i) sum[i] += sums[i];
+    }
     return true;
   }
 
@@ -149,8 +149,8 @@ struct WarpState {
   }
 
  private:
-  /// Weights are rounded to the type of the values. bfloat16 has float's exponents, and how large a weight may
-  /// be depends on what values leave of them; so have the parts of a float.
+  /// Weights are rounded to the type of the values. bfloat16 has float's exponents, and how large a weight
+  /// may be depends on what values leave of them; so have the parts of a float.
   static constexpr float largest_half_exponent = 8, largest_sum = 0x1p20F;
 
   __device__ static float weigh_row(TileScores& scores, int i, float scale, float from) {

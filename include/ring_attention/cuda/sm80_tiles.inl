@@ -35,8 +35,8 @@ struct Tiles {
   static constexpr int blocks_per_multiprocessor = 2;
 };
 
-/// Rows of Dim numbers, in chunks of 16 bytes. Within each `period` chunks of a row they are permuted, so that
-/// what a warp reads together lies in different banks.
+/// Rows of Dim numbers, in chunks of 16 bytes. Within each `period` chunks of a row they are permuted, so
+/// that what a warp reads together lies in different banks.
 template <class Stored, int Dim>
 struct SwizzledRows {
   static constexpr int chunk_numbers = 16 / static_cast<int>(sizeof(Stored));
@@ -44,8 +44,8 @@ struct SwizzledRows {
   static constexpr std::uint32_t row_bytes = sizeof(Stored) * Dim;
   static constexpr int period = chunks % 8 == 0 ? 8 : chunks % 4 == 0 ? 4 : 2;
 
-  /// For ldmatrix, which reads a chunk of 8 rows. What is exclusive-ored to the numbers of chunks is equal for
-  /// rows whose distance is a multiple of 8.
+  /// For ldmatrix, which reads a chunk of 8 rows. What is exclusive-ored to the numbers of chunks is equal
+  /// for rows whose distance is a multiple of 8.
   __device__ static std::uint32_t place(int row, int chunk) {
     return permuted(row, chunk ^ (row / (8 / period) % period));
   }
@@ -76,16 +76,16 @@ struct TileCopy {
   static constexpr int lanes_of_row = Rows::period;
   static constexpr int rows_at_once = threads / lanes_of_row;
 
-  int row, column;     // of the first chunk
-  int chunks;          // with numbers of the tensor; the others are zeros
+  int row, column;  // of the first chunk
+  int chunks;       // with numbers of the tensor; the others are zeros
 
   __device__ explicit TileCopy(int head_dim)
       : row(ptx::thread_number() / lanes_of_row),
         column(ptx::thread_number() % lanes_of_row),
         chunks(head_dim / Rows::chunk_numbers) {}
 
-  /// Begins to copy rows of a tensor whose row 0 is at `first`. Those after the last one, up to `Count`, become
-  /// zeros, and nothing is read of them. `place`: of the first chunk in the tile.
+  /// Begins to copy rows of a tensor whose row 0 is at `first`. Those after the last one, up to `Count`,
+  /// become zeros, and nothing is read of them. `place`: of the first chunk in the tile.
   template <int Count>
   __device__ void begin(std::uint32_t place, const Stored* first, std::int64_t row_stride,
                         const detail::RowSpan& rows) const {
@@ -122,7 +122,7 @@ struct BlockState {
 
   detail::WorkItem item;
   const Stored *keys, *values;  ///< row 0 of its head
-  Run runs[known_runs];         ///< of keys, by number: the present one and those that follow; without rows: none
+  Run runs[known_runs];  ///< of keys, by number: the present one and those that follow; without rows: none
   alignas(alignof(detail::ItemKeys)) std::byte walk[sizeof(detail::ItemKeys)];
 
   /// For one thread.

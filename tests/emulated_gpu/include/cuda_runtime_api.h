@@ -1,5 +1,5 @@
-// What kernels use of CUDA, for a C++ compiler: in place of the toolkit's header of this name. Threads are run
-// by tests/emulated_gpu/threads.hpp, one at a time from one exchange of data to the next.
+// What kernels use of CUDA, for a C++ compiler: in place of the toolkit's header of this name. Threads are
+// run by tests/emulated_gpu/threads.hpp, one at a time from one exchange of data to the next.
 #pragma once
 
 #include <bit>
@@ -46,7 +46,8 @@ namespace test {
 void wait_for_warp();
 void wait_for_block();
 
-/// One place for each thread of a block, by turns of two, so that nothing is overwritten that others still read.
+/// One place for each thread of a block, by turns of two, so that nothing is overwritten that others still
+/// read.
 template <class T>
 class Exchange {
  public:

@@ -1,5 +1,5 @@
-// In place of the library's header of this name: the same functions for emulated threads. Copies arrive as late
-// as they may.
+// In place of the library's header of this name: the same functions for emulated threads. Copies arrive as
+// late as they may.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -44,7 +44,8 @@ inline void copy_now(const PendingCopy& copy) {
   std::byte* const to = shared_bytes(copy.to, 16);
   std::memset(to, 0, 16);
   if (copy.bytes == 0) return;
-  if (reinterpret_cast<std::uintptr_t>(copy.from) % 16 != 0) throw std::logic_error("an address is not aligned");
+  if (reinterpret_cast<std::uintptr_t>(copy.from) % 16 != 0)
+    throw std::logic_error("an address is not aligned");
   std::memcpy(to, copy.from, copy.bytes);
 }
 
@@ -56,7 +57,9 @@ inline Exchange<std::uint32_t> exchanged_addresses;
 
 template <class Stored>
 void unpack(std::uint32_t packed, float (&pair)[2]) {
-  const auto number = [](std::uint32_t bits) { return std::bit_cast<Stored>(static_cast<std::uint16_t>(bits)); };
+  const auto number = [](std::uint32_t bits) {
+    return std::bit_cast<Stored>(static_cast<std::uint16_t>(bits));
+  };
   pair[0] = static_cast<float>(number(packed));
   pair[1] = static_cast<float>(number(packed >> 16));
 }
@@ -107,7 +110,9 @@ inline void load_rows(std::uint32_t (&matrices)[4], std::uint32_t row, bool tran
     std::memcpy(&matrices[i], pair, sizeof pair);
   }
 }
-inline void load_matrices(std::uint32_t (&matrices)[4], std::uint32_t row) { load_rows(matrices, row, false); }
+inline void load_matrices(std::uint32_t (&matrices)[4], std::uint32_t row) {
+  load_rows(matrices, row, false);
+}
 inline void load_transposed_matrices(std::uint32_t (&matrices)[4], std::uint32_t row) {
   load_rows(matrices, row, true);
 }
