@@ -116,13 +116,14 @@ struct ItemKernel {
     }
   }
 
-  /// Meets all keys; the first two runs are known.
+  /// Meets all keys; the first run is known.
   __device__ void meet_keys(State& state, float sign) const {
     KeyPlace place{0, 0};
     if (block.tile(place).count == 0) return;
     begin_queries();
     begin_tile(0, block.tile(place));
     ptx::commit_copies();
+    if (ptx::thread_number() == 0) block.find_run(1);
     bool all_have_references = false, is_last = false;
     for (int number = 0; !is_last; ++number) {
       // Now the next tile may replace the last one, which no warp reads any more.

@@ -133,7 +133,6 @@ struct BlockState {
     new (static_cast<void*>(walk))
         detail::ItemKeys(of, call.work.spans, call.lists, call.block_size, call.causal);
     find_run(0);
-    find_run(1);
   }
   /// For one thread: finds the run of that number, after all before it.
   __device__ void find_run(int number) {
