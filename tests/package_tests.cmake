@@ -170,12 +170,18 @@ if(RING_ATTENTION_NVCC)
   # With the compiled library, and units that nvcc compiles, for one architecture: they take their time.
   add_project_test(package.gpu_checks "${CMAKE_CURRENT_LIST_DIR}/cuda" "${CMAKE_CXX_COMPILER}"
                    OPTIONS "-DCUDAToolkit_ROOT=${cuda_root}" "-DWARNINGS_ARE_ERRORS=${RING_ATTENTION_WERROR}"
+                           "-DCMAKE_CUDA_COMPILER=${RING_ATTENTION_NVCC}" -DCMAKE_CUDA_ARCHITECTURES=80
                    RUN --test-command "${scratch}/package.gpu_checks/gpu_checks")
   add_project_test(package.cuda_consumer "${CMAKE_CURRENT_LIST_DIR}/cuda_consumer" "${CMAKE_CXX_COMPILER}"
                    OPTIONS "-DCMAKE_CUDA_COMPILER=${RING_ATTENTION_NVCC}" -DCMAKE_CUDA_ARCHITECTURES=80
                            "-DONE_UNIT=$<NOT:$<BOOL:${RING_ATTENTION_TEST_VARIANTS}>>"
                    RUN --test-command "${scratch}/package.cuda_consumer/cuda_consumer")
-  set_tests_properties(package.gpu_checks package.cuda_consumer PROPERTIES FIXTURES_REQUIRED installed)
+  add_test(NAME package.gpu_instructions
+           COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/cuda/instructions.sh" "${cuda_root}/bin/cuobjdump"
+                   "${prefix}")
+  set_tests_properties(package.gpu_instructions PROPERTIES LABELS package SKIP_REGULAR_EXPRESSION "^skipped: ")
+  set_tests_properties(package.gpu_checks package.cuda_consumer package.gpu_instructions
+                       PROPERTIES FIXTURES_REQUIRED installed)
 endif()
 
 # As on a machine without MPI.

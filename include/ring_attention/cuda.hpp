@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <optional>
 #include <ring_attention/cuda/context.hpp>
+#include <ring_attention/cuda/device_kernel.hpp>
 #include <ring_attention/cuda/device_plan.hpp>
 #include <ring_attention/cuda/error.hpp>
 #include <ring_attention/cuda/event_clock.hpp>
@@ -54,8 +55,10 @@ const detail::DevicePlan* device_plan(detail::ContextState& context, const Atten
   if constexpr (requires { attention.sparse_config(); }) sparse = &attention.sparse_config();
   std::size_t limit = no_limit;
   if constexpr (requires { attention.options(); }) limit = attention.options().workspace_limit_bytes;
-  const std::size_t row_bytes = carried_row_bytes<typename OnGpus<Attention>::Scalar>(shape);
-  return &context.plan({config, sparse, shape, options.lengths, row_bytes, limit}, capturing, [&] {
+  using Scalar = typename OnGpus<Attention>::Scalar;
+  const std::size_t row_bytes = carried_row_bytes<Scalar>(shape);
+  const detail::DeviceKernel kernel = forward_kernel<Scalar>(context.device(), shape.head_dim);
+  return &context.plan({config, sparse, shape, options.lengths, row_bytes, limit, kernel}, capturing, [&] {
     return sparse != nullptr ? detail::plan_block_call(config, *sparse, shape, options.lengths, lookup)
                              : detail::plan_call(config, shape, options.lengths, lookup);
   });

@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "checks.hpp"
+#include "ptx_checks.hpp"
 
 namespace test {
 
@@ -45,6 +46,7 @@ int main(int argc, char** argv) {
     std::printf("%s: done\n", name);
     std::fflush(stdout);
   };
+  run("instructions", [] { test::check_instructions(test::expect); });
   run("values", [&] { test::check_values(0, cases); });
   run("calls", test::check_calls);
   if (repetitions > 0) run("repetitions", [&] { test::check_repetitions(repetitions); });

@@ -39,6 +39,7 @@ WorkSizes random_sizes(test::Random& random) {
   if (random.chance(0.6)) {
     sizes.query_rows = random.integer(1, 70);
     sizes.key_rows = random.integer(1, 130);
+    sizes.empty_rows = random.integer(1, 300);
   }
   if (random.chance(0.6)) {
     sizes.carry_cost = sizes.launch_cost = 0;
@@ -55,7 +56,9 @@ std::string check_items(const ra::AttentionPlan& plan, const WorkList& list, con
   std::vector<int> carried(static_cast<std::size_t>(list.carried_rows()), 0);
   for (std::int64_t i = 0; i < work.item_count; ++i) {
     const WorkItem& item = work.items[i];
-    if (item.rows.count < 1 || item.rows.count > sizes.query_rows)
+    const bool is_empty = item.span_begin == item.span_end && item.list < 0 &&
+                          item.state_begin == item.state_end && i >= work.partial_count;
+    if (item.rows.count < 1 || item.rows.count > (is_empty ? sizes.empty_rows : sizes.query_rows))
       return "an item has too many rows, or none";
     for (std::int32_t row = 0; row < item.rows.count; ++row) {
       const std::int64_t number =

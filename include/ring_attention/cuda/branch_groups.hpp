@@ -25,9 +25,10 @@ namespace detail {
 struct WorkSizes {
   std::int64_t query_rows = 64;
   std::int64_t key_rows = 128;
-  double item_cost = 1;       ///< to begin and end an item
-  double carry_cost = 4;      ///< to write an item's states and read them again
-  double launch_cost = 1200;  ///< of partial items as such: final ones wait for all of them
+  std::int64_t empty_rows = 2048;  ///< that items without keys write
+  double item_cost = 1;            ///< to begin and end an item
+  double carry_cost = 4;           ///< to write an item's states and read them again
+  double launch_cost = 1200;       ///< of partial items as such: final ones wait for all of them
 };
 
 /// Number of keys of a segment below `limit`.

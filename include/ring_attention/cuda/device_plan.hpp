@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <ring_attention/config.hpp>
+#include <ring_attention/cuda/device_kernel.hpp>
 #include <ring_attention/cuda/device_memory.hpp>
 #include <ring_attention/cuda/error.hpp>
 #include <ring_attention/cuda/make_work_list.hpp>
@@ -36,6 +37,7 @@ struct PlanRequest {
   const std::vector<std::int64_t>& lengths;
   std::size_t carried_row_bytes;  ///< of a row's state that items leave for others
   std::size_t workspace_limit;    ///< for all such rows
+  DeviceKernel kernel;
 };
 
 /// The lists of a block pattern on a device: the numbers of DilatedIndices::branch_begins, then its rows.
@@ -72,6 +74,7 @@ class DevicePlan {
         lengths_(request.lengths),
         row_bytes_(request.carried_row_bytes),
         limit_(request.workspace_limit),
+        kernel_(request.kernel),
         scale_(call.plan.scale),
         causal_(call.plan.causal),
         block_size_(static_cast<std::int32_t>(call.plan.block_size)) {
@@ -99,9 +102,11 @@ class DevicePlan {
     return config_ == request.config && sparse_.has_value() == (request.sparse != nullptr) &&
            (!sparse_ || *sparse_ == *request.sparse) && shape_ == request.shape &&
            lengths_ == request.lengths && row_bytes_ == request.carried_row_bytes &&
-           limit_ == request.workspace_limit;
+           limit_ == request.workspace_limit && kernel_ == request.kernel;
   }
   const WorkView& work() const { return work_; }
+  /// The one that its items have the sizes for; any other computes the same of them.
+  DeviceKernel kernel() const { return kernel_; }
   const ListPointers* lists() const {
     return reinterpret_cast<const ListPointers*>(memory_.data() + lists_at_);
   }
@@ -144,11 +149,11 @@ class DevicePlan {
 
   /// Within the limit: without groups of branches, no state is carried.
   WorkList fitting_list(const AttentionPlan& plan) const {
-    WorkList list = make_work_list(plan);
+    WorkSizes sizes = work_sizes(kernel_, shape_.head_dim);
+    WorkList list = make_work_list(plan, sizes);
     if (static_cast<std::size_t>(list.carried_rows()) <= limit_ / row_bytes_) return list;
-    WorkSizes one_group;
-    one_group.launch_cost = std::numeric_limits<double>::infinity();
-    return make_work_list(plan, one_group);
+    sizes.launch_cost = std::numeric_limits<double>::infinity();
+    return make_work_list(plan, sizes);
   }
 
   AttentionConfig config_;
@@ -156,6 +161,7 @@ class DevicePlan {
   CallShape shape_;
   std::vector<std::int64_t> lengths_;
   std::size_t row_bytes_, limit_;
+  DeviceKernel kernel_;
   DeviceMemory memory_;
   WorkView work_{};
   std::vector<DeviceCopy> copies_;

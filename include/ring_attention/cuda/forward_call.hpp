@@ -4,7 +4,9 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <ring_attention/cuda/definitions.hpp>
+#include <ring_attention/cuda/device_kernel.hpp>
 #include <ring_attention/cuda/device_plan.hpp>
 #include <ring_attention/cuda/finite_report.hpp>
 #include <ring_attention/cuda/kernels.hpp>
@@ -30,6 +32,11 @@ template <class Scalar>
 std::size_t carried_row_bytes(const CallShape& shape) {
   return static_cast<std::size_t>(shape.head_dim + 2) * sizeof(accumulator_t<Scalar>);
 }
+
+/// The kernel that serves a scalar and head dimension on the current device, of that number, by what
+/// cuda::set_kernel chose and the code that the program carries. Throws cuda::Error.
+template <class Scalar>
+detail::DeviceKernel forward_kernel(int device, std::int64_t head_dim);
 
 /// Queues a call whose tensors have been checked. `workspace` has as many bytes as the plan says. Leaves in
 /// `finite_check`, if it is not null, whether q, k and v are finite. Throws cuda::Error.

@@ -223,8 +223,10 @@ class WorkListMaker {
   std::vector<CostedItem> tiles_of(WorkItem item, const Progression& rows,
                                    std::span<const Segment* const> segments) const {
     std::vector<CostedItem> tiles;
-    for (std::int64_t begin = 0; begin < rows.count; begin += sizes_.query_rows) {
-      const Progression tile = rows.sub(begin, (std::min)(begin + sizes_.query_rows, rows.count));
+    const bool is_empty = segments.empty() && item.state_begin == item.state_end;
+    const std::int64_t most = is_empty ? sizes_.empty_rows : sizes_.query_rows;
+    for (std::int64_t begin = 0; begin < rows.count; begin += most) {
+      const Progression tile = rows.sub(begin, (std::min)(begin + most, rows.count));
       item.rows = to_span(tile);
       tiles.push_back({item, key_tiles(segments, tile.last(), plan_.causal, sizes_)});
     }
@@ -248,7 +250,7 @@ class WorkListMaker {
   }
 
   /// Long items first, so that none is left when the others have ended; otherwise by place, for the sake of
-  /// caches.
+  /// caches. Those without keys, which only write, fill what the last long ones leave idle.
   static void order(std::vector<CostedItem>& items) {
     std::stable_sort(items.begin(), items.end(),
                      [](const CostedItem& a, const CostedItem& b) { return a.cost > b.cost; });

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <ring_attention/cuda/device_kernel.hpp>
 #include <ring_attention/cuda/device_memory.hpp>
 #include <ring_attention/cuda/error.hpp>
 #include <ring_attention/cuda/kernels.hpp>
@@ -26,16 +27,17 @@ __global__ void halve(T smallest_normal, T* half) {
   *half = smallest_normal * T(0.5);
 }
 
-/// Whether the program has code that runs on the current device.
-inline bool has_code() {
+/// The virtual architecture of the code that the current device runs, 80 for compute_80; 0: the program has
+/// none for it.
+inline int code_version() {
   cudaFuncAttributes attributes{};
   const cudaError_t code = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&halve<float>));
   if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
     static_cast<void>(cudaGetLastError());
-    return false;
+    return 0;
   }
   detail::throw_if_failed(code, "cudaFuncGetAttributes");
-  return true;
+  return attributes.ptxVersion;
 }
 
 [[noreturn]] inline void throw_no_code(int device) {
@@ -79,7 +81,7 @@ RING_ATTENTION_CUDA_INLINE void require_program_for(int device) {
   if ((passed.load(std::memory_order_relaxed) & bit) != 0) return;
   const detail::RelaxedCapture relaxed;
   const detail::DeviceScope scope(device);
-  if (!has_code()) throw_no_code(device);
+  if (code_version() == 0) throw_no_code(device);
   if (!keeps_subnormals()) {
     throw cuda::Error(
         cudaErrorNotSupported,
@@ -99,15 +101,24 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 RING_ATTENTION_CUDA_INLINE std::vector<std::string> available_kernels(int device) {
   const ring_attention::detail::RelaxedCapture relaxed;
   const ring_attention::detail::DeviceScope scope(device);
-  if (!engine::has_code()) return {};
-  return {"generic"};
+  const int version = engine::code_version();
+  if (version == 0) return {};
+  if (version < 80) return {"generic"};
+  return {"sm80", "generic"};
 }
 
 RING_ATTENTION_CUDA_INLINE void set_kernel(std::string_view name) {
-  // The best one and the only one are the same.
-  if (name.empty() || name == "generic") return;
-  ring_attention::detail::throw_invalid("kernel", "\"" + std::string(name) + "\"",
-                                        "must be empty, or a kernel for GPUs: generic");
+  using ring_attention::detail::DeviceKernel;
+  int chosen = -1;
+  if (name == "generic") {
+    chosen = static_cast<int>(DeviceKernel::generic);
+  } else if (name == "sm80") {
+    chosen = static_cast<int>(DeviceKernel::sm80);
+  } else if (!name.empty()) {
+    ring_attention::detail::throw_invalid("kernel", "\"" + std::string(name) + "\"",
+                                          "must be empty, or a kernel for GPUs: sm80, generic");
+  }
+  ring_attention::detail::chosen_device_kernel.store(chosen, std::memory_order_relaxed);
 }
 
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

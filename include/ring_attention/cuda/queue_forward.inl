@@ -7,16 +7,20 @@
 
 #include <Eigen/Core>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <numbers>
+#include <ring_attention/cuda/device_kernel.hpp>
 #include <ring_attention/cuda/device_plan.hpp>
 #include <ring_attention/cuda/finite_check.inl>
 #include <ring_attention/cuda/forward_call.hpp>
 #include <ring_attention/cuda/generic_forward.inl>
+#include <ring_attention/cuda/sm80_queue.inl>
 #include <ring_attention/cuda_views.hpp>
 #include <ring_attention/scalar.hpp>
 #include <ring_attention/version.hpp>
+#include <type_traits>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -46,6 +50,20 @@ DeviceRows<Stored> device_rows(const cuda::View<T>& view) {
 }
 
 template <class Scalar>
+detail::DeviceKernel forward_kernel(int device, std::int64_t head_dim) {
+  using detail::DeviceKernel;
+  if constexpr (!std::is_same_v<Scalar, double>) {
+    const int chosen = detail::chosen_device_kernel.load(std::memory_order_relaxed);
+    if (chosen != static_cast<int>(DeviceKernel::generic) &&
+        head_dim <= detail::sm80_largest_head_dim(sizeof(Scalar)) &&
+        sm80::has_code<stored_t<Scalar>>(device)) {
+      return sizeof(Scalar) == 2 ? DeviceKernel::sm80 : DeviceKernel::sm80_float;
+    }
+  }
+  return DeviceKernel::generic;
+}
+
+template <class Scalar>
 void queue_forward(const detail::DevicePlan& plan, const CallShape& shape,
                    const DeviceForwardTensors<Scalar>& tensors, std::byte* workspace,
                    detail::FiniteCheck* finite_check, cudaStream_t stream) {
@@ -69,6 +87,12 @@ void queue_forward(const detail::DevicePlan& plan, const CallShape& shape,
   call.causal = plan.causal();
   if (finite_check != nullptr) {
     queue_finite_check<Stored>({call.q, call.k, call.v}, shape, plan.lengths(), finite_check, stream);
+  }
+  if constexpr (!std::is_same_v<Scalar, double>) {
+    if (plan.kernel() != detail::DeviceKernel::generic && sm80::serves(call)) {
+      queue_sm80_forward(call, stream);
+      return;
+    }
   }
   queue_generic_forward(call, stream);
 }

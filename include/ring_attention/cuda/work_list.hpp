@@ -58,7 +58,7 @@ struct StateSpan {
 struct WorkItem {
   std::int32_t batch_item;
   std::int32_t head;
-  RowSpan rows;              ///< at most WorkSizes::query_rows
+  RowSpan rows;              ///< at most WorkSizes::query_rows; if no keys or states, empty_rows
   std::int32_t length;       ///< of the batch item: keys from here on must not be read
   std::int32_t span_begin;   ///< its keys: spans [span_begin, span_end)
   std::int32_t span_end;     ///< the densest branch first

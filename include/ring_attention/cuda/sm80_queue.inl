@@ -1,0 +1,114 @@
+// How calls are queued that the kernel `sm80` computes. For nvcc.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <atomic>
+#include <cstdint>
+#include <ring_attention/cuda/device_memory.hpp>
+#include <ring_attention/cuda/error.hpp>
+#include <ring_attention/cuda/generic_forward.inl>
+#include <ring_attention/cuda/sm80_forward.inl>
+#include <ring_attention/cuda/sm80_tiles.inl>
+#include <ring_attention/version.hpp>
+
+namespace ring_attention {
+inline namespace RING_ATTENTION_CODE_NAMESPACE {
+namespace engine {
+namespace sm80 {
+
+/// Whether the current device, of that number, runs the kernel with the code that the program carries. Asks
+/// it once in a process. Throws cuda::Error.
+template <class Stored>
+bool has_code(int device) {
+  // Bit i: device i was asked, and has it. Threads that ask at once all find the same.
+  static constinit std::atomic<std::uint64_t> asked{0}, with_code{0};
+  const std::uint64_t bit = device < 64 ? std::uint64_t{1} << device : 0;
+  if ((asked.load(std::memory_order_acquire) & bit) != 0) {
+    return (with_code.load(std::memory_order_relaxed) & bit) != 0;
+  }
+  const detail::RelaxedCapture relaxed;
+  cudaFuncAttributes attributes{};
+  const cudaError_t code =
+      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&forward<Stored, 64>));
+  if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
+    static_cast<void>(cudaGetLastError());
+    return false;
+  }
+  detail::throw_if_failed(code, "cudaFuncGetAttributes");
+  // __CUDA_ARCH__ of the code that was found, by ten.
+  const bool has = attributes.ptxVersion >= 80;
+  if (has) with_code.fetch_or(bit, std::memory_order_relaxed);
+  asked.fetch_or(bit, std::memory_order_release);
+  return has;
+}
+
+template <class Stored, int Dim>
+void queue_forward(const ForwardArguments<Stored>& call, cudaStream_t stream) {
+  constexpr int bytes = static_cast<int>(ItemKernel<Stored, Dim>::memory_bytes);
+  const void* const kernel = reinterpret_cast<const void*>(&forward<Stored, Dim>);
+  const detail::RelaxedCapture relaxed;  // the first call of a process loads the kernel
+  detail::throw_if_failed(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                          "cudaFuncSetAttribute");
+  const auto queue = [&](ForwardArguments<Stored> arguments, std::int64_t first, std::int64_t count,
+                         bool partial) {
+    if (count == 0) return;
+    float sign = take_sign(arguments);
+    void* parameters[] = {&arguments, &first, &partial, &sign};
+    detail::throw_if_failed(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(count)), dim3(threads),
+                                             parameters, bytes, stream),
+                            "cudaLaunchKernel");
+  };
+  queue(call, 0, call.work.partial_count, true);
+  queue(call, call.work.partial_count, call.work.item_count - call.work.partial_count, false);
+}
+
+template <class Stored>
+bool is_aligned(const DeviceRows<Stored>& rows) {
+  constexpr std::uintptr_t chunk = 16;
+  const auto bytes = [](std::int64_t stride) { return static_cast<std::uintptr_t>(stride) * sizeof(Stored); };
+  return reinterpret_cast<std::uintptr_t>(rows.data) % chunk == 0 && bytes(rows.batch_stride) % chunk == 0 &&
+         bytes(rows.token_stride) % chunk == 0 && bytes(rows.head_stride) % chunk == 0;
+}
+
+/// Whether the kernel can read and write tensors: it moves 16 bytes at a time.
+template <class Stored>
+bool serves(const ForwardArguments<Stored>& call) {
+  constexpr int bytes = sizeof(Stored);
+  return call.head_dim * bytes % 16 == 0 && call.head_dim <= detail::sm80_largest_head_dim(bytes) &&
+         is_aligned(call.q) && is_aligned(call.k) && is_aligned(call.v) && is_aligned(call.out);
+}
+
+}  // namespace sm80
+
+/// Queues the items of a call that sm80::serves, the final ones after the partial ones. Throws cuda::Error.
+template <class Stored>
+void queue_sm80_forward(const ForwardArguments<Stored>& call, cudaStream_t stream) {
+  if (call.head_dim <= 32) {
+    sm80::queue_forward<Stored, 32>(call, stream);
+  } else if (call.head_dim <= 64) {
+    if constexpr (sizeof(Stored) == 2) {
+      if (call.head_dim <= 48) {
+        sm80::queue_forward<Stored, 48>(call, stream);
+        return;
+      }
+    }
+    sm80::queue_forward<Stored, 64>(call, stream);
+  } else if (call.head_dim <= 96) {
+    if constexpr (sizeof(Stored) == 2) {
+      if (call.head_dim <= 80) {
+        sm80::queue_forward<Stored, 80>(call, stream);
+        return;
+      }
+    }
+    sm80::queue_forward<Stored, 96>(call, stream);
+  } else if (call.head_dim <= 128) {
+    sm80::queue_forward<Stored, 128>(call, stream);
+  } else if constexpr (sizeof(Stored) == 2) {
+    sm80::queue_forward<Stored, 256>(call, stream);
+  }
+}
+
+}  // namespace engine
+}  // namespace RING_ATTENTION_CODE_NAMESPACE
+}  // namespace ring_attention
