@@ -14,8 +14,8 @@ namespace cuda {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// Names of the kernels that a device runs with the code that the program carries, the best first: "sm80",
-/// tensor cores of compute capability 8.0 and newer, for half and bfloat16 in rows aligned to 16 bytes;
-/// "generic", plain arithmetic, which serves every scalar. Empty if the program has no code for the device's
+/// tensor cores of compute capability 8.0 and newer, for half and bfloat16, and for float up to a head
+/// dimension of 128, in rows aligned to 16 bytes; "generic", plain arithmetic, which serves everything. Empty if the program has no code for the device's
 /// architecture. Throws cuda::Error if there is no such device.
 std::vector<std::string> available_kernels(int device);
 
