@@ -176,8 +176,9 @@ if(RING_ATTENTION_NVCC)
                    OPTIONS "-DCMAKE_CUDA_COMPILER=${RING_ATTENTION_NVCC}" -DCMAKE_CUDA_ARCHITECTURES=80
                            "-DONE_UNIT=$<NOT:$<BOOL:${RING_ATTENTION_TEST_VARIANTS}>>"
                    RUN --test-command "${scratch}/package.cuda_consumer/cuda_consumer")
+  find_program(RING_ATTENTION_CUOBJDUMP cuobjdump HINTS "${cuda_root}/bin")
   add_test(NAME package.gpu_instructions
-           COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/cuda/instructions.sh" "${cuda_root}/bin/cuobjdump"
+           COMMAND bash "${CMAKE_CURRENT_LIST_DIR}/cuda/instructions.sh" "${RING_ATTENTION_CUOBJDUMP}"
                    "${prefix}")
   set_tests_properties(package.gpu_instructions PROPERTIES LABELS package SKIP_REGULAR_EXPRESSION "^skipped: ")
   set_tests_properties(package.gpu_checks package.cuda_consumer package.gpu_instructions

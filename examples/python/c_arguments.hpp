@@ -77,7 +77,8 @@ static_assert(static_cast<int>(ra::HeadPartition::shared) == 1 &&
 /// Throws for a size that no version of the configuration had.
 inline void check_size(const ring_attention_config& given) {
   constexpr std::size_t first_version = offsetof(ring_attention_config, scale) + sizeof given.scale;
-  if (given.size < first_version) {
+  constexpr std::size_t most = 4096;  // a size that was not set must not lead astray
+  if (given.size < first_version || given.size > most) {
     throw std::invalid_argument("config.size = " + std::to_string(given.size) +
                                 ": must be sizeof(ring_attention_config)");
   }

@@ -124,7 +124,7 @@ typedef struct ring_attention_context ring_attention_context;
  * device. */
 RING_ATTENTION_C ring_attention_status ring_attention_context_create(void* stream,
                                                                      ring_attention_context** context);
-/** Waits for the context's last call. Null is no error. */
+/** Waits for the context's stream. Null is no error. */
 RING_ATTENTION_C void ring_attention_context_destroy(ring_attention_context* context);
 
 /** Device memory that calls from now on work in, aligned to 16 bytes, until they have run; null: the

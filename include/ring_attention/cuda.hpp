@@ -106,6 +106,10 @@ void WholeTensorAttention<Derived, Scalar, CachePolicy>::queue_forward(cuda::Con
     engine::require_program_for(state.device());
     const detail::DeviceScope device(state.device());
     const bool capturing = state.capturing();
+    detail::FiniteCheck* finite_check = nullptr;
+    if constexpr (counts) {
+      if (derived().options().check_finite) finite_check = state.finite_check(capturing);
+    }
     const detail::DevicePlan* const plan =
         engine::device_plan(state, derived(), shape, options, capturing, [this](const PatternKey& key) {
           if constexpr (counts)
@@ -115,10 +119,10 @@ void WholeTensorAttention<Derived, Scalar, CachePolicy>::queue_forward(cuda::Con
         });
     bytes = plan->workspace_bytes();
     std::byte* const workspace = state.workspace(bytes, capturing);
-    detail::FiniteCheck* finite_check = nullptr;
+    if (capturing) state.keep_for_graph(bytes);
+    const detail::ContextState::CallEnd end(state, capturing);
     std::optional<detail::EventClockScope> clock;
     if constexpr (counts) {
-      if (derived().options().check_finite) finite_check = state.finite_check(capturing);
       if (!capturing) {
         clock.emplace(derived().shared_->device_clock.template get<detail::EventClock>(), state.device(),
                       state.stream());

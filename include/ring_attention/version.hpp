@@ -35,7 +35,7 @@
 #if defined(__CUDA_ARCH_LIST__) && !defined(RING_ATTENTION_COMPILED)
 /// nvcc's units carry kernels for the GPUs that its options name, in a namespace that names them, too, as in
 /// v0_2_avx2_sm800900: otherwise the one host function that the linker keeps would launch those of another
-/// unit, which the GPU at hand may not run. The list has at most 16 entries.
+/// unit, which the GPU at hand may not run. The list has at most 16 entries, of which nvcc 13 knows 12.
 #define RING_ATTENTION_JOIN_16(HOST, A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, ...) \
   HOST##_sm##A##B##C##D##E##F##G##H##I##J##K##L##M##N##O##P
 #define RING_ATTENTION_JOIN(...) RING_ATTENTION_JOIN_16(__VA_ARGS__, , , , , , , , , , , , , , , , , )

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <ring_attention/cuda.hpp>
 #include <stdexcept>
 #include <string>
@@ -122,11 +123,51 @@ void check_first_calls() {
     expect(released, "a first call waits for its stream");
     released = true;
   });
-  attention.forward(context, view, view, view, tensors.out.view());
-  expect(cudaStreamQuery(stream) == cudaErrorNotReady, "the stream did not wait");
+  const std::string failure = error_text([&] {
+    attention.forward(context, view, view, view, tensors.out.view());
+    expect(cudaStreamQuery(stream) == cudaErrorNotReady, "the stream did not wait");
+  });
   released = true;
   watchdog.join();
+  expect(failure == "no error", "a first call: " + failure);
   context.check();
+}
+
+/// What calls do beside the stream of a capture leaves it alone, and so does the end of a context whose own
+/// stream is capturing.
+void check_other_captures() {
+  const Stream stream, other;
+  const ra::BlockSparseRingDilatedAttention<float, ra::use_no_cache> attention(
+      block_config(), ra::BlockSparseConfig{.block_size = 8});
+  const SelfAttention<float> tensors({1, 208, 2, 8});
+  const auto view = tensors.input.view();
+  const auto call = [&](ra::cuda::Context& context) {
+    attention.forward(context, view, view, view, tensors.out.view());
+  };
+  const auto capture = [&](const char* what, const auto& calls) {
+    cudaGraph_t graph = nullptr;
+    must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    const std::string failure = error_text(calls);
+    expect(cudaStreamEndCapture(stream, &graph) == cudaSuccess, std::string(what) + " ended a capture");
+    if (graph != nullptr) must(cudaGraphDestroy(graph));
+    expect(cudaGetLastError() == cudaSuccess, std::string(what) + " left an error");
+    return failure;
+  };
+  const std::string beside = capture("a first call on another stream", [&] {
+    ra::cuda::Context context(other);
+    call(context);
+    context.check();
+  });
+  expect(beside == "no error", "beside a capture: " + beside);
+  const std::string refused = capture("a context that ends", [&] {
+    ra::cuda::Context context(stream);
+    call(context);
+  });
+  expect_text(refused, "make the call once before the capture", "cold capture by a context that ends");
+  auto warm = std::make_unique<ra::cuda::Context>(stream);
+  call(*warm);
+  const std::string ended = capture("a warm context that ends", [&] { warm.reset(); });
+  expect(ended == "no error", "the end of a warm context: " + ended);
 }
 
 void check_workspaces() {
@@ -370,6 +411,7 @@ void check_errors() {
 void check_calls() {
   check_graphs();
   check_first_calls();
+  check_other_captures();
   check_workspaces();
   check_counters();
   check_finite_inputs();

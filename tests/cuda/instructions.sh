@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The machine code of fast kernels: tensor cores (of TF32 numbers for float), matrices loaded for them, copies that overtake, and no registers
-# spilled to memory.
+# The machine code of fast kernels: tensor cores (of TF32 numbers for float), matrices loaded for them, copies that
+# overtake, and no registers spilled to memory.
 # usage: instructions.sh CUOBJDUMP PREFIX
 set -euo pipefail
 cuobjdump=$1 prefix=$2
@@ -17,7 +17,8 @@ library=$(find "$prefix" -name libring_attention_cuda_compiled.a)
   END { if (kernel != "") print_counts(); exit bad || kernels == 0 }
   function print_counts() {
     ++kernels
-    good = counts[kernel ~ /4sm807forwardIf/ ? "HMMA.1688" : "HMMA.16816"] && counts["LDSM"] && counts["LDGSTS"] && !counts["LDL"] && !counts["STL"]
+    product = kernel ~ /4sm807forwardIf/ ? "HMMA.1688" : "HMMA.16816"
+    good = counts[product] && counts["LDSM"] && counts["LDGSTS"] && !counts["LDL"] && !counts["STL"]
     if (!good) bad = 1
     printf "%s %s:", good ? "ok" : "FAILED", kernel
     for (i = 1; i in names; ++i) printf " %s %d", names[i], counts[names[i]]

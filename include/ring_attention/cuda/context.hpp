@@ -67,17 +67,31 @@ class ContextState {
   explicit ContextState(cudaStream_t stream) : stream_(stream), device_(device_of(stream)) {
     const DeviceScope scope(device_);
     uploads_.emplace();
-    throw_if_failed(cudaEventCreateWithFlags(&plan_forgotten_, cudaEventDisableTiming),
+    throw_if_failed(cudaEventCreateWithFlags(&last_call_, cudaEventDisableTiming),
                     "cudaEventCreateWithFlags");
+    const cudaError_t made = cudaEventCreateWithFlags(&batch_forgotten_, cudaEventDisableTiming);
+    if (made != cudaSuccess) static_cast<void>(cudaEventDestroy(last_call_));  // the destructor will not run
+    throw_if_failed(made, "cudaEventCreateWithFlags");
   }
   ContextState(const ContextState&) = delete;
   ContextState& operator=(const ContextState&) = delete;
-  /// Waits for the stream, which may have been given replays of graphs and calls that failed halfway, too.
+  /// Waits for the last call, and, unless the stream is capturing, for the stream, which may have been given
+  /// replays of graphs, too.
   ~ContextState() {
     const RelaxedCapture relaxed;
     const DeviceScope scope(device_, std::nothrow);
-    static_cast<void>(cudaStreamSynchronize(stream_));
-    static_cast<void>(cudaEventDestroy(plan_forgotten_));
+    // The handle of a thread's own stream means another stream here if another thread made the calls.
+    forgive(cudaEventSynchronize(last_call_));
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    forgive(cudaStreamIsCapturing(stream_, &status));
+    if (status == cudaStreamCaptureStatusNone) forgive(cudaStreamSynchronize(stream_));
+    // Nothing uses the memory any more, and a capture must not find that it is freed.
+    for (KeptPlan& kept : plans_) kept.plan.pass_to(uploads_->get());
+    for (DeviceMemory& memory : kept_for_graphs_) memory.pass_to(uploads_->get());
+    workspace_.pass_to(uploads_->get());
+    finite_check_.pass_to(uploads_->get());
+    forgive(cudaEventDestroy(last_call_));
+    forgive(cudaEventDestroy(batch_forgotten_));
   }
 
   cudaStream_t stream() const { return stream_; }
@@ -88,6 +102,21 @@ class ContextState {
     throw_if_failed(cudaStreamIsCapturing(stream_, &status), "cudaStreamIsCapturing");
     return status != cudaStreamCaptureStatusNone;
   }
+
+  /// Marks the end of a scope that queues a call, however it ends.
+  class CallEnd {
+   public:
+    CallEnd(ContextState& context, bool capturing) : context_(context), capturing_(capturing) {}
+    CallEnd(const CallEnd&) = delete;
+    CallEnd& operator=(const CallEnd&) = delete;
+    ~CallEnd() {
+      if (!capturing_) forgive(cudaEventRecord(context_.last_call_, context_.stream_));
+    }
+
+   private:
+    ContextState& context_;
+    bool capturing_;
+  };
 
   /// The plan that was asked for, which `make()` computes as a PlannedCall if it is not there yet. Throws
   /// std::invalid_argument in that case while the stream is capturing. Valid until the next is asked for.
@@ -103,8 +132,14 @@ class ContextState {
       plans_.emplace_front(request, make(), device_, *uploads_, stream_);
       forget_plans();
     }
-    plans_.front().captured = plans_.front().captured || capturing;
     return plans_.front().plan;
+  }
+
+  /// For a graph that captures a call of the plan that was asked for last, with that much workspace: both
+  /// live as long as the context.
+  void keep_for_graph(std::size_t workspace_bytes) {
+    plans_.front().captured = true;
+    if (callers_ == nullptr && workspace_bytes > 0) workspace_captured_ = true;
   }
 
   /// Memory of a call, at least so large. Throws cuda::OutOfMemory, std::invalid_argument if there is less
@@ -126,7 +161,6 @@ class ContextState {
       if (workspace_captured_) kept_for_graphs_.push_back(std::move(larger));
       workspace_captured_ = false;
     }
-    workspace_captured_ = workspace_captured_ || (capturing && bytes > 0);
     return workspace_.data();
   }
 
@@ -197,33 +231,46 @@ class ContextState {
         continue;
       }
       std::vector<DeviceCopy>& copies = kept->plan.copies();
-      if (!copies.empty()) {
-        throw_if_failed(cudaEventRecord(plan_forgotten_, stream_), "cudaEventRecord");
-        std::move(copies.begin(), copies.end(), std::back_inserter(copies_in_use_));
-      }
+      forgotten_.reserve(forgotten_.size() + copies.size());
+      std::move(copies.begin(), copies.end(), std::back_inserter(forgotten_));
       kept = plans_.erase(kept);
     }
+    begin_batch();
   }
 
-  /// Drops block lists of forgotten plans once the stream is known to be done with them.
+  /// Block lists of forgotten plans wait in batches for what the stream was given before: to begin anew with
+  /// each plan would let a stream that is always busy hold all of them.
+  void begin_batch() {
+    if (!batch_.empty() || forgotten_.empty()) return;
+    throw_if_failed(cudaEventRecord(batch_forgotten_, stream_), "cudaEventRecord");
+    batch_.swap(forgotten_);
+  }
+
+  /// Drops block lists that the stream is known to be done with.
   void drop_copies() {
-    if (copies_in_use_.empty()) return;
+    if (batch_.empty()) return;
     const RelaxedCapture relaxed;
-    const cudaError_t state = cudaEventQuery(plan_forgotten_);
+    const cudaError_t state = cudaEventQuery(batch_forgotten_);
     if (state == cudaErrorNotReady) {
       static_cast<void>(cudaGetLastError());
       return;
     }
     throw_if_failed(state, "cudaEventQuery");
-    copies_in_use_.clear();
+    batch_.clear();
+    begin_batch();
+  }
+
+  /// What fails in a destructor is no later call's fault.
+  static void forgive(cudaError_t code) {
+    if (code != cudaSuccess) static_cast<void>(cudaGetLastError());
   }
 
   cudaStream_t stream_;
   int device_;
   std::optional<OwnStream> uploads_;
-  cudaEvent_t plan_forgotten_ = nullptr;  // what the stream was given before the last one was
-  std::list<KeptPlan> plans_;             // the one used last comes first
-  std::vector<DeviceCopy> copies_in_use_;
+  cudaEvent_t last_call_ = nullptr, batch_forgotten_ = nullptr;
+  std::list<KeptPlan> plans_;  // the one used last comes first
+  std::vector<DeviceCopy> batch_, forgotten_;
   DeviceMemory workspace_;
   bool workspace_captured_ = false;
   std::vector<DeviceMemory> kept_for_graphs_;
@@ -240,7 +287,8 @@ namespace cuda {
 /// Belongs to the device of the stream, which it does not own and which must outlive it. Serves one call at a
 /// time, and waits for the stream when it is destroyed. Graphs that captured calls must not run after that.
 /// Calls do not wait for the stream. The first of a kind waits for its plan to be copied to the device, the
-/// first in a process for a small kernel, both on streams of the library's own.
+/// first in a program for a small kernel, both on streams of the library's own; and CUDA may wait when it
+/// loads a kernel that it launches for the first time.
 class Context {
  public:
   /// Throws cuda::Error. Of the default streams the device is the current one.

@@ -117,6 +117,8 @@ class DevicePlan {
   /// Bytes of workspace: states that items leave for others.
   std::size_t workspace_bytes() const { return static_cast<std::size_t>(carried_rows_) * row_bytes_; }
   std::int64_t carried_rows() const { return carried_rows_; }
+  /// Frees its memory in the order of another stream; nothing uses it any more.
+  void pass_to(cudaStream_t stream) { memory_.pass_to(stream); }
   /// Block lists that it reads, which must be held until its last call is complete.
   std::vector<DeviceCopy>& copies() { return copies_; }
   double scale() const { return scale_; }

@@ -15,8 +15,8 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 
 /// Names of the kernels that a device runs with the code that the program carries, the best first: "sm80",
 /// tensor cores of compute capability 8.0 and newer, for half and bfloat16, and for float up to a head
-/// dimension of 128, in rows aligned to 16 bytes; "generic", plain arithmetic, which serves everything. Empty if the program has no code for the device's
-/// architecture. Throws cuda::Error if there is no such device.
+/// dimension of 128, in rows aligned to 16 bytes; "generic", plain arithmetic, which serves everything. Empty
+/// if the program has no code for the device's architecture. Throws cuda::Error if there is no such device.
 std::vector<std::string> available_kernels(int device);
 
 /// Chooses the kernel of all calls that begin from now on, in the whole process; an empty name: the best one.
@@ -32,7 +32,7 @@ inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
 /// Throws cuda::Error if the program carries no code for a device's architecture, or code without the
-/// arithmetic that the kernels need. Asks a device once in a process, which takes a small kernel.
+/// arithmetic that the kernels need. Asks a device once in a program, which takes a small kernel.
 void require_program_for(int device);
 
 }  // namespace engine

@@ -122,7 +122,7 @@ struct WarpState {
 #pragma unroll
         for (int j = 1; j < keys / 4; ++j)
           largest = fmaxf(largest, scores[i / 2][j / 2][2 * (i % 2) + j % 2]);
-        far = far || largest * scale - reference[i] > largest_half_exponent;
+        far = far || fmaf(largest, scale, -reference[i]) > largest_half_exponent;
       }
       if (!in_no_lane(far)) return false;
 #pragma unroll

@@ -121,9 +121,12 @@ class PatternCache {
 
 /// Apart from the cache, which may lie on a stack: see ForkGuard. Functions run with the mutex held.
 struct PatternCache::Contents {
-  using Recency = std::list<const PatternKey*>;  // keys live in the nodes of entries, which do not move
-  struct Entry {
+  struct Held {
+    const PatternKey* key;  // lives in the node of its entry, which does not move
     Pattern pattern;
+  };
+  using Recency = std::list<Held>;
+  struct Entry {
     std::size_t bytes = 0;
     Recency::iterator position;
   };
@@ -142,27 +145,27 @@ struct PatternCache::Contents {
     }
     ++counters.hits;
     touch(found->second);
-    return found->second.pattern;
+    return found->second.position->pattern;
   }
 
   void touch(const Entry& entry) { recency.splice(recency.begin(), recency, entry.position); }
 
   /// `dropped` takes patterns that give way, which the caller frees after the lock is released: to free
   /// what GPUs hold of them takes its time.
-  Pattern insert(const PatternKey& key, Pattern pattern, std::vector<Pattern>& dropped) {
+  Pattern insert(const PatternKey& key, Pattern pattern, Recency& dropped) {
     if (const auto found = entries.find(key); found != entries.end()) {
       touch(found->second);
-      return found->second.pattern;
+      return found->second.position->pattern;
     }
     const std::size_t size =
         pattern->bytes() + sizeof(std::pair<const PatternKey, Entry>) +
         (key.segment_lengths.size() + key.dilation_rates.size() + key.parameters.size()) *
             sizeof(std::int64_t);
     if (size > byte_limit) return pattern;
-    recency.push_front(nullptr);
+    recency.push_front({nullptr, pattern});
     try {
-      const auto position = entries.emplace(key, Entry{pattern, size, recency.begin()}).first;
-      recency.front() = &position->first;
+      const auto position = entries.emplace(key, Entry{size, recency.begin()}).first;
+      recency.front().key = &position->first;
     } catch (...) {
       recency.pop_front();
       throw;
@@ -173,12 +176,11 @@ struct PatternCache::Contents {
     return pattern;
   }
 
-  void evict(std::vector<Pattern>& dropped) {
+  void evict(Recency& dropped) {
     while (bytes > byte_limit) {
-      const auto oldest = entries.find(*recency.back());
-      dropped.push_back(oldest->second.pattern);
+      const auto oldest = entries.find(*recency.back().key);
       bytes -= oldest->second.bytes;
-      recency.pop_back();
+      dropped.splice(dropped.begin(), recency, oldest->second.position);
       entries.erase(oldest);
       ++counters.evictions;
     }
@@ -220,7 +222,7 @@ RING_ATTENTION_INLINE PatternCache::Pattern PatternCache::get_dilated_indices(co
 RING_ATTENTION_INLINE PatternCache::Pattern PatternCache::put_dilated_indices(const PatternKey& key,
                                                                               Pattern indices) {
   if (!indices) detail::throw_invalid("indices", "null", "a pattern is needed");
-  std::vector<Pattern> dropped;
+  Contents::Recency dropped;
   const std::lock_guard lock(contents_->mutex);
   return contents_->insert(key, std::move(indices), dropped);
 }
@@ -243,14 +245,14 @@ RING_ATTENTION_INLINE PatternCache::Pattern PatternCache::find_or_make(const Pat
         contents_->finished.wait(lock, [&theirs] { return theirs->finished; });
         if (theirs->result) return theirs->result;
         if (const auto found = contents_->entries.find(key); found != contents_->entries.end())
-          return found->second.pattern;
+          return found->second.position->pattern;
       }
     }
   }
   try {
     Pattern made = make(key);
     if (!made) detail::throw_invalid("make(key)", "null", "a pattern is needed");
-    std::vector<Pattern> dropped;
+    Contents::Recency dropped;
     const std::lock_guard lock(contents_->mutex);
     mine->result = contents_->insert(key, std::move(made), dropped);
     contents_->finish(key, *mine);
@@ -263,16 +265,17 @@ RING_ATTENTION_INLINE PatternCache::Pattern PatternCache::find_or_make(const Pat
 }
 
 RING_ATTENTION_INLINE void PatternCache::clear() {
-  std::unordered_map<PatternKey, Contents::Entry, PatternKeyHash>
-      dropped;  // freed after the lock is released
+  // Freed after the lock is released.
+  std::unordered_map<PatternKey, Contents::Entry, PatternKeyHash> keys;
+  Contents::Recency dropped;
   const std::lock_guard lock(contents_->mutex);
-  dropped.swap(contents_->entries);
-  contents_->recency.clear();
+  keys.swap(contents_->entries);
+  dropped.swap(contents_->recency);
   contents_->bytes = 0;
 }
 
 RING_ATTENTION_INLINE void PatternCache::set_byte_limit(std::size_t bytes) {
-  std::vector<Pattern> dropped;
+  Contents::Recency dropped;
   const std::lock_guard lock(contents_->mutex);
   contents_->byte_limit = bytes;
   contents_->evict(dropped);
@@ -287,9 +290,7 @@ RING_ATTENTION_INLINE std::vector<PatternCache::KeyedPattern> PatternCache::entr
   const std::lock_guard lock(contents_->mutex);
   std::vector<KeyedPattern> result;
   result.reserve(contents_->entries.size());
-  for (const PatternKey* key : contents_->recency) {
-    result.emplace_back(*key, contents_->entries.find(*key)->second.pattern);
-  }
+  for (const Contents::Held& held : contents_->recency) result.emplace_back(*held.key, held.pattern);
   return result;
 }
 
@@ -298,8 +299,8 @@ RING_ATTENTION_INLINE PatternCacheStats PatternCache::stats() const {
   PatternCacheStats result = contents_->counters;
   result.entries = contents_->entries.size();
   result.bytes = contents_->bytes;
-  for (const auto& [key, entry] : contents_->entries) {
-    result.device_bytes += entry.pattern->device_copies().bytes();
+  for (const Contents::Held& held : contents_->recency) {
+    result.device_bytes += held.pattern->device_copies().bytes();
   }
   return result;
 }
