@@ -45,8 +45,8 @@ shared-cores shows the work per second with several callers at once and with mor
 With --device cuda the same of the kernels that the library has for the current GPU, forward alone, between events:
   dense-8192x16, causal-8192x16 (heads of 64 and 128), longnet-16384x12 (heads of 64), gigapath-10000x16
   longnet-262144x12 (heads of 64) and blocks1-8192x4 to blocks64-8192x4 for the best kernel, float and bfloat16
-The peak is that of mma.sync on the tensor cores for 16-bit scalars, and of multiply-adds without them for the others
-and for the kernel generic. It needs a build with -DRING_ATTENTION_BUILD_CUDA_COMPILED=ON.
+The peak is that of mma.sync on the tensor cores for 16-bit scalars and, a third of that of TF32, for float; for double
+and for the kernel generic it is that of multiply-adds. It needs a build with -DRING_ATTENTION_BUILD_CUDA_COMPILED=ON.
 
   --device NAME    cpu (default) or cuda
   --quick          head dimensions 64 and 128 (gigapath: 48), the smaller sizes alone: a few minutes in place of about

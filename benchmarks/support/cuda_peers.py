@@ -151,6 +151,8 @@ class Gpu:
         if not self.kernels:
             raise LibraryError(f"{library} carries no code for the GPU: name its architecture in "
                                "CMAKE_CUDA_ARCHITECTURES")
+        if kernel and kernel not in self.kernels:
+            raise LibraryError(f"the GPU does not run the kernel {kernel}: it has {', '.join(self.kernels)}")
         self.library.set_kernel(kernel or "")
         self.kernel = kernel or self.kernels[0]
         self.context = Context(self.library, torch.cuda.current_stream().cuda_stream)

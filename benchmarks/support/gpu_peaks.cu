@@ -38,26 +38,33 @@ __device__ void keep(T sum, T* never) {
   if (sum != sum) *never = sum;
 }
 
-enum class Format { bfloat16, half };
+enum class Format { bfloat16, half, tf32 };
 
-/// Two numbers between 0.5 and 1 of either sign, which differ from lane to lane: products of equal numbers
-/// take less power, and the clock would be higher than it is in attention.
+/// Two numbers (of TF32 one) between 0.5 and 1 of either sign, which differ from lane to lane: products of
+/// equal numbers take less power, and the clock would be higher than it is in attention.
 template <Format format>
 __device__ std::uint32_t make_pair(std::uint32_t seed) {
   std::uint32_t bits = (seed + 1) * 0x9e3779b9u;
   bits ^= bits >> 15;
   bits *= 0x85ebca6bu;
   bits ^= bits >> 13;
+  if (format == Format::tf32) return 0x3f000000u | (bits & 0x807fffffu);
   return format == Format::bfloat16 ? 0x3f003f00u | (bits & 0x807f807fu) : 0x38003800u | (bits & 0x83ff83ffu);
 }
 
-/// d += a b. PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
+/// d += a b. PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type", and "... mma.m16n8k8".
 template <Format format>
 __device__ void multiply(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
   if constexpr (format == Format::bfloat16) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else if constexpr (format == Format::tf32) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -113,6 +120,11 @@ void bfloat16_products(std::int64_t rounds) {
 
 void half_products(std::int64_t rounds) {
   multiply_matrices<Format::half><<<count_blocks(), threads>>>(rounds, nullptr);
+  finish();
+}
+
+void tf32_products(std::int64_t rounds) {
+  multiply_matrices<Format::tf32><<<count_blocks(), threads>>>(rounds, nullptr);
   finish();
 }
 

@@ -12,6 +12,8 @@ void bfloat16_products(std::int64_t rounds);
 void half_products(std::int64_t rounds);
 /// Floating-point operations of one of their rounds.
 double operations_of_products();
+/// The same of 16 x 8 by 8 x 8 matrices (mma.sync m16n8k8), with half as many operations in a round.
+void tf32_products(std::int64_t rounds);
 
 /// Multiply-adds without tensor cores.
 void float_fma(std::int64_t rounds);

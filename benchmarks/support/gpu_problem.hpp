@@ -123,13 +123,14 @@ struct OnGpu {
     return !std::is_same_v<Scalar, double> || kernel == "generic";
   }
 
-  /// The instruction that a kernel multiplies with: a generic one uses no tensor cores, and float has none
-  /// that keep its precision.
+  /// The instruction that a kernel multiplies with: the generic one uses no tensor cores, and others make a
+  /// product of floats of three TF32 products.
   template <class Scalar>
   static PeakProbe probe(const std::string& kernel) {
     if constexpr (std::is_same_v<Scalar, double>) return {"FMA double", operations_of_fma(), &double_fma};
-    if (std::is_same_v<Scalar, float> || kernel == "generic") {
-      return {"FMA float", operations_of_fma(), &float_fma};
+    if (kernel == "generic") return {"FMA float", operations_of_fma(), &float_fma};
+    if (std::is_same_v<Scalar, float>) {
+      return {"mma.sync float", operations_of_products() / 2 / 3, &tf32_products};
     }
     if (std::is_same_v<Scalar, Eigen::half>) {
       return {"mma.sync half", operations_of_products(), &half_products};
@@ -140,7 +141,7 @@ struct OnGpu {
     std::map<std::string, PeakProbe> all;
     const std::string with_tensor_cores = properties().major >= 8 ? "sm80" : "generic";
     for (const PeakProbe& made :
-         {probe<float>(with_tensor_cores), probe<double>(with_tensor_cores),
+         {probe<float>("generic"), probe<float>(with_tensor_cores), probe<double>(with_tensor_cores),
           probe<Eigen::half>(with_tensor_cores), probe<Eigen::bfloat16>(with_tensor_cores)}) {
       all.emplace(made.name, made);
     }

@@ -378,6 +378,31 @@ void check_out_of_memory() {
   expect(tensors.out.bytes() != untouched, "the context does not work any more");
 }
 
+/// Which kernel computes is told by the last bits.
+template <class Scalar>
+void check_chosen_kernels(const std::string& scalar) {
+  const Stream stream;
+  ra::cuda::Context context(stream);
+  if (ra::cuda::available_kernels(context.device()).size() < 2) return;
+  const ra::RingDilatedAttentionV2<Scalar> attention(longnet_config());
+  for (const std::int64_t head_dim : {64, 63}) {
+    const SelfAttention<Scalar> tensors({1, 300, 2, head_dim});
+    const auto bits_of = [&](const char* kernel) {
+      ra::cuda::set_kernel(kernel);
+      const auto view = tensors.input.view();
+      attention.forward(context, view, view, view, tensors.out.view());
+      must(cudaStreamSynchronize(stream));
+      return tensors.out.bytes();
+    };
+    const auto generic = bits_of("generic"), fast = bits_of("sm80");
+    // Rows of 63 numbers are not aligned.
+    expect((generic == fast) == (head_dim == 63), scalar + ": set_kernel(\"sm80\") is not what ran");
+    expect(bits_of("generic") == generic, scalar + ": set_kernel(\"generic\") is not what ran");
+    expect(bits_of("") == fast, scalar + ": the best kernel is not what ran");
+  }
+  ra::cuda::set_kernel("");
+}
+
 void check_errors() {
   const Stream stream;
   ra::cuda::Context context(stream);
@@ -418,6 +443,8 @@ void check_calls() {
   check_patterns();
   check_many_calls();
   check_out_of_memory();
+  check_chosen_kernels<float>("float");
+  check_chosen_kernels<Eigen::bfloat16>("bfloat16");
   check_errors();
 }
 

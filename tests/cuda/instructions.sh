@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The machine code of fast kernels: tensor cores (of TF32 numbers for float), matrices loaded for them, copies that
-# overtake, and no registers spilled to memory.
+# The machine code of fast kernels: tensor cores (of TF32 numbers for float), matrices loaded for them,
+# asynchronous copies, and no registers spilled to memory.
 # usage: instructions.sh CUOBJDUMP PREFIX
 set -euo pipefail
 cuobjdump=$1 prefix=$2

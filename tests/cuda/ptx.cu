@@ -112,6 +112,49 @@ __global__ void multiply(float* product) {
   for (int i = 0; i < 4; ++i) product[8 * (row + i / 2 * 8) + pair + i % 2] = c[i];
 }
 
+/// Bits that do not count are set in every operand.
+__global__ void multiply_tf32(float* product) {
+  constexpr std::uint32_t ignored = 0x1fff;
+  const int lane = static_cast<int>(threadIdx.x), row = lane / 4, column = lane % 4;
+  const auto bits = [](float x) { return __float_as_uint(x) | ignored; };
+  const std::uint32_t a[4] = {bits(a_element(row, column)), bits(a_element(row + 8, column)),
+                              bits(a_element(row, column + 4)), bits(a_element(row + 8, column + 4))};
+  float c[4] = {1, 1, 1, 1};
+  ptx::multiply_add_tf32(c, a, bits(b_element(column, row)), bits(b_element(column + 4, row)));
+  for (int i = 0; i < 4; ++i) product[8 * (row + i / 2 * 8) + 2 * column + i % 2] = c[i];
+}
+
+/// The numbers of the threads, through shared memory.
+__global__ void exchange(std::uint32_t* numbers) {
+  __shared__ std::uint32_t words[lanes];
+  const auto place = [](int i) { return ptx::shared_address(words + i); };
+  ptx::store_shared(place(ptx::thread_number()), static_cast<std::uint32_t>(ptx::thread_number()));
+  __syncthreads();
+  numbers[threadIdx.x] = ptx::load_shared_word(place(lanes - 1 - ptx::thread_number()));
+}
+
+void check_words(const Expect& expect) {
+  const Pinned<std::uint32_t> numbers(lanes);
+  exchange<<<1, lanes>>>(numbers.data());
+  bool right = cudaDeviceSynchronize() == cudaSuccess;
+  for (std::uint32_t i = 0; i < lanes; ++i) right = right && numbers[i] == lanes - 1 - i;
+  expect(right, "words in shared memory");
+}
+
+void check_tf32_product(const Expect& expect) {
+  const Pinned<float> product(16 * 8);
+  multiply_tf32<<<1, lanes>>>(product.data());
+  bool right = cudaDeviceSynchronize() == cudaSuccess;
+  for (int row = 0; row < 16; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      int sum = 1;
+      for (int k = 0; k < 8; ++k) sum += ((3 * row + 5 * k) % 17 - 8) * ((7 * k + 2 * column) % 13 - 6);
+      right = right && product[static_cast<std::size_t>(8 * row + column)] == static_cast<float>(sum);
+    }
+  }
+  expect(right, "mma of TF32");
+}
+
 template <class Stored>
 void check_product(const Expect& expect, const char* name) {
   const Pinned<float> product(16 * 8);
@@ -158,6 +201,8 @@ void check_instructions(const Expect& expect) {
   check_matrices(expect);
   check_product<__half>(expect, "half");
   check_product<__nv_bfloat16>(expect, "bfloat16");
+  check_tf32_product(expect);
+  check_words(expect);
   check_numbers(expect);
 }
 

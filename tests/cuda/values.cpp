@@ -56,9 +56,10 @@ class OnGpu {
 /// `aligned`: as kernels of wide loads want rows.
 template <class Scalar>
 void check_random_cases(ra::cuda::Context& context, std::uint64_t first, std::uint64_t cases, bool aligned) {
+  constexpr std::int64_t alignment = 16 / static_cast<std::int64_t>(sizeof(Scalar));
   for (std::uint64_t seed = first; seed < first + cases; ++seed) {
     const RandomCase random = make_random_case(seed);
-    const RandomCase c = aligned ? with_aligned_rows(random) : random;
+    const RandomCase c = aligned ? with_aligned_rows(random, alignment) : random;
     const auto check = [&](const auto& attention) {
       const OnGpu gpu(context, attention);
       const std::string failure = check_forward<Scalar>(
@@ -76,7 +77,7 @@ void check_random_cases(ra::cuda::Context& context, std::uint64_t first, std::ui
     }
     if (seed % 4 == 0) {
       BlockCase blocks = make_block_case(seed);
-      if (aligned) blocks.call = with_aligned_rows(blocks.call);
+      if (aligned) blocks.call = with_aligned_rows(blocks.call, alignment);
       const ra::BlockSparseRingDilatedAttention<Scalar> sparse(blocks.call.config, blocks.sparse);
       const std::string text = check_block_forward<Scalar>(blocks, OnGpu(context, sparse));
       expect(text.empty(), blocks.describe() + text);
@@ -117,7 +118,7 @@ void check_sizes(ra::cuda::Context& context) {
   };
   std::uint64_t seed = 100'000;
   for (const std::int64_t dim :
-       {8, 16, 24, 32, 40, 48, 64, 72, 80, 96, 120, 128, 160, 192, 256, 1, 63, 127}) {
+       {8, 16, 24, 32, 40, 48, 64, 72, 80, 96, 120, 128, 160, 192, 256, 1, 4, 36, 63, 100, 127}) {
     for (const bool causal : {false, true}) {
       RandomCase c;
       c.seed = ++seed;
@@ -218,6 +219,26 @@ void check_extremes(ra::cuda::Context& context) {
             // bfloat16 ends where sums in float end, too.
             const double largest = static_cast<double>(std::numeric_limits<Scalar>::max());
             times(v, [&](std::int64_t) { return largest < 1e6 ? largest / 8 : 1e30; });
+          },
+          every);
+    }
+    // Weights of 2^14 beside a first tile's of 1: sums that were measured from the latter would be infinite.
+    if constexpr (!std::is_same_v<Scalar, Eigen::half>) {
+      config.scale = 1;
+      check_inputs<Scalar>(
+          context, "a rise beside large values" + suffix, config,
+          [&](auto& q, auto& k, auto& v) {
+            times(q, [](std::int64_t) { return 0; });
+            times(k, [](std::int64_t) { return 0; });
+            const double rise = 14 / std::numbers::log2e;
+            for (std::int64_t token = 0; token < k.shape()[1]; ++token) {
+              for (std::int64_t head = 0; head < k.shape()[2]; ++head) {
+                q(0, token, head, 0) = Scalar(1);
+                k(0, token, head, 0) = static_cast<Scalar>(token < 128 ? 0.0 : rise);
+                for (std::int64_t c = 0; c < v.shape()[3]; ++c)
+                  v(0, token, head, c) = static_cast<Scalar>(1e33);
+              }
+            }
           },
           every);
     }

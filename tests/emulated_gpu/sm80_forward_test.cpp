@@ -35,21 +35,8 @@ void run_with_dim(ra::engine::ForwardArguments<Scalar> call) {
 
 constexpr auto run_items = [](const auto& call) {
   using Scalar = std::remove_cvref_t<decltype(*call.out.data)>;
-  if (call.head_dim <= 32) {
-    run_with_dim<Scalar, 32>(call);
-  } else if (call.head_dim <= 64) {
-    if constexpr (sizeof(Scalar) == 2) {
-      if (call.head_dim <= 48) {
-        run_with_dim<Scalar, 48>(call);
-        return;
-      }
-    }
-    run_with_dim<Scalar, 64>(call);
-  } else if (call.head_dim <= 128) {
-    run_with_dim<Scalar, 128>(call);
-  } else if constexpr (sizeof(Scalar) == 2) {
-    run_with_dim<Scalar, 256>(call);
-  }
+  ra::engine::sm80::with_code_for<Scalar>(call.head_dim,
+                                          [&](auto dim) { run_with_dim<Scalar, dim()>(call); });
 };
 
 template <class Scalar>
@@ -74,13 +61,15 @@ TEMPLATE_TEST_CASE("the sm80 kernel's source agrees with the oracle", "[cuda][pr
   constexpr std::uint64_t first = std::is_same_v<TestType, Eigen::half> ? 7000
                                   : std::is_same_v<TestType, float>     ? 9000
                                                                         : 8000;
+  constexpr std::int64_t alignment = 16 / static_cast<std::int64_t>(sizeof(TestType));
   int checked = 0, in_groups = 0;
   for (std::uint64_t i = 0; i < test::rule_combinations; ++i) {
-    const test::RandomCase c = test::with_aligned_rows(test::make_random_case(first + i, 2e5));
+    const test::RandomCase c = test::with_aligned_rows(test::make_random_case(first + i, 2e5), alignment);
     const auto call = ra::detail::plan_call(c.config, test::shape_of(c), c.lengths, test::find_pattern);
     const auto emulated = emulated_call<TestType>(call.plan, i % 2 == 1);
     if (is_too_large<TestType>(emulated.items(), c.q[3])) continue;
     ++checked;
+    test::copies_arrive_at_once = i % 4 >= 2;
     in_groups += emulated.in_groups() ? 1 : 0;
     INFO(c.describe());
     CHECK(test::check_forward<TestType>(
@@ -91,11 +80,12 @@ TEMPLATE_TEST_CASE("the sm80 kernel's source agrees with the oracle", "[cuda][pr
   CHECK(in_groups > 0);
   for (std::uint64_t i = 0; i < 12; ++i) {
     test::BlockCase c = test::make_block_case(first + 500 + i);
-    c.call = test::with_aligned_rows(c.call);
+    c.call = test::with_aligned_rows(c.call, alignment);
     const auto call = ra::detail::plan_block_call(c.call.config, c.sparse, test::shape_of(c.call),
                                                   c.call.lengths, test::find_pattern);
     const auto emulated = emulated_call<TestType>(call.plan, false);
     if (is_too_large<TestType>(emulated.items(), c.call.q[3])) continue;
+    test::copies_arrive_at_once = i % 2 == 1;
     INFO(c.describe());
     CHECK(test::check_block_forward<TestType>(c, emulated) == "");
   }

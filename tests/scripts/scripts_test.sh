@@ -41,8 +41,8 @@ runs 0 "$copy/tests/cuda/verify"
 expect "verify without a GPU" "skipped: there is no GPU"
 sources=(.cmake/compiled/calls.cu include/ring_attention/cuda.hpp include/ring_attention/cuda_views.hpp
   include/ring_attention/device_clock.hpp include/ring_attention/pattern/device_copies.hpp
-  include/ring_attention/version.hpp tests/cuda/verify tests/cuda_consumer/main.cu tests/support/checks.hpp)
-mkdir -p "$copy/.cmake/compiled" "$copy/include/ring_attention/pattern" "$copy/tests/cuda_consumer" "$copy/tests/support"
+  include/ring_attention/plan/plan.hpp include/ring_attention/version.hpp tests/cuda/verify tests/cuda_consumer/main.cu tests/support/checks.hpp)
+mkdir -p "$copy/.cmake/compiled" "$copy/include/ring_attention/pattern" "$copy/include/ring_attention/plan" "$copy/tests/cuda_consumer" "$copy/tests/support"
 (cd "$copy" && touch "${sources[@]}")
 runs 0 "$copy/tests/cuda/verify" --check
 expect "verify --check" "no record of a run"

@@ -165,9 +165,9 @@ inline RandomCase make_random_case(std::uint64_t seed, double work_limit = 1.2e7
   return c;
 }
 
-/// Lets all rows of q, k, v and out begin at multiples of 8 elements, as kernels of wide loads want it.
-inline RandomCase with_aligned_rows(RandomCase c) {
-  constexpr std::int64_t alignment = 8;
+/// Lets all rows of q, k, v and out begin at multiples of `alignment` elements, as kernels of wide loads want
+/// it.
+inline RandomCase with_aligned_rows(RandomCase c, std::int64_t alignment) {
   c.q[3] = c.k[3] = (c.q[3] + alignment - 1) / alignment * alignment;
   for (Layout* layout : {&c.q_layout, &c.k_layout, &c.v_layout, &c.out_layout}) {
     for (std::int64_t* gap : {&layout->row_gap, &layout->group_gap, &layout->batch_gap, &layout->base}) {

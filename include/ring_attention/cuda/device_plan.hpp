@@ -105,7 +105,7 @@ class DevicePlan {
            limit_ == request.workspace_limit && kernel_ == request.kernel;
   }
   const WorkView& work() const { return work_; }
-  /// The one that its items have the sizes for; any other computes the same of them.
+  /// The one that its items have the sizes for; any kernel computes the same result from them.
   DeviceKernel kernel() const { return kernel_; }
   const ListPointers* lists() const {
     return reinterpret_cast<const ListPointers*>(memory_.data() + lists_at_);

@@ -45,8 +45,11 @@ using stored_t = typename StoredScalar<Scalar>::Type;
 template <class Stored, class T>
 DeviceRows<Stored> device_rows(const cuda::View<T>& view) {
   static_assert(sizeof(Stored) == sizeof(T));
-  const auto [batch, token, head] = view.strides();
-  return {reinterpret_cast<Stored*>(view.data()), batch, token, head};
+  // Strides that lead nowhere may be anything, and must not decide whether rows count as aligned.
+  const auto stride = [&](std::size_t axis) {
+    return view.shape()[axis] > 1 ? view.strides()[axis] : std::int64_t{0};
+  };
+  return {reinterpret_cast<Stored*>(view.data()), stride(0), stride(1), stride(2)};
 }
 
 template <class Scalar>

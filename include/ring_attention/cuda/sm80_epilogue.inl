@@ -28,7 +28,7 @@ struct Epilogue {
   int first_row;  ///< of the warp, among the item's
   int lane;
 
-  /// The position of a lane's row i among the item's, which may have less.
+  /// The position of a lane's row i among the item's, which may have fewer rows.
   __device__ int row_of(int i) const { return first_row + 8 * i + lane / 4; }
 
   __device__ void leave(const State& state) const {

@@ -19,6 +19,7 @@
 #include <ring_attention/cuda/sm80_tiles.inl>
 #include <ring_attention/cuda/work_list.hpp>
 #include <ring_attention/version.hpp>
+#include <type_traits>
 
 namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
@@ -185,6 +186,24 @@ __global__ void __launch_bounds__(threads, Tiles<Stored, Dim>::blocks_per_multip
     epilogue.write(state, kernel.warp_queries());
   }
 #endif
+}
+
+/// Calls `visit` with the least head dimension that there is code for and that holds another, at most
+/// sm80_largest_head_dim, as a std::integral_constant.
+template <class Stored, class Visit>
+void with_code_for(std::int64_t head_dim, const Visit& visit) {
+  constexpr bool wide = sizeof(Stored) == 2;  // more code, where registers leave room for it
+  if (head_dim <= 32) return visit(std::integral_constant<int, 32>());
+  if constexpr (wide) {
+    if (head_dim <= 48) return visit(std::integral_constant<int, 48>());
+  }
+  if (head_dim <= 64) return visit(std::integral_constant<int, 64>());
+  if constexpr (wide) {
+    if (head_dim <= 80) return visit(std::integral_constant<int, 80>());
+  }
+  if (head_dim <= 96) return visit(std::integral_constant<int, 96>());
+  if (head_dim <= 128) return visit(std::integral_constant<int, 128>());
+  if constexpr (wide) visit(std::integral_constant<int, 256>());
 }
 
 }  // namespace sm80

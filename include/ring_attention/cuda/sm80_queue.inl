@@ -84,29 +84,8 @@ bool serves(const ForwardArguments<Stored>& call) {
 /// Queues the items of a call that sm80::serves, the final ones after the partial ones. Throws cuda::Error.
 template <class Stored>
 void queue_sm80_forward(const ForwardArguments<Stored>& call, cudaStream_t stream) {
-  if (call.head_dim <= 32) {
-    sm80::queue_forward<Stored, 32>(call, stream);
-  } else if (call.head_dim <= 64) {
-    if constexpr (sizeof(Stored) == 2) {
-      if (call.head_dim <= 48) {
-        sm80::queue_forward<Stored, 48>(call, stream);
-        return;
-      }
-    }
-    sm80::queue_forward<Stored, 64>(call, stream);
-  } else if (call.head_dim <= 96) {
-    if constexpr (sizeof(Stored) == 2) {
-      if (call.head_dim <= 80) {
-        sm80::queue_forward<Stored, 80>(call, stream);
-        return;
-      }
-    }
-    sm80::queue_forward<Stored, 96>(call, stream);
-  } else if (call.head_dim <= 128) {
-    sm80::queue_forward<Stored, 128>(call, stream);
-  } else if constexpr (sizeof(Stored) == 2) {
-    sm80::queue_forward<Stored, 256>(call, stream);
-  }
+  sm80::with_code_for<Stored>(call.head_dim,
+                              [&](auto dim) { sm80::queue_forward<Stored, dim()>(call, stream); });
 }
 
 }  // namespace engine

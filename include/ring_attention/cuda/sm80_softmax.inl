@@ -111,8 +111,8 @@ struct WarpState {
     return in_no_lane(!all_have);
   }
 
-  /// The same for references that are there and keys that all count, as long as no weight becomes too large:
-  /// returns otherwise false, and the scores are lost.
+  /// The same for rows that all have a reference and keys that all count, as long as no weight becomes too
+  /// large: otherwise returns false, and the scores are lost.
   __device__ bool weigh(TileScores& scores, float scale) {
     bool far = false;
     if constexpr (is_half) {
@@ -149,9 +149,9 @@ struct WarpState {
   }
 
  private:
-  /// Weights are rounded to the type of the values. bfloat16 has float's exponents, and how large a weight
-  /// may be depends on what values leave of them; so have the parts of a float.
-  static constexpr float largest_half_exponent = 8, largest_sum = 0x1p20F;
+  /// Weights are rounded to the type of the values. bfloat16 and TF32 have float's exponents, but weights
+  /// above 1 take from the range that outputs have before they are divided by the sum.
+  static constexpr float largest_half_exponent = 8, largest_sum = 0x1p8F;
 
   __device__ static float weigh_row(TileScores& scores, int i, float scale, float from) {
     float total = 0;
