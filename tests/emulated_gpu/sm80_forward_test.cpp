@@ -91,4 +91,18 @@ TEMPLATE_TEST_CASE("the sm80 kernel's source agrees with the oracle", "[cuda][pr
   }
 }
 
+TEST_CASE("the sm80 kernel keeps float's precision where scores are large", "[cuda]") {
+  // 128 dimensions and a scale of 2: sums that are truncated over a whole row miss the tolerance.
+  for (const std::uint64_t seed : {118, 172}) {
+    const test::RandomCase c = test::with_aligned_rows(test::make_random_case(seed), 4);
+    REQUIRE((c.q[3] == 128 && c.config.scale == 2.0));
+    const auto call = ra::detail::plan_call(c.config, test::shape_of(c), c.lengths, test::find_pattern);
+    const auto emulated = emulated_call<float>(call.plan, false);
+    INFO(c.describe());
+    CHECK(test::check_forward<float>(
+              c, [&](const auto& q, const auto& k, const auto& v, const auto& out, const auto& lse,
+                     const auto& options) { emulated.forward(q, k, v, out, lse, options); }) == "");
+  }
+}
+
 #endif

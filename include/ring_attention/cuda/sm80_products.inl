@@ -66,6 +66,21 @@ __device__ void clear(float (&numbers)[First][Second][4]) {
   }
 }
 
+/// The same with sums of its own, which are added to c with rounding: mma truncates its sums, and over a
+/// whole row that would be a bias beyond float's precision. Sums of 16-bit numbers have precision to spare.
+template <class Stored>
+__device__ void multiply_add_rounding(float (&c)[4], const Operand<Stored>& a, const Operand<Stored>& b,
+                                      int at) {
+  if constexpr (sizeof(Stored) == 2) {
+    multiply_add<Stored>(c, a, b, at);
+  } else {
+    float sums[4] = {};
+    multiply_add<Stored>(sums, a, b, at);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) c[i] += sums[i];
+  }
+}
+
 /// scores = queries . keys. A step of mma along the head dimension takes two chunks of each row.
 template <class Stored, int Dim>
 __device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::uint32_t keys) {
@@ -75,7 +90,9 @@ __device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::u
   const int lane = lane_number();
   const std::uint32_t query_from = queries + Rows::place(lane % 16, lane / 16);
   const std::uint32_t key_from = keys + Rows::place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-#pragma unroll
+  // All steps at once would need more registers than there are for the sums of floats.
+  [[maybe_unused]] constexpr int steps_at_once = sizeof(Stored) == 2 ? Rows::chunks / 2 : 2;
+#pragma unroll(steps_at_once)
   for (int chunk = 0; chunk < Rows::chunks; chunk += 2) {
     Operand<Stored> query[Extents::row_tiles];
 #pragma unroll
@@ -91,8 +108,8 @@ __device__ void score(Scores<Stored, Dim>& scores, std::uint32_t queries, std::u
       const Operand<Stored> key(loaded);
 #pragma unroll
       for (int i = 0; i < Extents::row_tiles; ++i) {
-        multiply_add<Stored>(scores[i][2 * j], query[i], key, 0);
-        multiply_add<Stored>(scores[i][2 * j + 1], query[i], key, 2);
+        multiply_add_rounding<Stored>(scores[i][2 * j], query[i], key, 0);
+        multiply_add_rounding<Stored>(scores[i][2 * j + 1], query[i], key, 2);
       }
     }
   }

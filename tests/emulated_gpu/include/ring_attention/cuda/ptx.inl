@@ -137,6 +137,12 @@ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, 
   }
 }
 
+/// Tensor cores truncate their sums.
+inline float truncated(double sum) {
+  const auto rounded = static_cast<float>(sum);
+  return std::fabs(static_cast<double>(rounded)) > std::fabs(sum) ? std::nextafter(rounded, 0.0F) : rounded;
+}
+
 inline void multiply_add_tf32(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                               std::uint32_t b1) {
   const auto number = [](std::uint32_t bits) { return std::bit_cast<float>(bits & ~0x1fffU); };
@@ -148,9 +154,12 @@ inline void multiply_add_tf32(float (&c)[4], const std::uint32_t (&a)[4], std::u
   const unsigned lane = threadIdx.x % 32;
   for (unsigned i = 0; i < 4; ++i) {
     const unsigned row = lane / 4, low = i / 2, column = 2 * (lane % 4) + i % 2;
+    double sum = c[i];
     for (unsigned k = 0; k < 8; ++k) {
-      c[i] += lanes[4 * row + k % 4].a[low + 2 * (k / 4)][0] * lanes[4 * column + k % 4].b[k / 4][0];
+      sum += static_cast<double>(lanes[4 * row + k % 4].a[low + 2 * (k / 4)][0]) *
+             static_cast<double>(lanes[4 * column + k % 4].b[k / 4][0]);
     }
+    c[i] = truncated(sum);
   }
 }
 
