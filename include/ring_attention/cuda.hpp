@@ -103,13 +103,8 @@ void WholeTensorAttention<Derived, Scalar, CachePolicy>::queue_forward(cuda::Con
   std::size_t bytes = 0;
   if (shape.batch > 0 && shape.tokens > 0) {
     detail::ContextState& state = context.state();
-    engine::require_program_for(state.device());
     const detail::DeviceScope device(state.device());
     const bool capturing = state.capturing();
-    detail::FiniteCheck* finite_check = nullptr;
-    if constexpr (counts) {
-      if (derived().options().check_finite) finite_check = state.finite_check(capturing);
-    }
     const detail::DevicePlan* const plan =
         engine::device_plan(state, derived(), shape, options, capturing, [this](const PatternKey& key) {
           if constexpr (counts)
@@ -119,6 +114,10 @@ void WholeTensorAttention<Derived, Scalar, CachePolicy>::queue_forward(cuda::Con
         });
     bytes = plan->workspace_bytes();
     std::byte* const workspace = state.workspace(bytes, capturing);
+    detail::FiniteCheck* finite_check = nullptr;
+    if constexpr (counts) {
+      if (derived().options().check_finite) finite_check = state.finite_check(capturing);
+    }
     if (capturing) state.keep_for_graph(bytes);
     const detail::ContextState::CallEnd end(state, capturing);
     std::optional<detail::EventClockScope> clock;

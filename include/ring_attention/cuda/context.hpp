@@ -299,8 +299,7 @@ class Context {
   int device() const { return state_->device(); }           ///< the stream's, by CUDA's number
 
   /// Bytes of workspace that a forward call of an attention object needs by the kernel that is chosen now.
-  /// Makes the plan of the call, as the first call of its kind does. Throws std::invalid_argument as that
-  /// call would.
+  /// Makes the plan of the call, as the first call of its kind does. Throws as that call would.
   template <class Attention>
   std::size_t workspace_bytes(const Attention& attention, const CallShape& shape,
                               const ForwardOptions& options = {});

@@ -6,7 +6,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <numbers>
 #include <ring_attention/cuda/error.hpp>
@@ -245,14 +244,12 @@ template <class Stored, int Columns>
 void queue_forward(const ForwardArguments<Stored>& call, cudaStream_t stream) {
   const auto queue = [stream](auto* kernel, ForwardArguments<Stored> arguments, std::int64_t first,
                               std::int64_t count) {
-    constexpr std::int64_t largest_grid = 0x7fffffff;
-    for (const std::int64_t end = first + count; first < end; first += largest_grid) {
-      const auto blocks = static_cast<unsigned>(std::min(largest_grid, end - first));
-      void* parameters[] = {&arguments, &first};
-      detail::throw_if_failed(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(blocks),
-                                               dim3(warps * warp_size), parameters, 0, stream),
-                              "cudaLaunchKernel");
-    }
+    if (count == 0) return;
+    void* parameters[] = {&arguments, &first};
+    detail::throw_if_failed(
+        cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(static_cast<unsigned>(count)),
+                         dim3(warps * warp_size), parameters, 0, stream),
+        "cudaLaunchKernel");
   };
   queue(&forward<Stored, Columns, true>, call, 0, call.work.partial_count);
   queue(&forward<Stored, Columns, false>, call, call.work.partial_count,

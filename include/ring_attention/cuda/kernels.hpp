@@ -31,9 +31,10 @@ void set_kernel(std::string_view name);
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 
-/// Throws cuda::Error if the program carries no code for a device's architecture, or code without the
-/// arithmetic that the kernels need. Asks a device once in a program, which takes a small kernel.
-void require_program_for(int device);
+/// The virtual architecture of the code that a device runs, 80 for compute_80. Throws cuda::Error if the
+/// program carries none for it, or code without the arithmetic that the kernels need. Asks a device once in a
+/// program, which takes a small kernel.
+int require_program_for(int device);
 
 }  // namespace engine
 }  // namespace RING_ATTENTION_CODE_NAMESPACE

@@ -41,6 +41,7 @@ class WorkListMaker {
     for (std::size_t sequence = 0; sequence < plan_.sequences.size(); ++sequence) add_sequence(sequence);
     order(partial_);
     order(final_);
+    static_cast<void>(position_of(partial_.size() + final_.size()));  // a launch has no more blocks
     std::vector<WorkItem> items;
     items.reserve(partial_.size() + final_.size());
     for (const CostedItem& item : partial_) items.push_back(item.item);
@@ -213,7 +214,7 @@ class WorkListMaker {
   static std::int32_t position_of(std::size_t position) {
     constexpr std::int32_t most = (std::numeric_limits<std::int32_t>::max)();
     if (position > static_cast<std::size_t>(most)) {
-      throw_invalid("work list", "more than 2147483647 runs of keys",
+      throw_invalid("work list", "more than 2147483647 items or runs of keys",
                     "use longer segments or blocks, or a smaller batch");
     }
     return static_cast<std::int32_t>(position);

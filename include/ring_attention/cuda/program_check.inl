@@ -72,23 +72,23 @@ inline bool keeps_subnormals() {
   return half > 0;
 }
 
-RING_ATTENTION_CUDA_INLINE void require_program_for(int device) {
-  // Bit i of word j: device 64 j + i passed. Threads that ask at once all find the same.
-  static constinit std::array<std::atomic<std::uint64_t>, 16> words{};
-  const auto number = static_cast<std::size_t>(device);
-  std::atomic<std::uint64_t>& passed = words[number / 64 % words.size()];
-  const std::uint64_t bit = std::uint64_t{1} << number % 64;
-  if ((passed.load(std::memory_order_relaxed) & bit) != 0) return;
+RING_ATTENTION_CUDA_INLINE int require_program_for(int device) {
+  // By device; 0: not asked yet. Threads that ask at once all find the same.
+  static constinit std::array<std::atomic<std::int16_t>, 1024> versions{};
+  std::atomic<std::int16_t>& known = versions[static_cast<std::size_t>(device) % versions.size()];
+  if (const int version = known.load(std::memory_order_relaxed); version != 0) return version;
   const detail::RelaxedCapture relaxed;
   const detail::DeviceScope scope(device);
-  if (code_version() == 0) throw_no_code(device);
+  const int version = code_version();
+  if (version == 0) throw_no_code(device);
   if (!keeps_subnormals()) {
     throw cuda::Error(
         cudaErrorNotSupported,
         "this program was compiled with nvcc --use_fast_math or -ftz=true: ring_attention needs "
         "subnormal numbers and exact division, build without them");
   }
-  passed.fetch_or(bit, std::memory_order_relaxed);
+  known.store(static_cast<std::int16_t>(version), std::memory_order_relaxed);
+  return version;
 }
 
 }  // namespace engine

@@ -55,11 +55,11 @@ DeviceRows<Stored> device_rows(const cuda::View<T>& view) {
 template <class Scalar>
 detail::DeviceKernel forward_kernel(int device, std::int64_t head_dim) {
   using detail::DeviceKernel;
+  [[maybe_unused]] const int version = require_program_for(device);
   if constexpr (!std::is_same_v<Scalar, double>) {
     const int chosen = detail::chosen_device_kernel.load(std::memory_order_relaxed);
     if (chosen != static_cast<int>(DeviceKernel::generic) &&
-        head_dim <= detail::sm80_largest_head_dim(sizeof(Scalar)) &&
-        sm80::has_code<stored_t<Scalar>>(device)) {
+        head_dim <= detail::sm80_largest_head_dim(sizeof(Scalar)) && version >= 80) {
       return sizeof(Scalar) == 2 ? DeviceKernel::sm80 : DeviceKernel::sm80_float;
     }
   }

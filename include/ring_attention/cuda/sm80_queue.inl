@@ -3,7 +3,6 @@
 
 #include <cuda_runtime.h>
 
-#include <atomic>
 #include <cstdint>
 #include <ring_attention/cuda/device_memory.hpp>
 #include <ring_attention/cuda/error.hpp>
@@ -16,32 +15,6 @@ namespace ring_attention {
 inline namespace RING_ATTENTION_CODE_NAMESPACE {
 namespace engine {
 namespace sm80 {
-
-/// Whether the current device, of that number, runs the kernel with the code that the program carries. Asks
-/// it once in a process. Throws cuda::Error.
-template <class Stored>
-bool has_code(int device) {
-  // Bit i: device i was asked, and has it. Threads that ask at once all find the same.
-  static constinit std::atomic<std::uint64_t> asked{0}, with_code{0};
-  const std::uint64_t bit = device < 64 ? std::uint64_t{1} << device : 0;
-  if ((asked.load(std::memory_order_acquire) & bit) != 0) {
-    return (with_code.load(std::memory_order_relaxed) & bit) != 0;
-  }
-  const detail::RelaxedCapture relaxed;
-  cudaFuncAttributes attributes{};
-  const cudaError_t code =
-      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&forward<Stored, 64>));
-  if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
-    static_cast<void>(cudaGetLastError());
-    return false;
-  }
-  detail::throw_if_failed(code, "cudaFuncGetAttributes");
-  // __CUDA_ARCH__ of the code that was found, by ten.
-  const bool has = attributes.ptxVersion >= 80;
-  if (has) with_code.fetch_or(bit, std::memory_order_relaxed);
-  asked.fetch_or(bit, std::memory_order_release);
-  return has;
-}
 
 template <class Stored, int Dim>
 void queue_forward(const ForwardArguments<Stored>& call, cudaStream_t stream) {
